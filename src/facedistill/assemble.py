@@ -1,0 +1,171 @@
+"""From a recipe to the things that train: data, teachers, W, student, method."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from facedistill import starts
+from facedistill.backbones import create_backbone
+from facedistill.check import require_fit
+from facedistill.classifier import Classifier, ClassWeight
+from facedistill.data.dataset import Dataset, open_dataset
+from facedistill.data.split import hold_out
+from facedistill.embed import Embeddings, embed_dataset
+from facedistill.errors import UsageError, UserError
+from facedistill.files import cache_dir
+from facedistill.margins import Margin
+from facedistill.methods import Method, build_terms, resolve
+from facedistill.model import InputSpec, Model, load_model
+from facedistill.recipe import Data, MethodSpec, Recipe
+from facedistill.teacher import Teacher
+from facedistill.terms import MarginSoftmax, Term
+
+IN_MEMORY_BYTES = 2 << 30
+CHECKED_IMAGES = 2000  # of a teacher that brings its classifier, before training against it
+
+
+@dataclass
+class Assembly:
+    """What a run works with. `models`: the teachers' models, for evaluation."""
+
+    train: Dataset
+    held_out: Dataset | None
+    method: Method
+    models: dict[str, Model]
+    origin: str | None
+
+
+def assemble(recipe: Recipe) -> Assembly:
+    """Open the data, load the teachers, make W and the student. Raises UserError for whatever does not fit."""
+    method = resolve(recipe.method)
+    terms = build_terms(method)
+    models = {name: load_model(spec.model) for name, spec in recipe.teachers.items() if spec.model}
+    train, held_out = open_training_data(recipe.data)
+    needs = {
+        name: frozenset[str]().union(*(term.needs for term, _, teacher in terms.values() if teacher == name))
+        for name in models
+    }
+    cached = {name for name in models if recipe.teachers[name].cache and needs[name] and needs[name] <= Teacher.CACHED}
+    head, source = next(((term, teacher) for term, _, teacher in terms.values() if term.needs_weight), (None, ""))
+    made_of = (
+        {source} & set(models) if head and method.classifier.start in ("centres", "fitted", "instances") else set()
+    )
+    embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
+    classifier = _make_classifier(recipe, method, head, source, models, train, embeddings) if head else None
+    student = make_student(recipe, models, classifier)
+    teachers = {}
+    for name, model in models.items():
+        own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
+        teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None)
+    if classifier and source in models and method.classifier.start != "random":
+        _require_fit(recipe, classifier, head, models[source], train, embeddings.get(source))
+    weight = ClassWeight(classifier, method.classifier.moved_by or "nothing") if classifier else None
+    origin = classifier.origin if classifier else None
+    return Assembly(train, held_out, Method(student, weight, teachers, terms), models, origin)
+
+
+def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
+    """Open the training images, in memory where they fit, and split off the held-out identities."""
+    dataset = open_dataset(data.train, max_unreadable=data.max_unreadable)
+    height, width = dataset.shape
+    fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
+    if data.in_memory or (data.in_memory is None and fits):
+        dataset = dataset.in_memory()
+    if not data.hold_out:
+        return dataset, None
+    return hold_out(dataset, data.hold_out, data.hold_out_seed)
+
+
+def _embed(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:
+    """Embed the training set, both flips, cached on disk; images that cannot be read leave the training set."""
+    embeddings: dict[str, Embeddings] = {}
+    for name, model in models.items():
+        embeddings[name] = embed_dataset(model, train, cache=cache_dir() / "embeddings")
+        if len(embeddings[name]) < len(train):
+            readable = set(embeddings[name].keys)
+            return _embed(models, train.subset([i for i, key in enumerate(train.keys) if key in readable]))
+    return embeddings, train
+
+
+def _make_classifier(
+    recipe: Recipe,
+    method: MethodSpec,
+    head: Term,
+    name: str,
+    models: dict[str, Model],
+    train: Dataset,
+    embeddings: dict[str, Embeddings],
+) -> Classifier:
+    start = method.classifier.start
+    if start == "random":
+        dim = recipe.student.embedding_dim or (models[name].embedding_dim if name in models else 512)
+        return starts.random_classifier(train.class_names, dim, recipe.seed)
+    if name not in models:
+        raise UsageError(
+            f"method {method.name}: W starts from '{start}' but the recipe has no teacher '{name}'; set teacher="
+        )
+    if start == "teacher":
+        own = models[name].classifier
+        if own is None:
+            raise UserError(
+                f"teacher '{name}' brings no classifier; set method.classifier.start=centres (or fitted), or import it "
+                "with --fit-classifier"
+            )
+        return own.select(train.class_names)
+    if start == "centres":
+        return starts.centres(embeddings[name])
+    if start == "instances":
+        return starts.instances(embeddings[name])
+    margin, scale = _margin_of(head)
+    return starts.fit_classifier(embeddings[name], margin, scale)
+
+
+def _require_fit(
+    recipe: Recipe, classifier: Classifier, head: Term | None, teacher: Model, train: Dataset, known: Embeddings | None
+) -> None:
+    """Refuse a W through which the teacher does not know its own images; a W of instances fits by construction."""
+    if not isinstance(head, MarginSoftmax) or classifier.origin == "instances" or teacher.backbone is None:
+        return
+    if known is None:
+        some = np.random.default_rng(0).permutation(len(train))[:CHECKED_IMAGES]
+        known = embed_dataset(teacher, train.subset(np.sort(some)), cache=cache_dir() / "embeddings")
+    require_fit(classifier, known, head.margin, head.scale, recipe.check.own_class)
+
+
+def _margin_of(term: Term) -> tuple[Margin, float]:
+    if not isinstance(term, MarginSoftmax):
+        raise UsageError("method.classifier.start=fitted needs the term margin_softmax, whose margin and scale it uses")
+    return term.margin, term.scale
+
+
+def make_student(recipe: Recipe, models: dict[str, Model], classifier: Classifier | None) -> Model:
+    """Make the student: its embedding size is the teacher's unless the recipe says otherwise."""
+    spec = recipe.student
+    wanted = classifier.dim if classifier else next((m.embedding_dim for m in models.values()), None)
+    dim = spec.embedding_dim or wanted or 512
+    if wanted and dim != wanted and not spec.projection:
+        raise UsageError(
+            f"student.embedding_dim is {dim} but the teacher's space has {wanted} dimensions; drop it to use {wanted}, "
+            "or set student.projection=true to add a linear layer that the model keeps"
+        )
+    backbone = create_backbone(spec.backbone, embedding_dim=dim, input_size=spec.input_size, **spec.options)
+    projection = None
+    if wanted and dim != wanted:
+        projection = nn.Linear(dim, wanted, bias=False)
+    student = Model(backbone, input=InputSpec(size=spec.input_size), projection=projection)
+    if spec.start:
+        start = load_model(spec.start)
+        if start.backbone is None:
+            raise UserError(f"student.start {spec.start}: an embeddings-only model has no weights to start from")
+        _load_weights(student, start, spec.start)
+    return student
+
+
+def _load_weights(student: Model, start: Model, path: str) -> None:
+    own, other = student.state_dict(), start.state_dict()
+    for name, tensor in own.items():
+        if name not in other or other[name].shape != tensor.shape:
+            found = tuple(other[name].shape) if name in other else "absent"
+            raise UserError(f"student.start {path}: '{name}' is {found}, the student expects {tuple(tensor.shape)}")
+    student.load_state_dict(other, strict=False)

@@ -1,0 +1,77 @@
+"""The networks, by name, and what they cost.
+
+To add one: write a file with a `Backbone`, and add a factory(embedding_dim, input_size, **options) to BACKBONES.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from facedistill.backbones.base import Backbone
+from facedistill.backbones.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
+from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
+from facedistill.backbones.onnx import OnnxBackbone
+from facedistill.errors import UsageError, closest
+
+__all__ = ["BACKBONES", "Backbone", "OnnxBackbone", "count_macs", "count_parameters", "create_backbone"]
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "mobilefacenet": mobilefacenet,
+    "mobilefacenet_large": mobilefacenet_large,
+    "iresnet18": iresnet18,
+    "iresnet34": iresnet34,
+    "iresnet50": iresnet50,
+    "iresnet100": iresnet100,
+}
+
+
+def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, **options: Any) -> Backbone:
+    """Return a freshly initialised network; its `spec` records name and options.
+
+    Raises:
+        UsageError: an unknown name or option (the nearest is suggested), or a value the network refuses.
+    """
+    if name not in BACKBONES:
+        raise UsageError(
+            f"backbone '{name}': unknown{closest(name, BACKBONES)}; expected one of {', '.join(BACKBONES)}"
+        )
+    known = list(inspect.signature(BACKBONES[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"backbone '{name}': unknown option '{option}'{closest(option, known)}; it has {', '.join(known)}"
+            )
+    options = {"embedding_dim": embedding_dim, "input_size": input_size, **options}
+    backbone = BACKBONES[name](**options)
+    backbone.spec = {"name": name, "options": options}
+    return backbone
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters, trained or frozen; buffers (running statistics) do not count."""
+    if isinstance(module, OnnxBackbone):
+        return module.count_parameters()
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(module: nn.Module, input_size: int) -> int:
+    """Return the multiply-adds of one (3, input_size, input_size) image in convolutions and matrix products.
+
+    Nothing is computed: shapes alone are traced. (An ONNX graph is run once.)
+    """
+    if isinstance(module, OnnxBackbone):
+        return module.count_macs()
+    training = module.training
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        module.eval()
+        with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(torch.empty(1, 3, input_size, input_size, device=device))
+    finally:
+        module.train(training)
+    return counter.get_total_flops() // 2

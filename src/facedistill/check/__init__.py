@@ -1,0 +1,18 @@
+"""`check`: before anyone trains or enrols, do classifier, class names, pixels and spaces fit? What cannot be told?"""
+
+from facedistill.check.conventions import Convention, rank_conventions
+from facedistill.check.fit import ClassifierFit, fit_of, require_fit
+from facedistill.check.report import CheckReport
+from facedistill.check.student import check_student
+from facedistill.check.teacher import check_teacher
+
+__all__ = [
+    "CheckReport",
+    "ClassifierFit",
+    "Convention",
+    "check_student",
+    "check_teacher",
+    "fit_of",
+    "rank_conventions",
+    "require_fit",
+]

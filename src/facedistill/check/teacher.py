@@ -1,0 +1,182 @@
+"""Does the teacher's classifier belong to this data, and do the pixels reach its network as it was made for?"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from facedistill.check.conventions import Convention, rank_conventions
+from facedistill.check.fit import MOST_IMAGES, ClassifierFit, fit_of
+from facedistill.check.report import CheckReport, some
+from facedistill.data.dataset import Dataset
+from facedistill.embed import Embeddings, embed_dataset
+from facedistill.errors import UserError
+from facedistill.margins import Margin
+from facedistill.model import Model
+from facedistill.starts import centres
+
+CROWDED = 0.3  # mean cosine between rows of W above which a margin softmax hardly moves
+MISNAMED = 0.02  # share of images; clean faces measure 0.1 to 0.3%
+NO_SKILL = 1.0  # separation; 0 is chance, real networks under a wrong scale reach 0.5, under the right one 2.8 to 5
+
+
+def check_teacher(
+    model: Model,
+    dataset: Dataset,
+    margin: Margin,
+    scale: float,
+    least: float = 0.5,
+    images: int = 2000,
+    cache: Path | None = None,
+) -> CheckReport:
+    """Check a teacher against the data that a student is to be trained on.
+
+    Three questions that fail or pass apart: the labels against the teacher's embeddings (leave-one-out centres, without
+    W), W against both, and the declared input convention against the other plausible ones (without W).
+
+    Args:
+        margin, scale: of the margin softmax that a student is to be trained with.
+        least: own-class accuracy below which it fails (recipe: check.own_class).
+        images: for the input conventions; see `rank_conventions`.
+        cache: folder for embeddings.
+
+    Raises:
+        UserError: the model has no network, or the data no identities with several images.
+    """
+    report = CheckReport()
+    part = _whole_classes(dataset)
+    if len(part) < len(dataset):
+        report.lines.append(f"measured on {len(part):,} of {len(dataset):,} images, whole classes drawn at random")
+    embeddings = embed_dataset(model, part, cache=cache)
+    by_centres = fit_of(centres(embeddings), embeddings, margin, scale)
+    through_own = _through_classifier(model, dataset, embeddings, margin, scale, report)
+    report.values["fit_by_centres"] = asdict(by_centres)
+    _judge_labels(by_centres, report)
+    _judge_fit(through_own or by_centres, by_centres, scale, least, report)
+    _judge_input(rank_conventions(model, dataset, images), report)
+    return report
+
+
+def _whole_classes(dataset: Dataset) -> Dataset:
+    """At most MOST_IMAGES images, all of each class that is in it: centres need whole classes."""
+    if len(dataset) <= MOST_IMAGES:
+        return dataset
+    sizes = np.bincount(dataset.labels)
+    order = np.random.default_rng(0).permutation(len(sizes))
+    chosen = order[np.cumsum(sizes[order]) <= MOST_IMAGES]
+    return dataset.subset(np.flatnonzero(np.isin(dataset.labels, chosen)))
+
+
+def _through_classifier(
+    model: Model, dataset: Dataset, embeddings: Embeddings, margin: Margin, scale: float, report: CheckReport
+) -> ClassifierFit | None:
+    """The fit through the model's own W; None where it has none or lacks classes of the data."""
+    own = model.classifier
+    if own is None:
+        report.lines.append(
+            "W: the teacher brings none, so the class centres of this data stand for it; they are made under the "
+            "data's own names: a wrong class order cannot be told, and cannot happen"
+        )
+        return None
+    if len(own) != len(dataset.class_names):
+        report.lines.append(f"W: has {len(own):,} classes, the data {len(dataset.class_names):,}")
+    try:
+        return fit_of(own.select(dataset.class_names), embeddings, margin, scale)
+    except UserError as e:
+        report.faults["classes"] = str(e)
+        return None
+
+
+def _judge_labels(by_centres: ClassifierFit, report: CheckReport) -> None:
+    report.lines.append(
+        f"labels, by leave-one-out class centres: {by_centres.own_class:.1%} of {by_centres.images:,} images are "
+        f"nearest to their own class; {by_centres.misnamed:.1%} look as if they carried another class's name (cannot "
+        f"tell: less than {MISNAMED:.0%}, and images of people without a class here"
+        f"{f', and {by_centres.single:,} classes of one image' if by_centres.single else ''})"
+    )
+    if by_centres.misnamed >= MISNAMED:
+        report.warnings["labels"] = (
+            f"at least {by_centres.misnamed:.1%} of the images seem to carry another class's name: clean the data "
+            "before training on it"
+        )
+
+
+def _judge_fit(fit: ClassifierFit, by_centres: ClassifierFit, scale: float, least: float, report: CheckReport) -> None:
+    report.values["fit"] = asdict(fit) | {"chance_loss": fit.chance_loss}
+    suggestion = f"scale {fit.suggested_scale:g}"
+    if fit.suggested_size is not None:
+        suggestion = f"margin {fit.suggested_size:g}, {suggestion}"
+    how = "each image taken out of its own centre" if fit.leave_one_out else "as W is"
+    report.lines += [
+        f"W ({fit.origin}, {fit.classes:,} classes): {fit.own_class:.1%} of the embeddings are nearest to their own "
+        f"row, {how}; mean cosine to it {fit.cosine:.3f}; mean cosine between two rows {fit.crowding:.3f}",
+        f"margin softmax: the teacher's own loss at scale {scale:g} is {fit.loss:.2f}, that of an answer that knows "
+        f"nothing log C = {fit.chance_loss:.2f}; suggested to start with: {suggestion}",
+    ]
+    if fit.origin == "fitted":
+        report.lines.append(
+            "W was fitted: if on these very images, it has learnt their labels by heart, right or wrong, and only the "
+            "class centres can tell"
+        )
+    if fit.own_class < least:
+        report.faults["own_class"] = _why_not(fit, by_centres, least)
+    elif lost := sorted(set(fit.lost_classes) - set(by_centres.lost_classes)):
+        report.warnings["names"] = (
+            f"{len(lost)} of {fit.classes:,} classes ({some(lost)}) have no image nearest to their row of W, though "
+            "their images agree with each other: their names in W may be exchanged"
+        )
+    if fit.loss > fit.chance_loss:
+        report.warnings["loss"] = (
+            f"the teacher's own loss {fit.loss:.2f} exceeds log C = {fit.chance_loss:.2f}: this margin and scale ask "
+            f"for more than the teacher itself does; try {suggestion}"
+        )
+    if fit.crowding > CROWDED:
+        report.warnings["crowded"] = (
+            f"the rows of W lie in a narrow cone (mean cosine {fit.crowding:.2f}, above {CROWDED}): a margin softmax "
+            "hardly tells them apart; import the teacher with --centre"
+        )
+
+
+def _why_not(fit: ClassifierFit, by_centres: ClassifierFit, least: float) -> str:
+    found = (
+        f"only {fit.own_class:.1%} of the embeddings are nearest to their own row of W (at least {least:.1%} expected)"
+    )
+    if fit is not by_centres and by_centres.own_class >= least:
+        return (
+            f"{found}, but {by_centres.own_class:.1%} to their own class's centre: the class names or their order do "
+            "not fit W, or W belongs to another network; give the right class file, or start W from centres"
+        )
+    return f"{found}: labels, colour order or normalisation are wrong, or the network does not know such images"
+
+
+def _judge_input(found: list[Convention], report: CheckReport) -> None:
+    report.values["conventions"] = [asdict(c) | {"verdict": c.verdict} for c in found]
+    declared = next(c for c in found if c.declared)
+    names = {verdict: [c.name for c in found if c.verdict == verdict] for verdict in ("better", "same", "undecided")}
+    report.lines.append(
+        f"input, by pairs of images without W: declared {declared.name}; genuine pairs lie {declared.separation:.2f} "
+        "deviations above impostor pairs"
+    )
+    if better := [c for c in found if c.verdict == "better"]:
+        best = max(better, key=lambda c: c.difference)
+        right = " or ".join(c.name for c in better if c.difference >= best.interval[0])
+        report.faults["input"] = (
+            f"the declared input {declared.name} is wrong: with {right} genuine pairs lie {best.separation:.2f} "
+            f"deviations above impostor pairs, better by {best.difference:.2f} (99% interval {best.interval[0]:.2f} to "
+            f"{best.interval[1]:.2f}); import the teacher with that colour, mean and std"
+        )
+    elif names["same"]:
+        report.lines.append(
+            f"input, cannot tell from: {', '.join(names['same'])}: the network answers the same, so it does not matter"
+        )
+    if names["undecided"]:
+        report.lines.append(
+            f"input, cannot tell from: {', '.join(names['undecided'])}: neither better nor worse here; more identities "
+            "may tell"
+        )
+    if not any(names.values()):
+        report.lines.append("input: every other colour order and pixel scale is clearly worse")
+    if max(c.separation for c in found) < NO_SKILL:
+        report.warnings["input"] = (
+            "no input convention separates people: the network is untrained, or made for other images than these"
+        )

@@ -1,0 +1,104 @@
+"""The class matrix W, and W inside a training run: what moves it. Where it starts: starts.py."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facedistill.errors import UserError
+
+
+@dataclass
+class Classifier:
+    """W with unit rows, float32 (C, d), and the name of each row.
+
+    Raw rows may have any norm: they are normalised here, because a teacher's rows do not all have the same
+    norm and copying them raw silently changes the loss.
+
+    Attributes:
+        origin: "teacher" (trained with its network), "centres", "fitted", "instances" or "random"; in every result.
+        counts: int64 (C,), the number of embeddings each centre is the mean of; only for centres.
+
+    Raises:
+        UserError: names and rows differ in number, a name repeats, or a row is zero or not finite.
+    """
+
+    weight: Tensor
+    class_names: Sequence[str]
+    origin: str = "teacher"
+    counts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.class_names = list(self.class_names)
+        if self.weight.ndim != 2 or len(self.weight) != len(self.class_names):
+            raise UserError(
+                f"classifier: {tuple(self.weight.shape)} rows do not fit {len(self.class_names)} class names; "
+                "expected one row of W per name, in the same order"
+            )
+        if len(set(self.class_names)) != len(self.class_names):
+            raise UserError("classifier: a class name stands twice; names must be unique")
+        weight = self.weight.detach().float()
+        norms = weight.norm(dim=1)
+        bad = torch.nonzero(~torch.isfinite(norms) | (norms < 1e-12)).flatten()
+        if len(bad):
+            name = self.class_names[int(bad[0])]
+            raise UserError(f"classifier: row {int(bad[0])} ('{name}') is zero or not finite; the file is damaged")
+        self.weight = F.normalize(weight, dim=1)
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def dim(self) -> int:
+        return self.weight.shape[1]
+
+    def select(self, names: Sequence[str]) -> "Classifier":
+        """Return the rows of `names`, in that order. Raises UserError naming the classes W lacks."""
+        row = {name: i for i, name in enumerate(self.class_names)}
+        missing = [n for n in names if n not in row]
+        if missing:
+            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise UserError(
+                f"classifier: {len(missing)} of {len(names)} classes of the data have no row in W ({shown}); W has "
+                f"{len(self)} rows, e.g. '{self.class_names[0]}'; give the data the teacher was trained on, or start "
+                "W from centres"
+            )
+        rows = torch.tensor([row[n] for n in names], dtype=torch.long)
+        counts = None if self.counts is None else self.counts[rows]
+        return Classifier(self.weight[rows], list(names), self.origin, counts)
+
+
+class ClassWeight(nn.Module):
+    """W inside a training run.
+
+    Moved by "gradient" it is a parameter; moved by "nothing" a plain tensor, neither parameter nor buffer, so that no
+    optimiser, checkpoint or DDP broadcast touches it.
+    """
+
+    def __init__(self, classifier: Classifier, moved_by: str) -> None:
+        super().__init__()
+        self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
+        if moved_by == "gradient":
+            # A random W starts short, N(0, 0.01) as insightface's, and so turns fast; an inherited one has unit rows.
+            norm = 0.01 * classifier.dim**0.5 if classifier.origin == "random" else 1.0
+            self.weight: Tensor = nn.Parameter(classifier.weight * norm)
+        else:
+            self.weight = classifier.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClassWeight":
+        super()._apply(fn, recurse)
+        if not self.frozen:
+            return self
+        self.weight = fn(self.weight)
+        return self
+
+    @property
+    def frozen(self) -> bool:
+        """True where W gets no gradient: the streaming head may be used."""
+        return not isinstance(self.weight, nn.Parameter)
+
+    def trained(self) -> Classifier:
+        """Return the W that training made, as the model's own: whoever inherits it inherits a "teacher" W."""
+        return Classifier(self.weight.detach().cpu().clone(), self.class_names, "teacher")

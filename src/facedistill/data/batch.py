@@ -1,0 +1,24 @@
+"""What a training step works on."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """One step's images on the training device.
+
+    Attributes:
+        images: uint8 (B, 3, H, W), RGB 0..255: what the student sees.
+        teacher_images: the same tensor, unless a view made two of it.
+        targets: [(labels int64 (B,), weight)]; more than one entry where images were mixed.
+        index: int64 (B, 2), sample number and flip: the key of cached teacher outputs.
+        progress: 0..1 of the whole schedule.
+    """
+
+    images: Tensor
+    teacher_images: Tensor
+    targets: list[tuple[Tensor, float]]
+    index: Tensor
+    progress: float

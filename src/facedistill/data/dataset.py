@@ -1,0 +1,228 @@
+"""Any Source as batches of pixels: open, decode, resize, flip, keep in memory, count what cannot be read."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from facedistill.data.decode import decode, resize
+from facedistill.data.source import Source
+from facedistill.data.sources import open_source
+from facedistill.errors import UserError
+from facedistill.files import fingerprint
+from facedistill.progress import track
+
+__all__ = ["Dataset", "ImageBatch", "UnreadableImage", "open_dataset", "open_source"]
+
+
+class UnreadableImage(UserError):
+    """One image is truncated, damaged or no image at all; the message names it."""
+
+
+@dataclass
+class ImageBatch:
+    """What a Dataset gives for a list of indices; unreadable images are left out of all three tensors.
+
+    images: uint8 (B, 3, H, W), RGB, mirrored where flipped. labels: int64 (B,).
+    index: int64 (B, 2): the sample's place in its Dataset, and 1 where flipped. unreadable: names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    unreadable: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Dataset(torch.utils.data.Dataset):
+    """Images of a Source with class indexes.
+
+    `indices` picks images (classes without any are dropped and the others counted anew, names kept);
+    `size` makes every image (size, size), None the shape of the first readable one.
+    Unreadable images are skipped and listed in `unreadable`; more than the share `max_unreadable` of the images met
+    is a UserError.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int] | np.ndarray | None = None,
+        size: int | None = None,
+        max_unreadable: float = 0.01,
+    ) -> None:
+        self.source, self.size, self.max_unreadable = source, size, max_unreadable
+        self.unreadable: list[str] = []
+        self._met = self._failed = 0
+        self.fingerprint = source.fingerprint if size is None else fingerprint(source.fingerprint, "size", size)
+        if indices is None:
+            self.indices = np.arange(len(source), dtype=np.int64)
+            self.class_names, self.labels = source.class_names, source.labels
+        else:
+            self.indices = np.asarray(indices, dtype=np.int64)
+            remaining, labels = np.unique(source.labels[self.indices], return_inverse=True)
+            self.class_names, self.labels = [source.class_names[c] for c in remaining], labels.astype(np.int64)
+            self.fingerprint = fingerprint(self.fingerprint, self.indices)
+        if not len(self.indices):
+            raise UserError(f"{source.path}: no images; a data set needs at least one")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The source's name of every image."""
+        return [self.source.keys[i] for i in self.indices]
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of every image this data set gives."""
+        if self.size is not None:
+            return self.size, self.size
+        for i in range(min(len(self), 100)):
+            try:
+                return self._pixels(i).shape[:2]
+            except UnreadableImage as e:
+                error = e
+        raise UserError(f"{self.source.path}: none of the first images can be read: {error}")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """True when batches are copied from decoded pixels, which needs no worker processes."""
+        return isinstance(self.source, MemorySource) and self.shape == tuple(self.source.pixels.shape[2:])
+
+    def image(self, i: int) -> np.ndarray:
+        """Return image `i` as RGB uint8 (H, W, 3). Raises UnreadableImage naming its key."""
+        return resize(self._pixels(i), self.shape)
+
+    def _pixels(self, i: int) -> np.ndarray:
+        try:
+            data = self.source.read(int(self.indices[i]))
+            return data if isinstance(data, np.ndarray) else decode(data)
+        except (ValueError, OSError) as e:
+            key = self.source.keys[self.indices[i]]
+            raise UnreadableImage(f"{self.source.path}: image {key} cannot be read: {e}") from e
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, flips: Sequence[bool] | np.ndarray | None = None
+    ) -> ImageBatch:
+        """Return the images at `indices`, mirrored where `flips` (default: nowhere), less the unreadable ones."""
+        indices = np.asarray(indices, dtype=np.int64)
+        flips = np.zeros(len(indices), dtype=bool) if flips is None else np.asarray(flips, dtype=bool)
+        return self.count(self._batch(indices, flips))
+
+    def _batch(self, indices: np.ndarray, flips: np.ndarray) -> ImageBatch:
+        unreadable: list[str] = []
+        if isinstance(self.source, MemorySource) and self.is_in_memory:
+            pixels = self.source.pixels[self.indices[indices]]  # numpy copies whole images: faster than torch here
+        else:
+            pixels, kept = self._decode(indices, unreadable)
+            indices, flips = indices[kept], flips[kept]
+        pixels[flips] = pixels[flips][..., ::-1]
+        index = torch.from_numpy(np.stack([indices, flips.astype(np.int64)], axis=1))
+        return ImageBatch(torch.from_numpy(pixels), torch.from_numpy(self.labels[indices]), index, unreadable)
+
+    def _decode(self, indices: np.ndarray, unreadable: list[str]) -> tuple[np.ndarray, list[int]]:
+        pixels = np.empty((len(indices), 3, *self.shape), dtype=np.uint8)
+        kept: list[int] = []
+        for place, i in enumerate(indices.tolist()):
+            try:
+                pixels[len(kept)] = self.image(i).transpose(2, 0, 1)
+                kept.append(place)
+            except UnreadableImage:
+                unreadable.append(self.source.keys[self.indices[i]])
+        if not kept:
+            raise UserError(f"{self.source.path}: a whole batch of images is unreadable, e.g. {unreadable[0]}")
+        return pixels[: len(kept)], kept
+
+    def __getitems__(self, items: list[tuple[int, bool]]) -> "ImageBatch | UserError":
+        """What a worker process runs. An error travels back as a value: torch would wrap it in a traceback."""
+        try:
+            return self._batch(np.array([i for i, _ in items]), np.array([f for _, f in items]))
+        except UserError as e:
+            return e
+
+    def count(self, batch: ImageBatch) -> ImageBatch:
+        """Add a batch, perhaps from a worker, to the count of images met and unreadable; return it."""
+        self._met += len(batch) + len(batch.unreadable)
+        self._failed += len(batch.unreadable)
+        self.unreadable += [name for name in batch.unreadable if name not in self.unreadable]
+        if self._met >= min(100, len(self)):
+            self.check_unreadable()
+        return batch
+
+    def check_unreadable(self) -> None:
+        """Raise UserError when more than the allowed share of the images met so far could not be read."""
+        if self._failed > self.max_unreadable * self._met:
+            raise UserError(
+                f"{self.source.path}: {self._failed} of {self._met} images cannot be read, more than the allowed "
+                f"share of {self.max_unreadable:g}: {_some(self.unreadable)}; mend or remove them, or allow more"
+            )
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
+        """Return the data set of the images at `indices`, with the classes that remain."""
+        indices = np.asarray(indices, dtype=np.int64)
+        part = Dataset(self.source, self.indices[indices], self.size, self.max_unreadable)
+        part.__dict__["shape"] = self.shape  # not that of the subset's own first image
+        part.fingerprint = fingerprint(self.fingerprint, indices)
+        return part
+
+    def in_memory(self, threads: int | None = None) -> "Dataset":
+        """Decode every image once and return the data set of their pixels, without the unreadable ones.
+
+        The classes stay as they are, and so does the fingerprint unless an image had to be dropped.
+        """
+        if self.is_in_memory:
+            return self
+        pixels = np.empty((len(self), 3, *self.shape), dtype=np.uint8)
+        kept = np.ones(len(self), dtype=bool)
+        chunks = np.array_split(np.arange(len(self)), max(1, len(self) // 64))
+        with ThreadPoolExecutor(threads) as pool:
+            done = pool.map(lambda chunk: self._fill(pixels, chunk), chunks)
+            for chunk, good in track(zip(chunks, done, strict=True), "decoding", len(self), size=lambda x: len(x[0])):
+                kept[chunk] = good
+        names = [self.source.keys[self.indices[i]] for i in np.flatnonzero(~kept)]
+        self._met, self._failed, self.unreadable = len(self), len(names), names
+        self.check_unreadable()
+        part = Dataset(MemorySource(self, pixels, kept), max_unreadable=self.max_unreadable)
+        part.unreadable = list(names)
+        return part
+
+    def _fill(self, pixels: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+        good = np.ones(len(chunk), dtype=bool)
+        for place, i in enumerate(chunk.tolist()):
+            try:
+                pixels[i] = self.image(i).transpose(2, 0, 1)
+            except UnreadableImage:
+                good[place] = False
+        return good
+
+
+class MemorySource(Source):
+    """A Dataset's decoded images: `pixels` uint8 (N, 3, H, W), those not `kept` left out."""
+
+    def __init__(self, dataset: Dataset, pixels: np.ndarray, kept: np.ndarray) -> None:
+        self.path, self.class_names = dataset.source.path, dataset.class_names
+        self.fingerprint = dataset.fingerprint if kept.all() else fingerprint(dataset.fingerprint, kept)
+        self.pixels = pixels if kept.all() else pixels[kept]
+        self.labels = dataset.labels[kept]
+        self.keys = [key for key, good in zip(dataset.keys, kept, strict=True) if good]
+
+    def read(self, i: int) -> np.ndarray:
+        return self.pixels[i].transpose(1, 2, 0)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def open_dataset(spec: str | Path, size: int | None = None, max_unreadable: float = 0.01) -> Dataset:
+    """Open what `spec` names (see `open_source`) as a Dataset."""
+    return Dataset(open_source(spec), size=size, max_unreadable=max_unreadable)

@@ -1,0 +1,63 @@
+"""Batches of one epoch for one rank, decoded here or ahead of time in worker processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch.utils.data
+
+from facedistill.data.dataset import Dataset, ImageBatch
+from facedistill.data.samplers import Sampler
+from facedistill.errors import UsageError, UserError
+
+
+class Loader:
+    """`epoch(e)` yields this rank's ImageBatch of every step: the rank-th of `world` equal slices of the global batch.
+
+    The order is the sampler's whatever `workers` is. A set in memory needs no workers and gets none.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: Sampler, rank: int = 0, world: int = 1, workers: int = 0) -> None:
+        if sampler.batch % world:
+            raise UsageError(f"a batch of {sampler.batch} images cannot be shared equally by {world} processes")
+        self.dataset, self.sampler, self.rank, self.world = dataset, sampler, rank, world
+        self.steps = sampler.steps
+        self.workers = 0 if dataset.is_in_memory else workers
+        self._plan: list[list[tuple[int, bool]]] = []  # batches to come; the workers live on, the plan is replaced
+        self._pool: torch.utils.data.DataLoader | None = None
+
+    def epoch(self, e: int, skip: int = 0) -> Iterator[ImageBatch]:
+        """Yield the batches of epoch `e` from step `skip` on. UserError when too many images are unreadable."""
+        indices, flips = self.sampler.epoch(e)
+        share = self.sampler.batch // self.world
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        indices, flips = indices[skip:, mine], flips[skip:, mine]
+        if self.workers and len(indices):
+            yield from self._from_workers(indices, flips)
+        else:
+            for i, f in zip(indices, flips, strict=True):
+                yield self.dataset.batch(i, f)
+        self.dataset.check_unreadable()
+
+    def _from_workers(self, indices: np.ndarray, flips: np.ndarray) -> Iterator[ImageBatch]:
+        self._plan[:] = [list(zip(i, f, strict=True)) for i, f in zip(indices.tolist(), flips.tolist(), strict=True)]
+        if self._pool is None:
+            self._pool = torch.utils.data.DataLoader(
+                self.dataset,
+                batch_sampler=self._plan,
+                num_workers=self.workers,
+                collate_fn=_same,
+                persistent_workers=True,
+            )
+        try:
+            for batch in self._pool:
+                if isinstance(batch, UserError):
+                    raise type(batch)(*batch.args)
+                yield self.dataset.count(batch)
+        except UserError:
+            self._pool = None  # else the traceback keeps the workers, and torch takes 5 s to end each when it is freed
+            raise
+
+
+def _same(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,70 @@
+"""Hold out identities without leaks: nobody's relatives, photos or other pictures stand on both sides."""
+
+import re
+
+import numpy as np
+
+from facedistill.data.dataset import Dataset
+from facedistill.errors import UsageError, UserError
+
+FIW_IDENTITY = re.compile(r"fiw_([^_/]+)_")
+PHOTO = re.compile(r"(P\d+)_face\d+")
+
+
+def groups(dataset: Dataset) -> list[tuple[str, ...]]:
+    """What ties every image to others, one tuple an image.
+
+    Always "identity NAME". For an identity `fiw_<family>_<member>` (Families In the Wild) also "family FAMILY", and
+    "photo FAMILY/Pnnnnn" where the file is named Pnnnnn_face<k>: one photo often shows several relatives.
+    """
+    found = []
+    for label, key in zip(dataset.labels.tolist(), dataset.keys, strict=True):
+        name = dataset.class_names[label]
+        ties = [f"identity {name}"]
+        if family := FIW_IDENTITY.match(name):
+            ties.append(f"family {family[1]}")
+            if photo := PHOTO.match(key.rpartition("/")[2]):
+                ties.append(f"photo {family[1]}/{photo[1]}")
+        found.append(tuple(ties))
+    return found
+
+
+def components(ties: list[tuple[str, ...]]) -> np.ndarray:
+    """Number the connected components of images that share a tie: int64 (N,), in order of first appearance."""
+    parent: dict[str, str] = {}
+
+    def root(tie: str) -> str:
+        while parent.setdefault(tie, tie) != tie:
+            parent[tie] = tie = parent[parent[tie]]
+        return tie
+
+    for first, *others in ties:
+        for other in others:
+            parent[root(other)] = root(first)
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(root(t[0]), len(numbers)) for t in ties], dtype=np.int64)
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split into (train, held out): about `share` of the identities is held out, never more, whole components only.
+
+    Components of `groups` are drawn in an order that depends on `seed` alone; one that would exceed the share is
+    passed over. Raises UserError when no component fits or all identities hang together.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"hold-out share {share}: expected a number between 0 and 1")
+    component = components(groups(dataset))
+    pairs = np.unique(np.stack([component, dataset.labels], axis=1), axis=0)
+    sizes = np.bincount(pairs[:, 0])  # identities in each component
+    wanted, taken, held = share * sizes.sum(), 0, np.zeros(len(sizes), dtype=bool)
+    for c in np.random.default_rng(seed).permutation(len(sizes)):
+        if taken + sizes[c] <= wanted:
+            held[c] = True
+            taken += sizes[c]
+    if not held.any():
+        raise UserError(
+            f"{dataset.source.path}: no group of related identities is small enough for a hold-out of {share:g}: "
+            f"{sizes.sum()} identities hang together in {len(sizes)} groups, the smallest of {sizes.min()}"
+        )
+    mask = held[component]
+    return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))

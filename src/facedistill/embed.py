@@ -1,0 +1,194 @@
+"""Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facedistill.data.dataset import Dataset, ImageBatch
+from facedistill.errors import UserError
+from facedistill.files import atomic_write, fingerprint
+from facedistill.model import Model
+from facedistill.progress import track
+
+Flip = Literal["sum", "concat", "none"]
+DECODERS = 2
+AHEAD = 4  # batches decoded before the network asks for them
+
+
+@dataclass
+class Embeddings:
+    """A table of raw embeddings (the model's offset subtracted), one row an image that could be read.
+
+    Attributes:
+        keys: the image's key in its data set.
+        class_names: all classes of the data set; labels: int64 (N,), index into them.
+        vectors: float32 (N, F, d); F = 2: the image and its mirror image, F = 1: the image alone.
+        space, model, data: space id, fingerprints of model and data; "" where unknown.
+    """
+
+    keys: list[str]
+    class_names: list[str]
+    labels: np.ndarray
+    vectors: np.ndarray
+    space: str = ""
+    model: str = ""
+    data: str = ""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fused(self, flip: Flip) -> np.ndarray:
+        """Return unit embeddings, float32 (N, d), or (N, 2d) for "concat".
+
+        "sum" adds the raw embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone;
+        then each row is normalised. Without mirror images all three are the same. A zero embedding stays zero.
+        """
+        if flip == "sum":
+            vectors = self.vectors.sum(axis=1)
+        elif flip == "concat":
+            vectors = self.vectors.reshape(len(self.vectors), -1)
+        else:
+            vectors = self.vectors[:, 0]
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Write one uncompressed .npz, atomically: an array for each attribute, readable without pickle."""
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        with atomic_write(path) as temporary, open(temporary, "wb") as f:
+            np.savez(f, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Embeddings":
+        """Read what `save` wrote, or a table made by hand: keys, class_names, labels and vectors (N, d) or (N, F, d).
+
+        Raises UserError when an array is missing or the shapes do not fit.
+        """
+        expected = "expected an .npz with keys (N,), class_names (C,), labels (N,) and vectors (N, d) or (N, F, d)"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+            vectors = found["vectors"].astype(np.float32, copy=False)
+            labels = found["labels"].astype(np.int64, copy=False)
+            texts = {name: str(found[name]) for name in ("space", "model", "data") if name in found}
+            keys, class_names = found["keys"].tolist(), found["class_names"].tolist()
+        except KeyError as e:
+            raise UserError(f"{path}: no array {e}; {expected}") from e
+        except Exception as e:  # a damaged archive raises almost anything
+            raise UserError(f"{path}: not a table of embeddings ({e or type(e).__name__}); {expected}") from e
+        if vectors.ndim == 2:
+            vectors = vectors[:, None]
+        if vectors.ndim != 3 or len(vectors) != len(keys) or labels.shape != (len(keys),):
+            raise UserError(f"{path}: {len(keys)} keys, labels {labels.shape}, vectors {vectors.shape}; {expected}")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+            raise UserError(f"{path}: labels {labels.min()} to {labels.max()} for {len(class_names)} class names")
+        return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
+
+
+def embed_dataset(
+    model: Model, dataset: Dataset, flips: bool = True, batch: int = 256, cache: Path | None = None
+) -> Embeddings:
+    """Embed every image of `dataset`, and its mirror image if `flips`.
+
+    Unreadable images have no row; they are counted and listed in `dataset.unreadable`. The model runs in eval mode,
+    on the device of its parameters, and is left as it was.
+
+    Args:
+        cache: a folder; embeddings of the same model (weights, preprocessing, offset) and data are taken from it.
+
+    Raises:
+        UserError: more images than allowed are unreadable, or an embedding is not finite.
+    """
+    made_by = model.fingerprint()
+    if cache and (cached := _cached(cache, made_by, dataset, flips)):
+        return cached
+    views = 2 if flips else 1
+    vectors = np.empty((len(dataset), views, model.embedding_dim), dtype=np.float32)
+    rows: list[int] = []
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        batches = track(decoded(dataset, batch), "embedding", len(dataset), size=lambda b: len(b) + len(b.unreadable))
+        for images in batches:
+            pixels = images.images.to(model.device, non_blocking=True)
+            found = _forward(model, pixels, views)
+            kept = images.index[:, 0].tolist()
+            _stop_if_not_finite(found, [dataset.keys[i] for i in kept])
+            vectors[len(rows) : len(rows) + len(kept)] = found
+            rows += kept
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    embeddings = Embeddings(
+        keys=[dataset.keys[i] for i in rows],
+        class_names=list(dataset.class_names),
+        labels=np.asarray(dataset.labels)[rows],
+        vectors=vectors[: len(rows)],
+        space=model.space or "",
+        model=made_by,
+        data=dataset.fingerprint,
+    )
+    if cache:
+        embeddings.save(_place(cache, made_by, dataset, flips))
+    return embeddings
+
+
+def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
+    return cache / f"{fingerprint(made_by, dataset.fingerprint, flips)}.npz"
+
+
+def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
+    """What an earlier call stored; without mirror images also the part of a table that has them."""
+    for stored in {flips, True}:
+        path = _place(cache, made_by, dataset, stored)
+        if path.exists():
+            with suppress(UserError):  # a damaged file is made again
+                found = Embeddings.load(path)
+                found.vectors = found.vectors[:, : 2 if flips else 1]
+                return found
+    return None
+
+
+def decoded(dataset: Dataset, batch: int) -> Iterator[ImageBatch]:
+    """Yield the whole data set in order, in batches that threads decode ahead of the caller."""
+    chunks = (
+        [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)
+    )
+    dataset.shape  # noqa: B018  found once, here, not in every thread
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waiting: deque[Future] = deque(pool.submit(dataset.__getitems__, c) for c in islice(chunks, AHEAD))
+        try:
+            while waiting:
+                images = waiting.popleft().result()
+                if isinstance(images, UserError):
+                    raise images
+                waiting.extend(pool.submit(dataset.__getitems__, c) for c in islice(chunks, 1))
+                yield dataset.count(images)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@torch.inference_mode()
+def _forward(model: Model, pixels: Tensor, views: int) -> np.ndarray:
+    """Raw embeddings, float32 (B, views, d)."""
+    outputs = [model(pixels)] if views == 1 else [model(pixels), model(pixels.flip(-1))]
+    return torch.stack(outputs, dim=1).float().cpu().numpy()
+
+
+def _stop_if_not_finite(vectors: np.ndarray, keys: list[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=(1, 2)))
+    if len(bad):
+        raise UserError(
+            f"the model's embedding of image {keys[bad[0]]} is not finite; the model is damaged or takes other pixels "
+            "than RGB 0..255"
+        )

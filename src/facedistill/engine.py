@@ -1,0 +1,235 @@
+"""The one training loop: trains a teacher, distils a student, goes on after a kill. One process or torchrun's.
+
+facedistill train RECIPE --out RUN
+torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facedistill import checkpoint, evaluation, parallel
+from facedistill.assemble import Assembly, assemble
+from facedistill.data.batch import Batch
+from facedistill.data.dataset import ImageBatch
+from facedistill.data.loader import Loader
+from facedistill.data.samplers import make_sampler
+from facedistill.errors import UsageError, UserError
+from facedistill.files import atomic_write, fingerprint
+from facedistill.methods import Method, describe, resolve
+from facedistill.model import save_model
+from facedistill.optimisation import learning_rate, make_optimizer
+from facedistill.progress import bar, console
+from facedistill.recipe import Recipe, dump_recipe
+
+
+def train(recipe: Recipe, out: str | Path) -> Path:
+    """Train as the recipe says and leave model/, evaluation.json, log.jsonl in the folder `out`.
+
+    Idempotent: the same recipe goes on from the last checkpoint, a finished run does nothing.
+
+    Raises:
+        UsageError: `out` holds another run or something else.
+        UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
+    """
+    run = Path(out)
+    recipe.method = resolve(recipe.method)
+    with parallel.processes():
+        _claim(run, recipe)
+        if (run / "evaluation.json").exists():
+            console.print(f"{run} is finished; nothing to do")
+            return run
+        torch.set_flush_denormal(True)
+        torch.manual_seed(recipe.seed + parallel.rank())
+        assembly = assemble(recipe)
+        _fit(recipe, run, assembly)
+        if parallel.rank() == 0:
+            _finish(recipe, run, assembly)
+        parallel.barrier()
+    return run
+
+
+def _claim(run: Path, recipe: Recipe) -> None:
+    """Make the run folder with its resolved recipe, or see that it holds this very recipe."""
+    text, file = dump_recipe(recipe), run / "recipe.yaml"
+    if file.exists():
+        if file.read_text(encoding="utf-8") != text:
+            lines = text.splitlines()
+            there = next((line for line in file.read_text().splitlines() if line not in lines), "other keys")
+            raise UsageError(
+                f"{run} holds a run of another recipe (there: '{there.strip()}'); choose another --out or delete it"
+            )
+    elif run.exists() and any(run.iterdir()):
+        raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
+    elif parallel.rank() == 0:
+        with atomic_write(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    parallel.barrier()
+
+
+def _fit(recipe: Recipe, run: Path, assembly: Assembly) -> None:
+    """The heart: epochs, batches, forward, backward, step, log, checkpoint."""
+    schedule, device = recipe.schedule, parallel.device()
+    method = assembly.method.to(device).train()
+    if schedule.channels_last:
+        method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(method, schedule)
+    sampler_options = {"k": recipe.method.sampler.k} if recipe.method.sampler.kind == "pk" else {}
+    labels = assembly.train.labels
+    sampler = make_sampler(recipe.method.sampler.kind, labels, schedule.batch, recipe.seed, **sampler_options)
+    loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
+    step = _restore(run, method, optimizer)
+    total = schedule.epochs * loader.steps
+    if schedule.compile:
+        method.student.backbone.compile()  # type: ignore[union-attr]
+    ddp = parallel.wrap(method)
+    trained = [p for p in method.student.parameters() if p.requires_grad]
+    log = _Log(run, step, recipe) if parallel.rank() == 0 else None
+
+    with bar() as display:
+        task = display.add_task(
+            "training", total=total * schedule.batch, completed=step * schedule.batch, unit="images", note=""
+        )
+        for epoch in range(step // loader.steps, schedule.epochs):
+            method.start_epoch(epoch)
+            for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
+                lr = learning_rate(schedule, step, loader.steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                batch = _to_batch(images, device, step / total, assembly)
+                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
+                    losses: dict[str, Tensor] = ddp(batch)
+                loss = torch.stack(list(losses.values())).sum()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(trained, schedule.clip or float("inf"))
+                _stop_if_not_finite(loss, norm, step, run)
+                optimizer.step()
+                step += 1
+                display.update(task, advance=schedule.batch, note=f"loss {loss.item():.3f}")
+                if log is not None and (step % schedule.log_steps == 0 or step == total):
+                    log.write(step, epoch, lr, norm, loss, losses, schedule.batch)
+                if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
+                    _checkpoint(run, step, method, optimizer)
+            if schedule.keep == "epochs" and parallel.rank() == 0:
+                with atomic_write(run / "epochs" / f"{epoch:04d}.safetensors") as temporary:
+                    save_file({k: v.contiguous() for k, v in method.student.state_dict().items()}, temporary)
+
+
+def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
+    pixels = images.images.to(device, non_blocking=True)
+    index = images.index.to(device, non_blocking=True)
+    labels = index[:, 0] if assembly.origin == "instances" else images.labels.to(device, non_blocking=True)
+    return Batch(pixels, pixels, [(labels, 1.0)], index, progress)
+
+
+def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise UserError(
+            f"training: loss {loss.item():.3g}, gradient norm {norm.item():.3g} at step {step}; stopped, the last good "
+            f"checkpoint is kept in {run / 'checkpoints'}; lower schedule.lr or add warm-up (schedule.warmup_epochs=1)"
+        )
+
+
+def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer) -> None:
+    if parallel.rank() == 0:
+        frozen = method.weight.weight if method.weight is not None and method.weight.frozen else None
+        state = {
+            "method": method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "frozen_weight": None if frozen is None else fingerprint(frozen.cpu().numpy()),
+        }
+        checkpoint.save(run, step, state)
+    parallel.barrier()
+
+
+def _restore(run: Path, method: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    state = checkpoint.latest(run)
+    if state is None:
+        return 0
+    checkpoint.restore(method, optimizer, state, run)
+    console.print(f"going on from step {state['step']}")
+    return state["step"]
+
+
+class _Log:
+    """log.jsonl, one line every few steps; after a resume the lines past the checkpoint are dropped."""
+
+    def __init__(self, run: Path, step: int, recipe: Recipe) -> None:
+        self.path, self.clock, self.step = run / "log.jsonl", time.perf_counter(), step
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in _upto(lines, step)))
+        self.board = None
+        if recipe.track == "tensorboard":
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as e:
+                raise UserError("track: tensorboard is not installed; pip install 'facedistill[track]'") from e
+            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step)
+
+    def write(
+        self, step: int, epoch: int, lr: float, norm: Tensor, loss: Tensor, losses: dict[str, Tensor], batch: int
+    ) -> None:
+        now = time.perf_counter()
+        rate = (step - self.step) * batch / (now - self.clock)
+        self.clock, self.step = now, step
+        row: dict[str, Any] = {
+            "step": step,
+            "epoch": epoch,
+            "lr": lr,
+            "loss": loss.item(),
+            "gradient_norm": norm.item(),
+        }
+        row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": round(rate, 1)}
+        with open(self.path, "a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, step)
+
+
+def _upto(lines: list[str], step: int) -> Iterator[str]:
+    for line in lines:
+        try:
+            if json.loads(line)["step"] <= step:
+                yield line
+        except (ValueError, KeyError):
+            continue  # a line cut short by a kill
+
+
+def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
+    """Save the student as a model folder and write evaluation.json: after it, the run is finished."""
+    student = assembly.method.student.eval()
+    anchor = assembly.method.anchors
+    student.space = assembly.models[anchor].space if anchor else None
+    weight = assembly.method.weight
+    if weight is not None and not weight.frozen:
+        student.classifier = weight.trained()
+    name = describe(recipe.method, assembly.origin)
+    student.made = {
+        "method": name,
+        "recipe": "../recipe.yaml",
+        "images": len(assembly.train),
+        "data": assembly.train.fingerprint,
+    }
+    save_model(student, run / "model")
+    sets: dict[str, Any] = {Path(spec).name: spec for spec in recipe.evaluation.sets}
+    if assembly.held_out is not None:
+        sets["hold-out"] = assembly.held_out
+    result = evaluation.evaluate(
+        {"student": student, **assembly.models},
+        sets,
+        flip=recipe.evaluation.flip,
+        threshold=recipe.evaluation.threshold,
+    )
+    result["method"] = name
+    with atomic_write(run / "evaluation.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")

@@ -1,0 +1,113 @@
+"""What the scores of genuine and impostor pairs say: TAR at a FAR, EER, AUC. Pure numpy.
+
+A pair is accepted when its score is at or above the threshold. FAR is the share of impostor pairs accepted,
+TAR the share of genuine pairs accepted. Pairs of equal score are accepted or refused together, always.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# far * pairs is a whole number for the usual targets, but 1e-3 is no binary fraction: without this slack a product
+# that comes out at 2.9999999 would lose a pair.
+FAR_SLACK = 1 + 1e-12
+
+
+def far_key(far: float) -> str:
+    """Return the name of a FAR in the evaluation JSON: 0.001 -> "1e-3", 0.025 -> "2.5e-2"."""
+    mantissa, exponent = f"{far:e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+@dataclass(frozen=True)
+class Roc:
+    """How many genuine and impostor pairs have each score: all that the metrics need, for 6,000 pairs or 60 million.
+
+    Attributes:
+        scores: (K,) distinct scores, ascending.
+        genuine, impostor: int64 (K,), pairs at each score.
+    """
+
+    scores: np.ndarray
+    genuine: np.ndarray
+    impostor: np.ndarray
+
+    @classmethod
+    def of(cls, genuine: np.ndarray, impostor: np.ndarray) -> "Roc":
+        """Count two lists of scores (one number a pair, same dtype)."""
+        scores, inverse = np.unique(np.concatenate([genuine, impostor]), return_inverse=True)
+        counts = [np.bincount(part, minlength=len(scores)) for part in np.split(inverse, [len(genuine)])]
+        return cls(scores, *counts)
+
+    @property
+    def pairs(self) -> tuple[int, int]:
+        """Numbers of genuine and impostor pairs."""
+        return int(self.genuine.sum()), int(self.impostor.sum())
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """FAR and TAR, float64 (K + 1,): with nothing accepted, then with the threshold at each score, falling."""
+        far, tar = (np.append(0, np.cumsum(counts[::-1])) / counts.sum() for counts in (self.impostor, self.genuine))
+        return far, tar
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and what it does. `impostors`: the number of impostor pairs that the target FAR lets pass,
+    floor(far * impostor pairs). It is the count that decides the threshold: 3 of them decide nothing."""
+
+    threshold: float
+    far: float
+    tar: float
+    impostors: int
+
+
+def tar_at_far(roc: Roc, far: float) -> OperatingPoint | None:
+    """TAR at the largest threshold whose FAR is the highest possible one up to `far`.
+
+    That threshold is the lowest impostor score at or above which at most far * impostors lie: impostor pairs alone
+    calibrate it, genuine pairs do not move it. With ties the FAR obtained may be well below the target; if already the
+    highest score has too many of them it is 0, and the threshold lies just above that score.
+    None, "not measurable": no genuine pairs, or fewer than 1 / far impostor pairs, so that no impostor at all may
+    pass and the value would rest on the one highest impostor score.
+    """
+    genuine, impostors = roc.pairs
+    allowed = math.floor(far * impostors * FAR_SLACK)
+    if genuine == 0 or allowed < 1:
+        return None
+    scores, counts = roc.scores[roc.impostor > 0], roc.impostor[roc.impostor > 0]
+    accepted = np.cumsum(counts[::-1])[::-1]
+    first = int(np.searchsorted(-accepted, -allowed))
+    just_above = np.nextafter(scores[-1], np.asarray(np.inf, scores.dtype))
+    threshold = float(scores[first] if first < len(scores) else just_above)
+    got_far, got_tar = rates_at(roc, threshold)
+    return OperatingPoint(threshold, got_far, got_tar, allowed)
+
+
+def rates_at(roc: Roc, threshold: float) -> tuple[float, float]:
+    """FAR and TAR when every pair with score >= `threshold` is accepted. Needs both kinds of pair."""
+    first = int(np.searchsorted(roc.scores.astype(np.float64), threshold))
+    genuine, impostors = roc.pairs
+    return float(roc.impostor[first:].sum() / impostors), float(roc.genuine[first:].sum() / genuine)
+
+
+def auc(roc: Roc) -> float | None:
+    """The chance that a genuine pair scores above an impostor pair, a tie counting half. None without both kinds."""
+    genuine, impostors = roc.pairs
+    if genuine == 0 or impostors == 0:
+        return None
+    below = np.cumsum(roc.impostor) - roc.impostor
+    return float((roc.genuine * (below + 0.5 * roc.impostor)).sum() / genuine / impostors)
+
+
+def eer(roc: Roc) -> float | None:
+    """The error where FAR = 1 - TAR, on the ROC with straight lines between thresholds. None without both kinds."""
+    if 0 in roc.pairs:
+        return None
+    far, tar = roc.curve()
+    gap = far + tar - 1  # from -1 to 1, never falling
+    right = int(np.searchsorted(gap, 0))
+    if gap[right] == 0:
+        return float(far[right])
+    share = -gap[right - 1] / (gap[right] - gap[right - 1])
+    return float(far[right - 1] + share * (far[right] - far[right - 1]))

@@ -1,0 +1,109 @@
+"""Intervals by the bootstrap: what a number is worth.
+
+Pairs that share a person are not independent, so persons (clusters) are drawn with replacement, not pairs. A person
+drawn w_a times gives each of its genuine pairs the weight w_a, and an impostor pair of persons a and b the weight
+w_a w_b. The threshold is derived anew in every resample. Draw r depends only on (seed, r, number of clusters): two
+models evaluated on the same set are resampled alike, and their difference has a paired interval.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from facedistill.evaluation.metrics import FAR_SLACK
+
+RESAMPLES = 1000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its value in every resample, float64 (resamples,); NaN where a resample lacks a kind of pair."""
+
+    value: float
+    resampled: np.ndarray
+
+    @property
+    def ci95(self) -> list[float] | None:
+        """[2.5%, 97.5%] quantiles of the resamples; None if none of them has a value."""
+        finite = self.resampled[np.isfinite(self.resampled)]
+        return [float(q) for q in np.quantile(finite, [0.025, 0.975])] if len(finite) else None
+
+
+def paired_difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b, resample by resample. Both must come from the same set with the same seed."""
+    return Estimate(a.value - b.value, a.resampled - b.resampled)
+
+
+def draws(clusters: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[np.ndarray]:
+    """Yield, for each resample, how often each cluster is drawn: int64 (clusters,), sum = clusters."""
+    for r in range(resamples):
+        rng = np.random.default_rng([seed, r])
+        yield np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one resample.
+
+    Attributes:
+        genuine, impostor: one weight for each given score, in the same order.
+        impostor_total: the weight of all impostor pairs, also of those whose scores are not held.
+    """
+
+    genuine: np.ndarray
+    impostor: np.ndarray
+    impostor_total: float
+
+
+class TooFewImpostors(Exception):
+    """The highest impostor scores that are held do not reach down to the threshold of a resample: hold more."""
+
+
+def resampled_tar(
+    genuine: np.ndarray, impostor: np.ndarray, fars: Sequence[float], weights: Iterator[Weights], complete: bool
+) -> np.ndarray:
+    """TAR at each FAR in each resample, float64 (resamples, FARs), with the definition of metrics.tar_at_far.
+
+    Args:
+        genuine, impostor: scores, both descending; `impostor` may be only the highest ones (then complete=False).
+        weights: one a resample, for scores in that order.
+
+    Raises:
+        TooFewImpostors: see there; only when not `complete`.
+    """
+    # genuine pairs that pass when the threshold is impostor score i, or just above it; where its ties begin
+    ascending = genuine[::-1]
+    at = len(genuine) - np.searchsorted(ascending, impostor, side="left")
+    above = len(genuine) - np.searchsorted(ascending, impostor, side="right")
+    tie = np.searchsorted(-impostor, -impostor, side="left")
+    rows = []
+    for w in weights:
+        accepted, passed = np.append(0, np.cumsum(w.impostor)), np.append(0, np.cumsum(w.genuine))
+        if passed[-1] == 0 or w.impostor_total == 0:
+            rows.append(np.full(len(fars), np.nan))
+            continue
+        refused = np.searchsorted(accepted[1:], np.asarray(fars) * w.impostor_total * FAR_SLACK, side="right")
+        if not complete and refused.max() >= len(impostor):
+            raise TooFewImpostors
+        before = accepted[tie[refused]]  # the weight of all impostors that score higher than the first refused one
+        last = np.searchsorted(accepted[1:], before)  # and the lowest of them that is in this resample
+        rows.append(passed[np.where(before > 0, at[last], above[refused])] / passed[-1])
+    return np.reshape(np.array(rows), (-1, len(fars)))
+
+
+def pair_weights(clusters: np.ndarray, same: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return how a draw weighs a list of pairs.
+
+    Args:
+        clusters: int64 (P, 2), the person on either side; or (P, 1), when persons are unknown: a pair is a cluster.
+        same: bool (P,).
+    """
+    first, last = clusters[:, 0], clusters[:, -1]
+    square = ~same & (clusters.shape[1] == 2)
+
+    def weigh(draw: np.ndarray) -> np.ndarray:
+        return np.where(square, draw[first] * draw[last], draw[first])
+
+    return weigh

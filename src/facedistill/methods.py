@@ -1,0 +1,120 @@
+"""Methods: named rows of data (terms + classifier + sampler), and the module that puts a row to work."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from facedistill.classifier import ClassWeight
+from facedistill.data.batch import Batch
+from facedistill.errors import UsageError, closest
+from facedistill.model import Model
+from facedistill.recipe import ClassifierSpec, MethodSpec, TermSpec
+from facedistill.teacher import Teacher
+from facedistill.terms import Term, make_term
+
+LEARNED = ClassifierSpec("random", "gradient")
+INHERITED = ClassifierSpec("teacher", "nothing")
+SOFTMAX = {"margin_softmax": TermSpec()}
+
+METHODS: dict[str, MethodSpec] = {
+    row.name: row
+    for row in [
+        MethodSpec("scratch", LEARNED, SOFTMAX),
+        MethodSpec("proxylesskd", INHERITED, SOFTMAX),
+        MethodSpec("proxylesskd_finetune", ClassifierSpec("teacher", "gradient"), SOFTMAX),
+        MethodSpec("l2kd", ClassifierSpec(), {"embedding_l2": TermSpec()}),
+        MethodSpec("margin_softmax_l2", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec()}),
+        MethodSpec("kd", LEARNED, {**SOFTMAX, "soft_targets": TermSpec()}),
+    ]
+}
+
+
+def resolve(method: MethodSpec) -> MethodSpec:
+    """Return the method with its row's values where the recipe says nothing. Raises UsageError for an unknown name."""
+    if method.name not in METHODS:
+        raise UsageError(
+            f"method '{method.name}' is unknown{closest(method.name, METHODS)}; known: {', '.join(METHODS)}"
+        )
+    row = METHODS[method.name]
+    terms = dict(row.terms)
+    for name, term in method.terms.items():
+        base = terms.get(name, TermSpec())
+        weight = base.weight if term.weight is None else term.weight
+        terms[name] = replace(term, weight=weight, options={**base.options, **term.options})
+    terms = {n: replace(t, weight=1.0 if t.weight is None else t.weight) for n, t in terms.items() if t.weight != 0}
+    classifier = ClassifierSpec(
+        method.classifier.start or row.classifier.start, method.classifier.moved_by or row.classifier.moved_by
+    )
+    return MethodSpec(method.name, classifier, terms, method.sampler)
+
+
+def describe(method: MethodSpec, origin: str | None) -> str:
+    """Name the method as results print it: what differs from its row, and where an inherited W came from."""
+    extra = [n for n in method.terms if n not in METHODS[method.name].terms]
+    name = " + ".join([method.name, *extra])
+    return f"{name} (W: {origin})" if origin not in (None, "random") else name
+
+
+class Method(nn.Module):
+    """The only forward of training; DDP wraps this. Teachers stand outside the module tree.
+
+    Args:
+        student: the model that is trained.
+        weight: its W, None where no term uses one.
+        teachers: by name.
+        terms: by name: (term, weight, name of its teacher).
+    """
+
+    def __init__(
+        self,
+        student: Model,
+        weight: ClassWeight | None,
+        teachers: Mapping[str, Teacher],
+        terms: Mapping[str, tuple[Term, float, str]],
+    ) -> None:
+        super().__init__()
+        self.student, self.weight = student, weight
+        self.terms = nn.ModuleDict({name: term for name, (term, _, _) in terms.items()})
+        self.shares = {name: (share, teacher) for name, (_, share, teacher) in terms.items()}
+        self.teachers = dict(teachers)
+        self.features = any("features" in term.needs for term, _, _ in terms.values())
+        self.needs: dict[str, frozenset[str]] = {name: frozenset() for name in teachers}
+        for name, (term, _, teacher) in terms.items():
+            if term.needs and teacher not in teachers:
+                raise UsageError(
+                    f"term '{name}' needs the teacher '{teacher}'; the recipe has: {', '.join(teachers) or 'none'}"
+                )
+            if teacher in teachers:
+                self.needs[teacher] |= term.needs
+            term.bind(weight, teachers[teacher].classifier if teacher in teachers else None)
+
+    @property
+    def anchors(self) -> str | None:
+        """The name of the teacher whose space the student is tied to, or None."""
+        for name, term in self.terms.items():
+            if term.anchors:
+                return self.shares[name][1]
+        return None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return every term's weighted loss, by name."""
+        student = self.student.outputs(batch.images, features=self.features)
+        teachers = {name: teacher(batch, self.needs[name]) for name, teacher in self.teachers.items()}
+        losses = {}
+        for name, term in self.terms.items():
+            share, teacher = self.shares[name]
+            losses[name] = share * term(student, teachers.get(teacher), batch)
+        return losses
+
+    def start_epoch(self, epoch: int) -> None:
+        for teacher in self.teachers.values():
+            teacher.start_epoch(epoch)
+
+
+def build_terms(method: MethodSpec) -> dict[str, tuple[Term, float, str]]:
+    """Build a resolved method's terms. Raises UsageError for unknown terms and options."""
+    return {
+        name: (make_term(spec.term or name, spec.options), spec.weight or 0.0, spec.teacher)
+        for name, spec in method.terms.items()
+    }

@@ -1,0 +1,60 @@
+"""The README.md inside a model folder: for the person who was handed the folder and nothing else."""
+
+import json
+from typing import Any
+
+
+def model_card(config: dict[str, Any], name: str) -> str:
+    """Return the card, in Markdown, of the model whose config.json holds `config`."""
+    parts = [f"# {name}\n", _what(config), _use(config, name), _facts(config)]
+    if config["thresholds"]:
+        parts.append("Thresholds on the cosine are in `config.json`, with the models and the rate they hold for.\n")
+    parts.append(
+        "## How it was made\n\n```json\n"
+        + json.dumps(config["made"], indent=2, ensure_ascii=False)
+        + "\n```\n\n## Licence\n\nfacedistill puts no licence on this model. What you may do with it depends on the "
+        "data and the teacher it was made from;\nmany face data sets allow research only. That is for you to settle.\n"
+    )
+    return "\n".join(parts)
+
+
+def _what(config: dict[str, Any]) -> str:
+    d, size = config["embedding_dim"], config["input"]["size"]
+    if "backbone" in config:
+        return f"Embeddings of a teacher, {d}-d, without its network: a student can inherit its classifier.\n"
+    return (
+        f"A face-recognition network (`{config['architecture']}`): an aligned {size}x{size} face in, {d} numbers out.\n"
+        "Two faces are compared by the cosine of their embeddings.\n"
+    )
+
+
+def _use(config: dict[str, Any], name: str) -> str:
+    if "backbone" in config:
+        return f"```\nfacedistill distill --teacher {name} --data DATASET --student mobilefacenet --out RUN\n```\n"
+    return f"""## Use
+
+```python
+import facedistill as fd
+
+model = fd.load_model("{name}")
+# images: N x 3 x H x W, RGB, 0..255, uint8 or float -> N x {config["embedding_dim"]}, unit length
+embeddings = model.embed(images)
+cosine = embeddings @ embeddings.T
+```
+
+The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels
+(`facedistill prepare PHOTOS --out DATASET` makes them). Resize, colour order and normalisation happen inside.
+"""
+
+
+def _facts(config: dict[str, Any]) -> str:
+    rows = {
+        "parameters": f"{config['parameters']:,}" if "parameters" in config else None,
+        "multiply-adds per image": f"{config['macs'] / 1e6:,.1f} M" if "macs" in config else None,
+        "embedding space": f"`{config['space']}`; embeddings of models with this id are comparable, of others not",
+        "classifier": "{classes:,} classes (W: {origin})".format(**config["classifier"])
+        if "classifier" in config
+        else None,
+    }
+    lines = [f"| {what} | {value} |" for what, value in rows.items() if value is not None]
+    return "\n".join(["| | |", "| --- | --- |", *lines, ""])

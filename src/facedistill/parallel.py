@@ -1,0 +1,69 @@
+"""Several processes: start, rank, gather. A page over torch.distributed; with one process everything is a no-op."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Join the process group that torchrun describes in the environment, if it does; leave it at the end."""
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """The accelerator of this process, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def wrap(module: nn.Module) -> nn.Module:
+    """DDP around `module` where there are several processes. Buffers stay local; the caller saves rank 0's."""
+    if world() == 1:
+        return module
+    return DistributedDataParallel(module, broadcast_buffers=False)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        # Every process computes the same loss of the whole batch and DDP averages the gradients, hence x world.
+        return grad.chunk(world())[rank()] * world()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenate `x` (b, ...) of all processes in rank order to the global batch (B, ...), with its gradient."""
+    return x if world() == 1 else _Gather.apply(x)

@@ -1,0 +1,86 @@
+"""The margin softmax against the student's W: streaming where W is frozen, dense where it is trained."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facedistill import parallel
+from facedistill.classifier import Classifier, ClassWeight
+from facedistill.data.batch import Batch
+from facedistill.errors import UserError, closest
+from facedistill.frozen_softmax import frozen_margin_softmax
+from facedistill.margins import MARGINS, Margin, margin_softmax
+from facedistill.model import Output
+from facedistill.terms.term import Term
+
+
+def make_margin(name: str, **options: Any) -> Margin:
+    """Return the margin of that name. Raises UserError for an unknown name or option."""
+    if name not in MARGINS:
+        raise UserError(f"margin '{name}' is unknown{closest(name, MARGINS)}; known: {', '.join(MARGINS)}")
+    try:
+        return MARGINS[name](**options)
+    except TypeError as e:
+        raise UserError(f"margin '{name}': {str(e).replace('__init__() ', '')}") from e
+
+
+class MarginSoftmax(Term):
+    """ProxylessKD's loss when W is the teacher's and frozen (arXiv 2011.00265), ArcFace's when W is trained.
+
+    L = mean_i -log exp(s psi(theta_iy)) / (exp(s psi(theta_iy)) + sum_{j != y} exp(s cos theta_ij))
+
+    Args:
+        margin: a name in MARGINS. margin_options: its arguments, e.g. {size: 0.35}.
+        scale: s.
+        margin_warmup: the share of training over which the margin's size grows linearly from 0.
+    """
+
+    needs_weight = True
+
+    def __init__(
+        self,
+        margin: str = "arcface",
+        margin_options: dict[str, Any] | None = None,
+        scale: float = 64.0,
+        margin_warmup: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.margin = make_margin(margin, **(margin_options or {}))
+        self.scale, self.margin_warmup = scale, margin_warmup
+        if margin_warmup and self.margin.size is None:
+            raise UserError(
+                f"margin_warmup does not work with the margin '{margin}', which has no single size; set it to 0"
+            )
+
+    def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
+        if weight is None:
+            raise UserError("margin_softmax: the method has no classifier; set method.classifier.start")
+        self.classes = weight
+        # A frozen W made of the teacher's space pulls the student into that space.
+        self.anchors = weight.frozen and weight.origin != "random"
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            x = student.embedding.float()
+            if self.training:
+                self._update(x.detach(), batch)
+            loss = torch.zeros((), device=x.device)
+            function = frozen_margin_softmax if self.classes.frozen else margin_softmax
+            size = self._size(x, batch.progress)
+            for labels, share in batch.targets:
+                loss = loss + share * function(x, labels, self.classes.weight, self.margin, self.scale, size).mean()
+        return loss
+
+    def _size(self, x: Tensor, progress: float) -> float | Tensor | None:
+        size = self.margin.sizes(x.detach().norm(dim=1))
+        if self.margin_warmup and progress < self.margin_warmup and size is not None:
+            size = size * (progress / self.margin_warmup)
+        return size
+
+    @torch.no_grad()
+    def _update(self, x: Tensor, batch: Batch) -> None:
+        rows = self.classes.weight[batch.targets[0][0]].to(x.dtype)
+        cos_y = F.cosine_similarity(x, rows)
+        self.margin.update(parallel.gather(cos_y), parallel.gather(x.norm(dim=1)))

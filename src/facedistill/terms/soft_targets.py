@@ -1,0 +1,57 @@
+"""Hinton's knowledge distillation on the cosine logits of student and teacher."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facedistill.classifier import Classifier, ClassWeight
+from facedistill.data.batch import Batch
+from facedistill.errors import UserError
+from facedistill.model import Output
+from facedistill.terms.term import Term
+
+
+def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), mean over the batch (arXiv 1503.02531). Shapes: (B, C), (B, C)."""
+    log_s, log_t = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher))
+    return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+
+
+class SoftTargets(Term):
+    """KD: each network's logits are scale x cosine to its own classifier, without margin (classes must be the same).
+
+    Args:
+        temperature: T; 4 at scale 64 is what public face-recognition code uses.
+        scale: s of both networks' logits.
+    """
+
+    needs = frozenset({"logits"})
+    needs_weight = True
+
+    def __init__(self, temperature: float = 4.0, scale: float = 64.0) -> None:
+        super().__init__()
+        self.temperature, self.scale = temperature, scale
+
+    def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
+        if weight is None or teacher is None:
+            raise UserError(
+                "soft_targets: needs the student's and the teacher's classifier; import the teacher with its own, or "
+                "with --fit-classifier"
+            )
+        if list(weight.class_names) != list(teacher.class_names):
+            raise UserError(
+                "soft_targets: the student's and the teacher's classifier have other classes or another order"
+            )
+        self.classes = weight
+        self.teacher_classes = ClassWeight(teacher, "nothing")
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert teacher is not None
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            z_student = self._logits(student.embedding, self.classes.weight)
+            return soft_targets(
+                z_student, self._logits(teacher.embedding, self.teacher_classes.weight), self.temperature
+            )
+
+    def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.scale * F.normalize(x.float(), dim=1) @ F.normalize(weight.float(), dim=1).T

@@ -1,0 +1,84 @@
+"""create_backbone, and what all networks have in common."""
+
+import pickle
+
+import pytest
+import torch
+
+from facedistill.backbones import BACKBONES, count_macs, count_parameters, create_backbone
+from facedistill.errors import UsageError
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_network_gives_embeddings_and_four_stage_maps(name: str) -> None:
+    network = create_backbone(name, embedding_dim=24, input_size=48, width=0.125).eval()
+    x = torch.randn(2, 3, 48, 48)
+    embedding, maps = network.with_features(x)
+    assert embedding.shape == (2, 24) and torch.equal(embedding, network(x))
+    assert [m.shape[-1] for m in maps] == [24, 12, 6, 3]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_memory_format_does_not_change_the_embedding(name: str) -> None:
+    network = create_backbone(name, embedding_dim=16, input_size=32, width=0.25).eval()
+    x = torch.randn(2, 3, 32, 32)
+    expected = network(x)
+    network = network.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(network(x.to(memory_format=torch.channels_last)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_embeddings_are_fp32_under_bf16_autocast_and_every_trained_weight_has_a_gradient() -> None:
+    network = create_backbone("mobilefacenet", embedding_dim=16, input_size=32, width=0.25)
+    with torch.autocast("cpu", torch.bfloat16):
+        embedding = network(torch.randn(4, 3, 32, 32))
+    assert embedding.dtype == torch.float32
+    (embedding * torch.randn(4, 16)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize(("output", "trained"), [("plain", []), ("bias", ["bias"]), ("affine", ["weight", "bias"])])
+def test_output_block_trains_what_it_says(output: str, trained: list[str]) -> None:
+    for name, block in (("mobilefacenet", "output.norm"), ("iresnet18", "features")):
+        network = create_backbone(name, 8, 32, width=0.125, output=output)
+        norm = network.get_submodule(block)
+        assert [n for n, p in norm.named_parameters() if p.requires_grad] == trained
+
+
+def test_spec_makes_the_same_network_again() -> None:
+    network = create_backbone("mobilefacenet", 16, 64, width=0.5)
+    again = create_backbone(network.spec["name"], **network.spec["options"])
+    again.load_state_dict(network.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(again.eval()(x), network.eval()(x))
+    assert torch.equal(pickle.loads(pickle.dumps(network))(x), network(x))
+
+
+def test_counting_leaves_the_mode_and_the_statistics_alone() -> None:
+    network = create_backbone("mobilefacenet", 16, 32, width=0.25).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    assert count_macs(network, 32) > 0
+    assert network.training and all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_macs_of_a_known_layer() -> None:
+    layer = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten(), torch.nn.Linear(8 * 16, 5)
+    )
+    assert count_parameters(layer) == 3 * 8 * 9 + 8 * 16 * 5 + 5
+    assert count_macs(layer, 4) == 16 * 8 * 27 + 8 * 16 * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mobilfacenet", {}, "did you mean 'mobilefacenet'"),
+        ("mobilefacenet", {"widht": 0.5}, "did you mean 'width'"),
+        ("mobilefacenet", {"input_size": 100}, "multiple of 16"),
+        ("iresnet18", {"input_size": 16}, "from 32 up"),
+        ("iresnet18", {"width": 0}, "above 0"),
+        ("mobilefacenet", {"output": "none"}, "plain, bias, affine"),
+    ],
+)
+def test_wrong_names_and_options(name: str, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        create_backbone(name, **options)

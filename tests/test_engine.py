@@ -1,0 +1,196 @@
+"""The training loop: resume to the same bits, idempotence, what it refuses, what it leaves behind."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from facedistill.engine import train
+from facedistill.errors import UsageError, UserError
+from facedistill.methods import resolve
+from facedistill.model import load_model
+from facedistill.recipe import Recipe, dump_recipe, make_recipe
+
+DATA = "synthetic:identities=12,images=6,size=32,seed=1"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+
+
+def _recipe(**changes: Any) -> Recipe:
+    raw: dict[str, Any] = {
+        "data": {"train": DATA},
+        "teachers": {},
+        "student": {"input_size": 32, "embedding_dim": 16, "options": {"width": 0.25}},
+        "method": {"name": "scratch", "terms": {"margin_softmax": {"scale": 16}}},
+        "schedule": {"epochs": 2, "batch": 12, "lr": 0.05, "checkpoint_steps": 2, "log_steps": 1},
+        "check": {"own_class": 0},
+    }
+    for key, value in changes.items():
+        raw[key] = raw[key] | value if isinstance(raw.get(key), dict) and isinstance(value, dict) else value
+    return make_recipe(raw)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(_recipe(), tmp_path_factory.mktemp("runs") / "teacher")
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["proxylesskd", "proxylesskd_finetune", "l2kd", "margin_softmax_l2", "kd"])
+def test_every_method_trains_through_the_one_loop(method: str, teacher: Path, tmp_path: Path) -> None:
+    run = train(_recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}), tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    student, original = load_model(run), load_model(teacher)
+    anchored = method in ("proxylesskd", "l2kd", "margin_softmax_l2")
+    assert (student.space == original.space) == anchored
+    assert (student.classifier is None) == (method in ("proxylesskd", "l2kd"))
+    assert json.loads((run / "evaluation.json").read_text())["method"].startswith(method)
+
+
+def test_proxylesskd_never_runs_the_teacher(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facedistill.teacher import Teacher
+
+    asked: list[Any] = []
+    original = Teacher.__call__
+    monkeypatch.setattr(Teacher, "__call__", lambda self, b, n: asked.append(n) or original(self, b, n))
+    monkeypatch.setattr("facedistill.model.Model.outputs", _forbid_teacher(16), raising=True)
+    train(_recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": None}), tmp_path / "run")
+    assert asked and not any(asked)
+
+
+def _forbid_teacher(_: int) -> Any:
+    from facedistill.model import Model
+
+    outputs = Model.outputs
+
+    def guarded(self: Model, images: torch.Tensor, features: bool = True) -> Any:
+        assert self.training, "a frozen model ran inside the training loop"
+        return outputs(self, images, features)
+
+    return guarded
+
+
+def test_cached_and_online_teacher_give_the_same_student(teacher: Path, tmp_path: Path) -> None:
+    runs = []
+    for cache in (True, False):
+        recipe = _recipe(teachers={"teacher": {"model": str(teacher), "cache": cache}}, method="l2kd")
+        recipe.student.embedding_dim = None
+        runs.append(_weights(train(recipe, tmp_path / str(cache))))
+    for name, tensor in runs[0].items():
+        torch.testing.assert_close(tensor, runs[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_inherited_rows_never_move_and_learned_ones_do(teacher: Path, tmp_path: Path) -> None:
+    original = load_model(teacher).classifier
+    assert original is not None
+    run = train(
+        _recipe(teacher=str(teacher), method="proxylesskd_finetune", student={"embedding_dim": None}), tmp_path / "f"
+    )
+    tuned = load_model(run).classifier
+    assert tuned is not None and not torch.equal(tuned.weight, original.weight)
+    assert (
+        "weight.weight" not in torch.load(next((_frozen(teacher, tmp_path)).glob("*.pt")), weights_only=True)["method"]
+    )
+
+
+def _frozen(teacher: Path, tmp_path: Path) -> Path:
+    recipe = _recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": None})
+    return train(recipe, tmp_path / "frozen") / "checkpoints"
+
+
+@pytest.mark.parametrize("start", ["centres", "fitted", "instances"])
+def test_w_may_start_elsewhere(start: str, teacher: Path, tmp_path: Path) -> None:
+    method = {"name": "proxylesskd", "classifier": {"start": start}, "terms": {"margin_softmax": {"scale": 16}}}
+    run = train(_recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}), tmp_path / "run")
+    assert json.loads((run / "evaluation.json").read_text())["method"] == f"proxylesskd (W: {start})"
+    assert load_model(run).space == load_model(teacher).space
+
+
+def test_projection_is_kept_and_never_silent(teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="projection"):
+        train(_recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": 8}), tmp_path / "a")
+    student = {"embedding_dim": 8, "projection": True}
+    run = train(_recipe(teacher=str(teacher), method="proxylesskd", student=student), tmp_path / "b")
+    model = load_model(run)
+    assert model.embedding_dim == 16 and model.projection is not None
+
+
+def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path) -> None:
+    before = (teacher / "model" / "model.safetensors").stat().st_mtime_ns
+    train(_recipe(), teacher)
+    assert (teacher / "model" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="another recipe"):
+        train(_recipe(seed=5), teacher)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="holds no run"):
+        train(_recipe(), tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step \d+"):
+        train(_recipe(schedule={"lr": 1e18, "clip": None, "checkpoint_steps": 1}), tmp_path / "run")
+    kept = sorted((tmp_path / "run" / "checkpoints").glob("*.pt"))
+    assert kept
+    state = torch.load(kept[0], weights_only=True)["method"]
+    assert all(torch.isfinite(v.float()).all() for v in state.values())
+
+
+def test_a_checkpoint_of_other_shapes_is_named(teacher: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(_recipe(), run)
+    (run / "evaluation.json").unlink()
+    wider = _recipe(student={"options": {"width": 0.5}})
+    wider.method = resolve(wider.method)
+    (run / "recipe.yaml").write_text(dump_recipe(wider))
+    with pytest.raises(UserError, match=r"expects \("):
+        train(wider, run)
+
+
+def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    recipe = _recipe(schedule={"epochs": 6, "checkpoint_steps": 3})
+    expected = _weights(train(recipe, tmp_path / "whole"))
+    recipe_file, run = tmp_path / "recipe.yaml", tmp_path / "killed"
+    recipe_file.write_text(dump_recipe(recipe))
+    chance = random.Random(3)
+    for stop_at in sorted(chance.sample(range(4, 34), 3)):
+        _run_until(recipe_file, run, stop_at)
+    assert not (run / "evaluation.json").exists()
+    _run_until(recipe_file, run, None)
+    found = _weights(run)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 37))
+
+
+def _run_until(recipe: Path, run: Path, step: int | None) -> None:
+    """Train in a process of its own; kill it with SIGKILL as soon as its log reaches `step`."""
+    code = f"import torch; torch.set_num_threads({torch.get_num_threads()})\nfrom facedistill.engine import train\n"
+    code += f"from facedistill.recipe import load_recipe\ntrain(load_recipe({str(recipe)!r}), {str(run)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ.copy(), stderr=subprocess.DEVNULL)
+    log = run / "log.jsonl"
+    while process.poll() is None:
+        if step is not None and log.exists() and len(log.read_text().splitlines()) >= step:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return
+        time.sleep(0.002)
+    assert step is None and process.returncode == 0
