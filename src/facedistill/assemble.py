@@ -13,11 +13,11 @@ from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.split import hold_out
 from facedistill.embed import Embeddings, embed_dataset
 from facedistill.errors import UsageError, UserError
-from facedistill.files import cache_dir
+from facedistill.files import cache_dir, fingerprint
 from facedistill.margins import Margin
 from facedistill.methods import Method, build_terms, resolve
 from facedistill.model import InputSpec, Model, load_model
-from facedistill.recipe import Data, MethodSpec, Recipe
+from facedistill.recipe import Data, MethodSpec, Recipe, dump_recipe
 from facedistill.teacher import Teacher
 from facedistill.terms import MarginSoftmax, Term
 
@@ -100,7 +100,8 @@ def _make_classifier(
     start = method.classifier.start
     if start == "random":
         dim = recipe.student.embedding_dim or (models[name].embedding_dim if name in models else 512)
-        return starts.random_classifier(train.class_names, dim, recipe.seed)
+        # Seeded by the whole recipe: the same rows as a teacher's first ones would put both into one space by chance.
+        return starts.random_classifier(train.class_names, dim, int(fingerprint(dump_recipe(recipe)), 16) >> 1)
     if name not in models:
         raise UsageError(
             f"method {method.name}: W starts from '{start}' but the recipe has no teacher '{name}'; set teacher="

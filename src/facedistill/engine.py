@@ -21,7 +21,7 @@ from facedistill.data.dataset import ImageBatch
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, fingerprint
+from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.methods import Method, describe, resolve
 from facedistill.model import save_model
 from facedistill.optimisation import learning_rate, make_optimizer
@@ -229,6 +229,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
         sets,
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
+        cache=cache_dir() / "embeddings",
     )
     result["method"] = name
     with atomic_write(run / "evaluation.json") as temporary:
