@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facedistill.backbones import OnnxBackbone
+from facedistill.backbones import Backbone, OnnxBackbone
 from facedistill.check import check_teacher
 from facedistill.check.conventions import conventions
 from facedistill.classifier import Classifier
@@ -53,11 +53,23 @@ class Remembering(OnnxBackbone):
         self.known: dict[bytes, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.round(decimals=2)  # pixels that went through another scale and back
         keys = [blake2b(row.numpy(), digest_size=16).digest() for row in x.contiguous()]
         new = [i for i, key in enumerate(keys) if key not in self.known]
         if new:
             self.known |= zip([keys[i] for i in new], super().forward(x[new]), strict=True)
         return torch.stack([self.known[key] for key in keys])
+
+
+class Outside(Backbone):
+    """The same network with its normalisation outside: made for RGB, / 127.5 - 1, as most checkpoints are."""
+
+    def __init__(self, inner: OnnxBackbone) -> None:
+        super().__init__(inner.embedding_dim, inner.input_size)
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x * 127.5 + 127.5)
 
 
 @dataclass
@@ -92,6 +104,11 @@ class Bench:
 
 def wrong_input(name: str) -> Callable[[Bench, str, np.random.Generator], Any]:
     return lambda bench, column, rng: (bench.model(column, name), bench.data)
+
+
+def normalised(name: str) -> Callable[[Bench, str, np.random.Generator], Any]:
+    """A network made for / 127.5 - 1 under another convention."""
+    return lambda bench, column, rng: (Model(Outside(bench.backbone), conventions(bench.input)[name]), bench.data)
 
 
 def permuted_names(share: float) -> Callable[[Bench, str, np.random.Generator], Any]:
@@ -144,6 +161,17 @@ CASES = [
     Case("0..1 for 0..255", ALL, wrong_input("RGB 0..1")),
     Case("/127.5 - 1 for 0..255", ALL, wrong_input("RGB /127.5 - 1")),
     Case("ImageNet for 0..255", ALL, wrong_input("RGB ImageNet")),
+    *(
+        Case(f"made for /127.5 - 1: {given}", ["none"], normalised(convention))
+        for given, convention in {
+            "no fault": "RGB /127.5 - 1",
+            "BGR": "BGR /127.5 - 1",
+            "0..255": "RGB 0..255",
+            "0..1": "RGB 0..1",
+            "ImageNet": "RGB ImageNet",
+            "(x - 127.5) / 128": "RGB (x - 127.5) / 128",
+        }.items()
+    ),
     Case("all class names permuted", STORED, permuted_names(1.0)),
     Case("10% of the class names permuted", STORED, permuted_names(0.1)),
     Case("two class names exchanged", STORED, permuted_names(0.0)),

@@ -40,7 +40,10 @@ TRIALS: dict[str, list[dict[str, float]]] = {
 }
 # The hard teacher takes the settings chosen with the easy one: (row, teacher, settings of).
 FINALS = [
-    *((name, "easy", name) for name in ("l2kd", "proxylesskd_centres", "proxylesskd_l2", "scratch", "proxylesskd_fitted")),
+    *(
+        (name, "easy", name)
+        for name in ("l2kd", "proxylesskd_centres", "proxylesskd_l2", "scratch", "proxylesskd_fitted")
+    ),
     ("l2kd", "centred", "l2kd"),
     ("proxylesskd_centres", "centred", "proxylesskd_centres"),
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),
@@ -96,7 +99,9 @@ def run_one(
         "images_per_second": sorted(line["images_per_second"] for line in log)[len(log) // 2],
         "seconds": round(time.time() - start),
         "threads": torch.get_num_threads(),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
         "evaluation": json.loads((run / "evaluation.json").read_text()),
     }
     with atomic_write(file) as temporary:
@@ -136,9 +141,14 @@ def run(args: argparse.Namespace) -> None:
     while len(list(RESULTS.glob("trial-*.json"))) < len(trials):
         time.sleep(10)  # another part is still tuning
     args.teachers["centred"] = centred(args)
-    jobs = [(name, teacher, tuned, seed) for seed in SEEDS for name, teacher, tuned in FINALS]
+    jobs = [(*row, seed) for seed in SEEDS for row in FINALS]
+    # Stopped early, it should leave the easy teacher's main rows with all seeds and the others with one.
+    jobs.sort(key=lambda job: (job[3] > 0) * (1 + (job[:2] not in [row[:2] for row in FINALS[:4]])))
     for name, teacher, tuned, seed in jobs[part::parts]:
-        tried = [(score(run_one(args, tuned, "easy", s, TRIAL_EPOCHS, 0, trial=True)), i) for i, s in enumerate(TRIALS[tuned])]
+        tried = [
+            (score(run_one(args, tuned, "easy", s, TRIAL_EPOCHS, 0, trial=True)), i)
+            for i, s in enumerate(TRIALS[tuned])
+        ]
         run_one(args, name, teacher, TRIALS[tuned][max(tried)[1]], EPOCHS, seed, trial=False)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from facedistill import starts
+from facedistill import parallel, starts
 from facedistill.backbones import create_backbone
 from facedistill.check import require_fit
 from facedistill.classifier import Classifier, ClassWeight
@@ -40,7 +40,7 @@ def assemble(recipe: Recipe) -> Assembly:
     """Open the data, load the teachers, make W and the student. Raises UserError for whatever does not fit."""
     method = resolve(recipe.method)
     terms = build_terms(method)
-    models = {name: load_model(spec.model) for name, spec in recipe.teachers.items() if spec.model}
+    models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
     train, held_out = open_training_data(recipe.data)
     needs = {
         name: frozenset[str]().union(*(term.needs for term, _, teacher in terms.values() if teacher == name))
@@ -52,7 +52,12 @@ def assemble(recipe: Recipe) -> Assembly:
         {source} & set(models) if head and method.classifier.start in ("centres", "fitted", "instances") else set()
     )
     embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
-    classifier = _make_classifier(recipe, method, head, source, models, train, embeddings) if head else None
+    # A term that anchors compares embeddings with the teacher's: then W has the teacher's dimension, too.
+    anchors = [
+        models[teacher].embedding_dim for term, _, teacher in terms.values() if term.anchors and teacher in models
+    ]
+    space_dim = anchors[0] if anchors else None
+    classifier = _make_classifier(recipe, method, head, source, space_dim, models, train, embeddings) if head else None
     student = make_student(recipe, models, classifier)
     teachers = {}
     for name, model in models.items():
@@ -93,13 +98,20 @@ def _make_classifier(
     method: MethodSpec,
     head: Term,
     name: str,
+    space_dim: int | None,
     models: dict[str, Model],
     train: Dataset,
     embeddings: dict[str, Embeddings],
 ) -> Classifier:
     start = method.classifier.start
+    if start is None:
+        raise UsageError(
+            f"method {method.name} has no W, and one of its terms needs one; set method.classifier.start "
+            "(random, teacher, centres, fitted or instances) and method.classifier.moved_by"
+        )
     if start == "random":
-        dim = recipe.student.embedding_dim or (models[name].embedding_dim if name in models else 512)
+        free = recipe.student.embedding_dim or (models[name].embedding_dim if name in models else 512)
+        dim = space_dim or free
         # Seeded by the whole recipe: the same rows as a teacher's first ones would put both into one space by chance.
         return starts.random_classifier(train.class_names, dim, int(fingerprint(dump_recipe(recipe)), 16) >> 1)
     if name not in models:

@@ -8,6 +8,7 @@ import torch
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
 
+KEYS = {"step", "method", "optimizer", "rng", "frozen_weight"}
 KEPT = 2  # the last good one and its predecessor
 
 
@@ -15,7 +16,10 @@ def save(run: Path, step: int, state: dict[str, Any]) -> None:
     """Write checkpoints/step0000123.pt and remove all but the newest two."""
     folder = run / "checkpoints"
     with atomic_write(folder / f"step{step:08d}.pt") as temporary:
-        torch.save({"step": step, **state}, temporary)
+        try:
+            torch.save({"step": step, **state}, temporary)
+        except RuntimeError as e:  # a full disk arrives as this, not as OSError
+            raise OSError(str(e).split(". ")[0]) from e
     for old in _files(run)[:-KEPT]:
         old.unlink()
 
@@ -26,11 +30,17 @@ def latest(run: Path) -> dict[str, Any] | None:
     if not files:
         return None
     try:
-        return torch.load(files[-1], map_location="cpu", weights_only=True)
+        state = torch.load(files[-1], map_location="cpu", weights_only=True)
+        missing = KEYS - set(state)
     except Exception as e:
         raise UserError(
             f"checkpoint {files[-1]} cannot be read ({type(e).__name__}); delete it to go on from the one before"
         ) from e
+    if missing:
+        raise UserError(
+            f"checkpoint {files[-1]} lacks {', '.join(sorted(missing))}; delete it to go on from the one before"
+        )
+    return state
 
 
 def restore(method: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], run: Path) -> None:

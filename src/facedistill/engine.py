@@ -7,11 +7,11 @@ torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from facedistill import checkpoint, evaluation, parallel
@@ -21,9 +21,9 @@ from facedistill.data.dataset import ImageBatch
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.files import atomic_write, cache_dir
 from facedistill.methods import Method, describe, resolve
-from facedistill.model import save_model
+from facedistill.model import save_model, save_tensors
 from facedistill.optimisation import learning_rate, make_optimizer
 from facedistill.progress import bar, console
 from facedistill.recipe import Recipe, dump_recipe
@@ -45,29 +45,42 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         if (run / "evaluation.json").exists():
             console.print(f"{run} is finished; nothing to do")
             return run
-        torch.set_flush_denormal(True)
-        torch.manual_seed(recipe.seed + parallel.rank())
-        assembly = assemble(recipe)
-        _fit(recipe, run, assembly)
-        if parallel.rank() == 0:
-            _finish(recipe, run, assembly)
+        with _denormals_flushed():
+            torch.manual_seed(recipe.seed + parallel.rank())
+            assembly = assemble(recipe)
+            _fit(recipe, run, assembly)
+            if parallel.rank() == 0:
+                _finish(recipe, run, assembly)
         parallel.barrier()
     return run
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Numbers too small for a normal float count as 0 (they slow a CPU down); the caller's process is left as it was."""
+    before = float(torch.tensor([1e-39]) * 1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _claim(run: Path, recipe: Recipe) -> None:
     """Make the run folder with its resolved recipe, or see that it holds this very recipe."""
     text, file = dump_recipe(recipe), run / "recipe.yaml"
-    if file.exists():
+    there = file.exists()
+    if there:
         if file.read_text(encoding="utf-8") != text:
             lines = text.splitlines()
-            there = next((line for line in file.read_text().splitlines() if line not in lines), "other keys")
+            other = next((line for line in file.read_text().splitlines() if line not in lines), "other keys")
             raise UsageError(
-                f"{run} holds a run of another recipe (there: '{there.strip()}'); choose another --out or delete it"
+                f"{run} holds a run of another recipe (there: '{other.strip()}'); choose another --out or delete it"
             )
     elif run.exists() and any(run.iterdir()):
         raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
-    elif parallel.rank() == 0:
+    parallel.barrier()  # all have looked before one writes
+    if not there and parallel.rank() == 0:
         with atomic_write(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
     parallel.barrier()
@@ -119,7 +132,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly) -> None:
                     _checkpoint(run, step, method, optimizer)
             if schedule.keep == "epochs" and parallel.rank() == 0:
                 with atomic_write(run / "epochs" / f"{epoch:04d}.safetensors") as temporary:
-                    save_file({k: v.contiguous() for k, v in method.student.state_dict().items()}, temporary)
+                    save_tensors(method.student.state_dict(), temporary)
 
 
 def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
@@ -139,21 +152,37 @@ def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> Non
 
 def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer) -> None:
     if parallel.rank() == 0:
-        frozen = method.weight.weight if method.weight is not None and method.weight.frozen else None
         state = {
             "method": method.state_dict(),
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
-            "frozen_weight": None if frozen is None else fingerprint(frozen.cpu().numpy()),
+            "frozen_weight": _some_rows(method),
         }
         checkpoint.save(run, step, state)
     parallel.barrier()
 
 
-def _restore(run: Path, method: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _some_rows(method: Method) -> Tensor | None:
+    """Up to 64 rows of a frozen W, by which a resumed run sees that it is still the same W."""
+    if method.weight is None or not method.weight.frozen:
+        return None
+    weight = method.weight.weight
+    return weight[:: -(-len(weight) // 64)].cpu().clone()
+
+
+def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
     state = checkpoint.latest(run)
     if state is None:
         return 0
+    saved, found = state["frozen_weight"], _some_rows(method)
+    # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
+    if found is not None and not (
+        isinstance(saved, Tensor) and saved.shape == found.shape and (saved * found).sum(1).min() > 0.999
+    ):
+        raise UserError(
+            f"{run}: W is not the one this run began with: its teacher or data changed; restore them, or start a new "
+            "run with another --out"
+        )
     checkpoint.restore(method, optimizer, state, run)
     console.print(f"going on from step {state['step']}")
     return state["step"]
@@ -189,8 +218,11 @@ class _Log:
             "gradient_norm": norm.item(),
         }
         row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": round(rate, 1)}
-        with open(self.path, "a", encoding="utf-8") as f:
-            f.write(json.dumps(row) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as f:
+                f.write(json.dumps(row) + "\n")
+        except OSError as e:
+            raise UserError(f"cannot write {self.path}: {e.strerror or e}; free some space and go on") from e
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name, value, step)

@@ -24,10 +24,12 @@ class Margin(nn.Module):
 
     Attributes:
         size: the margin that `target` uses unless told otherwise.
+        neutral: the size that changes nothing, from which a warm-up grows; None where no single size does that.
         negative: None, or a function (cos (K, B), cos_y (B,)) -> (changed cos, derivative by cos), both (K, B).
     """
 
     size: float | None = None
+    neutral: float | None = None
     negative: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def target(self, cos_y: Tensor, size: float | Tensor | None = None) -> Tensor:
@@ -81,6 +83,8 @@ class CombinedMargin(Margin):
 class ArcFace(CombinedMargin):
     """cos(theta + m), additive angular margin (arXiv 1801.07698, eq. 3)."""
 
+    neutral: float | None = 0.0
+
     def __init__(self, size: float = 0.5, gradient: Gradient = "exact") -> None:
         super().__init__(m2=size, gradient=gradient)
         self.size = size
@@ -92,6 +96,8 @@ class ArcFace(CombinedMargin):
 class CosFace(CombinedMargin):
     """cos(theta) - m, additive cosine margin (arXiv 1801.09414, eq. 4). Both gradients are the same here."""
 
+    neutral = 0.0
+
     def __init__(self, size: float = 0.35) -> None:
         super().__init__(m3=size)
         self.size = size
@@ -102,6 +108,8 @@ class CosFace(CombinedMargin):
 
 class SphereFace(CombinedMargin):
     """(-1)^k cos(m theta) - 2k, multiplicative angular margin (arXiv 1704.08063, eq. 7), m >= 1."""
+
+    neutral = 1.0
 
     def __init__(self, size: float = 1.7, gradient: Gradient = "exact") -> None:
         super().__init__(m1=size, gradient=gradient)
@@ -156,6 +164,7 @@ class CurricularFace(ArcFace):
     batch's target cosines. As published, no gradient flows from a negative to cos_y.
     """
 
+    neutral = None  # its negatives are measured against the full margin
     t: Tensor
 
     def __init__(self, size: float = 0.5, gradient: Gradient = "exact") -> None:

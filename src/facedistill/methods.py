@@ -9,7 +9,7 @@ from facedistill.classifier import ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, closest
 from facedistill.model import Model
-from facedistill.recipe import ClassifierSpec, MethodSpec, TermSpec
+from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, TermSpec
 from facedistill.teacher import Teacher
 from facedistill.terms import Term, make_term
 
@@ -31,7 +31,10 @@ METHODS: dict[str, MethodSpec] = {
 
 
 def resolve(method: MethodSpec) -> MethodSpec:
-    """Return the method with its row's values where the recipe says nothing. Raises UsageError for an unknown name."""
+    """Return the method with its row's values where the recipe says nothing; resolving twice changes nothing.
+
+    A term that the recipe removes stays, with weight 0. Raises UsageError for an unknown name.
+    """
     if method.name not in METHODS:
         raise UsageError(
             f"method '{method.name}' is unknown{closest(method.name, METHODS)}; known: {', '.join(METHODS)}"
@@ -41,18 +44,34 @@ def resolve(method: MethodSpec) -> MethodSpec:
     for name, term in method.terms.items():
         base = terms.get(name, TermSpec())
         weight = base.weight if term.weight is None else term.weight
-        terms[name] = replace(term, weight=weight, options={**base.options, **term.options})
-    terms = {n: replace(t, weight=1.0 if t.weight is None else t.weight) for n, t in terms.items() if t.weight != 0}
+        terms[name] = replace(
+            term, weight=weight, term=term.term or base.term, options={**base.options, **term.options}
+        )
+    terms = {
+        n: replace(t, weight=1.0 if t.weight is None else t.weight, options=dict(t.options)) for n, t in terms.items()
+    }
     classifier = ClassifierSpec(
         method.classifier.start or row.classifier.start, method.classifier.moved_by or row.classifier.moved_by
     )
     return MethodSpec(method.name, classifier, terms, method.sampler)
 
 
+def missing_teachers(recipe: Recipe) -> list[str]:
+    """Names of the teachers that the recipe's method asks for and the recipe does not give."""
+    method = resolve(recipe.method)
+    inherits = method.classifier.start not in (None, "random")
+    asked = {
+        teacher for term, _, teacher in build_terms(method).values() if term.needs or (term.needs_weight and inherits)
+    }
+    return sorted(asked - set(recipe.teachers))
+
+
 def describe(method: MethodSpec, origin: str | None) -> str:
     """Name the method as results print it: what differs from its row, and where an inherited W came from."""
-    extra = [n for n in method.terms if n not in METHODS[method.name].terms]
-    name = " + ".join([method.name, *extra])
+    row = METHODS[method.name].terms
+    extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row]
+    removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row]
+    name = "".join([method.name, *extra, *removed])
     return f"{name} (W: {origin})" if origin not in (None, "random") else name
 
 
@@ -113,8 +132,12 @@ class Method(nn.Module):
 
 
 def build_terms(method: MethodSpec) -> dict[str, tuple[Term, float, str]]:
-    """Build a resolved method's terms. Raises UsageError for unknown terms and options."""
-    return {
-        name: (make_term(spec.term or name, spec.options), spec.weight or 0.0, spec.teacher)
+    """Build a resolved method's terms, but those of weight 0. Raises UsageError for unknown terms and options."""
+    terms = {
+        name: (make_term(spec.term or name, spec.options), spec.weight, spec.teacher)
         for name, spec in method.terms.items()
+        if spec.weight
     }
+    if not terms:
+        raise UsageError(f"method {method.name}: no term has a weight, so there is no loss; set method.terms.<name>=1")
+    return terms

@@ -307,10 +307,11 @@ def _save_weights(model: Model, folder: Path) -> None:
     if isinstance(model.backbone, OnnxBackbone):
         model.backbone.save(folder / "model.onnx")
     if tensors:
-        _save_tensors(tensors, folder / "model.safetensors")
+        save_tensors(tensors, folder / "model.safetensors")
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError when the disk is full."""
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
     except SafetensorError as e:  # a full disk arrives as this, not as OSError
@@ -324,7 +325,7 @@ def _save_classifier(classifier: Classifier, folder: Path) -> None:
     tensors = {"weight": classifier.weight}
     if classifier.counts is not None:
         tensors["counts"] = classifier.counts
-    _save_tensors(tensors, folder / "classifier.safetensors")
+    save_tensors(tensors, folder / "classifier.safetensors")
     (folder / "classes.txt").write_text("".join(f"{n}\n" for n in classifier.class_names), "utf-8")
 
 

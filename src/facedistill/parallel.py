@@ -54,14 +54,20 @@ def wrap(module: nn.Module) -> nn.Module:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(world())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        # Slices are equal but for images that could not be read; all_gather wants one size.
+        counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world())]
+        dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+        ctx.counts = [int(n) for n in counts]
+        padded = x.new_zeros(max(ctx.counts), *x.shape[1:])
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in range(world())]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, ctx.counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
         # Every process computes the same loss of the whole batch and DDP averages the gradients, hence x world.
-        return grad.chunk(world())[rank()] * world()
+        return grad.split(ctx.counts)[rank()] * world()
 
 
 def gather(x: Tensor) -> Tensor:

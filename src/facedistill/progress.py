@@ -1,4 +1,4 @@
-"""One progress bar for all long work: what, how far, the rate, the time left. On stderr."""
+"""One progress bar for all long work: what, how far, the rate, the time left. On a terminal's stderr."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -30,6 +30,7 @@ def bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # a log file wants no bars
     )
 
 

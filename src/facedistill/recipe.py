@@ -3,18 +3,21 @@
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, field, fields, is_dataclass
+from dataclasses import asdict, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as typed
 
 from facedistill.errors import UsageError, closest
 
 STRICT = ConfigDict(extra="forbid", strict=False)
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_DATA = "synthetic:identities=300,images=20,size=64,seed=1"
 
 
@@ -28,11 +31,11 @@ class Data:
     """
 
     train: str = DEFAULT_DATA
-    hold_out: float = 0.0
+    hold_out: Share = 0.0
     hold_out_seed: int = 0
     in_memory: bool | None = None
-    workers: int = 2
-    max_unreadable: float = 0.01
+    workers: Annotated[int, Field(ge=0)] = 2
+    max_unreadable: Share = 0.01
 
 
 @typed(config=STRICT)
@@ -42,18 +45,18 @@ class Student:
 
     backbone: str = "mobilefacenet"
     options: dict[str, Any] = field(default_factory=dict)
-    input_size: int = 112
-    embedding_dim: int | None = None
+    input_size: Count = 112
+    embedding_dim: Count | None = None
     projection: bool = False
     start: str | None = None
 
 
 @typed(config=STRICT)
 class TeacherSpec:
-    """`model`: a model folder, run, or .onnx; null = the demo teacher. `cache`: embed the training set once, both
+    """`model`: a model folder, run, or .onnx. `cache`: embed the training set once, both
     flips, instead of running the teacher at every step."""
 
-    model: str | None = None
+    model: str
     cache: bool = True
 
 
@@ -70,7 +73,7 @@ class Sampler:
     """`pk`: batch / k classes with k images each."""
 
     kind: Literal["uniform", "class_balanced", "pk"] = "uniform"
-    k: int = 4
+    k: Count = 4
 
 
 @typed(config=STRICT)
@@ -102,24 +105,24 @@ class Schedule:
     null = none. `keep: epochs` saves the student's weights after every epoch. `checkpoint_steps`: null = every epoch.
     """
 
-    epochs: int = 14
-    batch: int = 128
+    epochs: Count = 14
+    batch: Count = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: Rate = 0.1
+    momentum: Rate = 0.9
+    weight_decay: Rate = 5e-4
     decay_norms: bool = True
-    warmup_epochs: float = 0.0
+    warmup_epochs: Rate = 0.0
     decay: Literal["step", "polynomial", "cosine", "none"] = "cosine"
     milestones: list[float] = field(default_factory=list)
-    power: float = 2.0
-    clip: float | None = 5.0
+    power: Rate = 2.0
+    clip: Rate | None = 5.0
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
     keep: Literal["last", "epochs"] = "last"
-    checkpoint_steps: int | None = None
-    log_steps: int = 20
+    checkpoint_steps: Count | None = None
+    log_steps: Count = 20
 
 
 @typed(config=STRICT)
@@ -136,14 +139,14 @@ class Check:
     """What `check` must find before a run against a teacher's classifier starts: the least own-class accuracy through W
     (leave-one-out for centres), 0 = any."""
 
-    own_class: float = 0.5
+    own_class: Share = 0.5
 
 
 @typed(config=STRICT)
 class Recipe:
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
-    teachers: dict[str, TeacherSpec] = field(default_factory=lambda: {"teacher": TeacherSpec()})
+    teachers: dict[str, TeacherSpec] = field(default_factory=dict)
     method: MethodSpec = field(default_factory=MethodSpec)
     schedule: Schedule = field(default_factory=Schedule)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -153,25 +156,38 @@ class Recipe:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 where 1.1 surprises: `1e-1` is a number; `on`, `off`, `yes`, `no` are words."""
+    """YAML 1.2 where 1.1 surprises: `1e-1` is a number; `on`, `no`, `2024-05-01`, `1:30` and `0o17` are words."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers: ClassVar[dict] = {}
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false|True|False)$"), list("tfTF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would take for something else than a word."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|false|True|False", "tfTF"),
+    ("int", r"[-+]?(0|[1-9]\d*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 def parse_value(text: str) -> Any:
-    """Return the YAML value of a `key=value` override."""
-    return yaml.load(text, _Loader)
+    """Return the YAML value of a `key=value` override. Raises UsageError when it is not YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as e:
+        raise UsageError(f"'{text}' is no value: {' '.join(str(e).split())}; quote it") from e
 
 
 def shipped_recipes() -> list[str]:
@@ -188,7 +204,10 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = Path(path)
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as e:
+            raise UsageError(f"recipe '{path}' cannot be read: {e}; expected a text file") from e
     elif path in shipped_recipes():
         text = (resources.files("facedistill") / "recipes" / f"{path}.yaml").read_text(encoding="utf-8")
     else:
@@ -197,9 +216,10 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
             "`facedistill list recipes` shows them"
         )
     try:
-        raw = yaml.load(text, _Loader) or {}
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as e:
         raise UsageError(f"recipe '{path}' is not YAML: {' '.join(str(e).split())}") from e
+    raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise UsageError(f"recipe '{path}': expected keys such as data, student, method; found {type(raw).__name__}")
     return make_recipe(raw, overrides, where=f"recipe '{path}'")
@@ -225,7 +245,7 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = asdict(recipe)
     for term in raw["method"]["terms"].values():
         term.update(term.pop("options"))
-    return yaml.safe_dump(raw, sort_keys=False)
+    return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _expand(raw: dict[str, Any]) -> dict[str, Any]:
@@ -237,11 +257,15 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         raw["data"] = {"train": raw["data"]}
     if isinstance(raw.get("student"), str):
         raw["student"] = {"backbone": raw["student"]}
+    teachers = raw.get("teachers")
+    teachers = {} if teachers is None else teachers
+    if not isinstance(teachers, dict):
+        return raw
     if "teacher" in raw:
-        raw.setdefault("teachers", {})["teacher"] = raw.pop("teacher")
-    for name, teacher in (raw.get("teachers") or {}).items():
-        if isinstance(teacher, str):
-            raw["teachers"][name] = {"model": teacher}
+        given, known = raw.pop("teacher"), teachers.get("teacher")
+        both = isinstance(given, dict) and isinstance(known, dict)
+        teachers["teacher"] = known | given if both else given  # `teacher.cache=false` leaves the model as it is
+    raw["teachers"] = {name: {"model": t} if isinstance(t, str) else t for name, t in teachers.items()}
     return raw
 
 
@@ -254,6 +278,8 @@ def _nest_options(raw: dict[str, Any]) -> dict[str, Any]:
     for name, term in terms.items():
         if isinstance(term, int | float):
             term = {"weight": term}
+        if term is None:
+            term = {}
         if isinstance(term, dict) and "options" not in term:
             terms[name] = {k: v for k, v in term.items() if k in own}
             terms[name]["options"] = {k: v for k, v in term.items() if k not in own}
@@ -262,7 +288,9 @@ def _nest_options(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        raw = raw.setdefault(key, {})
+        if raw.get(key) is None:
+            raw[key] = {}
+        raw = raw[key]
         if not isinstance(raw, dict):
             raise UsageError(f"{'.'.join(keys)}: '{key}' is a value, not a group of keys")
     raw[keys[-1]] = value
@@ -273,10 +301,17 @@ def _first_error(error: ValidationError) -> str:
     place = [str(p) for p in first["loc"]]
     if first["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{'.'.join(place)}: {first['msg']}, found {first['input']!r}"
-    group: Any = Recipe()
-    for key in place[:-1]:
-        group = getattr(
-            group, key, {"teachers": TeacherSpec(), "terms": TermSpec()}.get(place[max(0, place.index(key) - 1)])
-        )
-    known = [f.name for f in fields(group)] if is_dataclass(group) else []
+    known = [f.name for f in fields(_group(place[:-1]))]
     return f"unknown key '{'.'.join(place)}'{closest(place[-1], known)}; known here: {', '.join(known)}"
+
+
+def _group(place: list[str]) -> Any:
+    """The dataclass that stands at `place` in a recipe."""
+    if place[:1] == ["teachers"]:
+        return TeacherSpec
+    if place[:2] == ["method", "terms"]:
+        return TermSpec
+    group: Any = Recipe()
+    for key in place:
+        group = getattr(group, key)
+    return group

@@ -5,7 +5,7 @@ import pytest
 import torch
 from check_toys import Patterns, red_eye
 
-from facedistill.check.conventions import conventions, rank_conventions, sample_identities
+from facedistill.check.conventions import Convention, conventions, rank_conventions, sample_identities
 from facedistill.data.dataset import Dataset
 from facedistill.errors import UserError
 from facedistill.model import InputSpec
@@ -27,7 +27,24 @@ def test_ten_conventions_each_once_with_the_means_in_the_networks_order() -> Non
 def test_a_declared_convention_of_its_own_is_ranked_too() -> None:
     found = conventions(InputSpec(mean=(100.0,), std=(50.0,)))
     assert found["RGB mean 100 std 50"] == InputSpec(mean=(100.0,), std=(50.0,))
-    assert len(found) == 11
+    assert found["BGR mean 100 std 50"] == InputSpec(colour="bgr", mean=(100.0,), std=(50.0,))
+    assert len(found) == 12
+
+
+def outcome(separation: float, interval: tuple[float, float], recoloured: bool = False, agreement: float = 0.9) -> str:
+    """The verdict on a convention against a declared one of separation 4."""
+    found = Convention("x", InputSpec(), False, recoloured, 100, separation, separation - 4, interval, agreement)
+    return found.verdict
+
+
+def test_a_better_colour_order_needs_an_interval_and_a_better_scale_a_tenth_more_as_well() -> None:
+    assert outcome(4.2, (0.1, 0.3)) == "slightly better"
+    assert outcome(4.5, (0.4, 0.6)) == "better"
+    assert outcome(4.2, (0.1, 0.3), recoloured=True) == "better"
+    assert outcome(4.2, (-0.1, 0.3), recoloured=True) == "undecided"
+    assert outcome(4.5, (-0.1, 1.1)) == "undecided"
+    assert outcome(3.5, (-0.6, -0.4)) == "worse"
+    assert outcome(4.5, (0.4, 0.6), agreement=0.995) == "same"
 
 
 def test_the_right_convention_is_beaten_by_none() -> None:

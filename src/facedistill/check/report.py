@@ -12,7 +12,7 @@ class CheckReport:
     Attributes:
         lines: everything measured, and what cannot be told, for a person.
         faults: why it failed, by kind: classes, own_class, input; dimension, space, agreement.
-        warnings: by kind: names, labels, loss, crowded, input; pairs.
+        warnings: by kind: names, labels, loss, crowded, input, contrast; pairs.
         values: the measurements as numbers, for --json.
     """
 

@@ -152,7 +152,8 @@ def _why_not(fit: ClassifierFit, by_centres: ClassifierFit, least: float) -> str
 def _judge_input(found: list[Convention], report: CheckReport) -> None:
     report.values["conventions"] = [asdict(c) | {"verdict": c.verdict} for c in found]
     declared = next(c for c in found if c.declared)
-    names = {verdict: [c.name for c in found if c.verdict == verdict] for verdict in ("better", "same", "undecided")}
+    kinds = ("better", "slightly better", "same", "undecided")
+    names = {verdict: [c.name for c in found if c.verdict == verdict] for verdict in kinds}
     report.lines.append(
         f"input, by pairs of images without W: declared {declared.name}; genuine pairs lie {declared.separation:.2f} "
         "deviations above impostor pairs"
@@ -168,6 +169,11 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
     elif names["same"]:
         report.lines.append(
             f"input, cannot tell from: {', '.join(names['same'])}: the network answers the same, so it does not matter"
+        )
+    if names["slightly better"] and not names["better"]:
+        report.warnings["contrast"] = (
+            f"with {', '.join(names['slightly better'])} genuine pairs lie a little further above impostor pairs, "
+            "which may be the contrast of these images: look up how the teacher was trained"
         )
     if names["undecided"]:
         report.lines.append(

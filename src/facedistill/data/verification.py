@@ -1,15 +1,17 @@
 """Verification sets in the field's .bin format: a pickle of (2P images, P bools), read without running any code."""
 
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from facedistill.data.source import Source
 from facedistill.errors import UserError
-from facedistill.files import fingerprint
+from facedistill.files import atomic_write, fingerprint
 
 EXPECTED = "expected the field's .bin: a pickle of a list of 2P images and a list of P bools"
 
@@ -67,6 +69,50 @@ def load_verification(path: str | Path) -> VerificationSet:
             images.append(image)
     identities = _identities(path, places, len(images))
     return VerificationSet(images, places.reshape(-1, 2), same, path.stem, identities, str(path))
+
+
+def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
+    """Draw `pairs` pairs of a labelled source, genuine and impostor in turn, none of them twice.
+
+    Every fold then holds both kinds equally. Images that no pair has drawn are left out.
+
+    Raises:
+        UserError: the source has fewer genuine or impostor pairs than half of `pairs`.
+    """
+    rng = np.random.default_rng(seed)
+    labels, half = source.labels, pairs // 2
+    i, j = np.triu_indices(len(labels), 1)
+    same = labels[i] == labels[j]
+    if min(same.sum(), (~same).sum()) < half:
+        raise UserError(
+            f"{source.path}: {same.sum()} genuine and {(~same).sum()} impostor pairs; expected {half} of each: give more "
+            "images, or ask for fewer pairs"
+        )
+    chosen = np.stack([rng.permutation(np.flatnonzero(kind))[:half] for kind in (same, ~same)], axis=1).ravel()
+    used, places = np.unique(np.stack([i[chosen], j[chosen]], axis=1), return_inverse=True)
+    images = [source.read(int(k)) for k in used]
+    identities = [source.class_names[c] for c in labels[used]]
+    return VerificationSet(images, places.reshape(-1, 2), same[chosen], "pairs", identities, source.path)
+
+
+def save_verification(faces: VerificationSet, path: str | Path) -> None:
+    """Write a .bin (pixels as PNG), and beside it <stem>_bin_names.txt where the identities are known."""
+    path = Path(path)
+    images = [image if isinstance(image, bytes) else _png(image) for image in faces.images]
+    order = faces.pairs.ravel().tolist()
+    if faces.identities is not None:
+        names = "".join(f"{faces.identities[i]}/{faces.keys[i]}\n" for i in order)
+        with atomic_write(path.with_name(f"{path.stem}_bin_names.txt")) as temporary:
+            temporary.write_text(names, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        # Pickle writes an image that stands in several pairs once.
+        temporary.write_bytes(pickle.dumps(([images[i] for i in order], faces.same.tolist()), protocol=4))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _image(path: Path, i: int, item: object) -> bytes | np.ndarray:

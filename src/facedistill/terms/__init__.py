@@ -1,10 +1,10 @@
 """The registry of terms. A name with a colon, `package.module:Class`, is imported from elsewhere."""
 
 import importlib
-import inspect
 from typing import Any
 
 from facedistill.errors import UsageError, closest
+from facedistill.options import build
 from facedistill.terms.embedding_l2 import EmbeddingL2
 from facedistill.terms.margin_softmax import MarginSoftmax
 from facedistill.terms.soft_targets import SoftTargets
@@ -18,7 +18,7 @@ TERMS: dict[str, type[Term]] = {
 
 
 def make_term(name: str, options: dict[str, Any]) -> Term:
-    """Build the term `name` with `options`. Raises UsageError for an unknown term or option."""
+    """Build the term `name` with `options`. Raises UsageError for an unknown term or an option that does not fit."""
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
@@ -29,13 +29,9 @@ def make_term(name: str, options: dict[str, Any]) -> Term:
         term = TERMS[name]
     else:
         raise UsageError(f"term '{name}' is unknown{closest(name, TERMS)}; known: {', '.join(TERMS)}")
-    known = list(inspect.signature(term).parameters)
-    for option in options:
-        if option not in known:
-            raise UsageError(
-                f"term '{name}' has no option '{option}'{closest(option, known)}; it has: {', '.join(known)}"
-            )
-    return term(**options)
+    if not (isinstance(term, type) and issubclass(term, Term)):
+        raise UsageError(f"term '{name}' is no Term; expected a subclass of facedistill.terms.Term")
+    return build(term, options, f"term '{name}'")
 
 
 __all__ = ["TERMS", "EmbeddingL2", "MarginSoftmax", "SoftTargets", "Term", "make_term"]

@@ -9,21 +9,19 @@ from torch.nn import functional as F
 from facedistill import parallel
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.batch import Batch
-from facedistill.errors import UserError, closest
+from facedistill.errors import UsageError, UserError, closest
 from facedistill.frozen_softmax import frozen_margin_softmax
 from facedistill.margins import MARGINS, Margin, margin_softmax
 from facedistill.model import Output
+from facedistill.options import build
 from facedistill.terms.term import Term
 
 
 def make_margin(name: str, **options: Any) -> Margin:
-    """Return the margin of that name. Raises UserError for an unknown name or option."""
+    """Return the margin of that name. Raises UsageError for an unknown name or an option that does not fit."""
     if name not in MARGINS:
-        raise UserError(f"margin '{name}' is unknown{closest(name, MARGINS)}; known: {', '.join(MARGINS)}")
-    try:
-        return MARGINS[name](**options)
-    except TypeError as e:
-        raise UserError(f"margin '{name}': {str(e).replace('__init__() ', '')}") from e
+        raise UsageError(f"margin '{name}' is unknown{closest(name, MARGINS)}; known: {', '.join(MARGINS)}")
+    return build(MARGINS[name], options, f"margin '{name}'")
 
 
 class MarginSoftmax(Term):
@@ -34,7 +32,8 @@ class MarginSoftmax(Term):
     Args:
         margin: a name in MARGINS. margin_options: its arguments, e.g. {size: 0.35}.
         scale: s.
-        margin_warmup: the share of training over which the margin's size grows linearly from 0.
+        margin_warmup: the share of training over which the margin's size grows linearly from the one that
+            changes nothing (ArcFace and CosFace 0, SphereFace 1).
     """
 
     needs_weight = True
@@ -49,9 +48,11 @@ class MarginSoftmax(Term):
         super().__init__()
         self.margin = make_margin(margin, **(margin_options or {}))
         self.scale, self.margin_warmup = scale, margin_warmup
-        if margin_warmup and self.margin.size is None:
-            raise UserError(
-                f"margin_warmup does not work with the margin '{margin}', which has no single size; set it to 0"
+        if margin_warmup and self.margin.neutral is None:
+            able = ", ".join(name for name, kind in MARGINS.items() if getattr(kind, "neutral", None) is not None)
+            raise UsageError(
+                f"margin_warmup does not work with the margin '{margin}', which has no single size that grows; set it "
+                f"to 0, or use one of {able}"
             )
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
@@ -74,10 +75,10 @@ class MarginSoftmax(Term):
         return loss
 
     def _size(self, x: Tensor, progress: float) -> float | Tensor | None:
-        size = self.margin.sizes(x.detach().norm(dim=1))
-        if self.margin_warmup and progress < self.margin_warmup and size is not None:
-            size = size * (progress / self.margin_warmup)
-        return size
+        if progress >= self.margin_warmup:
+            return self.margin.sizes(x.detach().norm(dim=1))
+        assert self.margin.size is not None and self.margin.neutral is not None
+        return self.margin.neutral + (self.margin.size - self.margin.neutral) * progress / self.margin_warmup
 
     @torch.no_grad()
     def _update(self, x: Tensor, batch: Batch) -> None:

@@ -1,0 +1,255 @@
+"""The whole story on synthetic faces: a teacher, three students distilled or trained beside it, one table."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from facedistill.data.dataset import open_source
+from facedistill.data.synthetic import contact_sheet
+from facedistill.data.verification import draw_pairs, save_verification
+from facedistill.engine import train
+from facedistill.errors import UsageError
+from facedistill.evaluation.table import markdown
+from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.progress import console
+from facedistill.recipe import Recipe, dump_recipe, make_recipe
+
+SEED = 1
+UNSEEN = 1_000_000  # the first identity of the evaluation; training counts from 0
+BATCH = 64
+SOFTMAX = {"margin": "cosface", "margin_options": {"size": 0.35}, "scale": 32}
+METHODS: dict[str, dict[str, Any]] = {
+    "proxylesskd": {"name": "proxylesskd", "terms": {"margin_softmax": SOFTMAX}},
+    "l2kd": {"name": "l2kd"},
+    "scratch": {"name": "scratch", "terms": {"margin_softmax": SOFTMAX}},
+}
+# The best of four rates each, tried on identities that are in neither training nor evaluation.
+LEARNING_RATES = {"teacher": 0.2, "proxylesskd": 0.2, "l2kd": 0.3, "scratch": 0.2}
+RESULT_FILES = ("table.md", "results.json")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything: people and photographs to train on, sizes of the networks, epochs, the evaluation."""
+
+    identities: int = 400
+    teacher_images: int = 16
+    teacher_width: float = 0.5
+    teacher_epochs: int = 10
+    student_images: int = 8
+    student_width: float = 0.25
+    student_epochs: int = 5
+    size: int = 48
+    embedding_dim: int = 128
+    unseen_identities: int = 150
+    unseen_images: int = 12
+    pairs: int = 6000
+
+    def faces(self, images: int) -> str:
+        """The training data: the first `images` photographs of every identity."""
+        return f"synthetic:identities={self.identities},images={images},size={self.size},seed={SEED}"
+
+    @property
+    def unseen(self) -> str:
+        """The people of the evaluation."""
+        people = f"identities={self.unseen_identities},images={self.unseen_images},size={self.size}"
+        return f"synthetic:{people},seed={SEED},first={UNSEEN}"
+
+
+FULL = Scale()
+QUICK = Scale(identities=200, teacher_width=0.25, teacher_epochs=8, student_epochs=4)
+
+
+def run_demo(out: str | Path, quick: bool = False) -> dict[str, Any]:
+    """Run the demo into the folder `out`, print its table, and return what results.json holds.
+
+    Idempotent: what is done is not done again, what was interrupted goes on.
+
+    Raises:
+        UsageError: `out` holds something else, or a demo of another scale.
+    """
+    return demo_at(QUICK if quick else FULL, out)
+
+
+def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
+    """As `run_demo`, at any scale."""
+    folder, began = Path(out).resolve(), time.perf_counter()
+    _claim(folder)
+    _draw_faces(scale, folder)
+    runs = ["teacher", *METHODS]
+    for place, name in enumerate(runs, 1):
+        console.print(f"{place} of {len(runs)}: {_headline(name, scale)}")
+        train(recipe_of(name, scale, folder), folder / name)
+    evaluations = {name: json.loads((folder / name / "evaluation.json").read_text("utf-8")) for name in runs}
+    result = {
+        "schema": 1,
+        "seed": SEED,
+        "settings": {**asdict(scale), "batch": BATCH, "margin_softmax": SOFTMAX, "learning_rates": LEARNING_RATES},
+        "data": {"teacher": scale.faces(scale.teacher_images), "students": scale.faces(scale.student_images)}
+        | {"evaluation": scale.unseen},
+        "runs": evaluations,
+    }
+    text = render(evaluations, scale)
+    for file, content in zip(RESULT_FILES, (text, json.dumps(result, indent=1) + "\n"), strict=True):
+        _write(folder / file, content)
+    print(text)
+    print(f"{folder / 'README.md'} says what else is there ({time.perf_counter() - began:.0f} s)")
+    return result
+
+
+def demo_teacher(cache: Path | None = None) -> Path:
+    """Return the run of the demo's teacher, trained when first asked for (minutes) and kept in the cache folder.
+
+    It is the teacher of a recipe that names none; its classes are the first 400 synthetic identities of seed 1.
+    """
+    recipe = recipe_of("teacher", FULL)
+    run = (cache or cache_dir()) / f"demo-teacher-{fingerprint(dump_recipe(recipe))}"
+    if (run / "evaluation.json").exists():
+        console.print(f"teacher: the demo's, {run}")
+        return run
+    console.print(f"teacher: the recipe names none; training the demo's once (minutes), kept in {run}")
+    return train(recipe, run)
+
+
+def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
+    """The recipe of one run of the demo in `folder`; without one, that of a teacher that is not evaluated."""
+    teacher = name == "teacher"
+    images, epochs, width = (
+        (scale.teacher_images, scale.teacher_epochs, scale.teacher_width)
+        if teacher
+        else (scale.student_images, scale.student_epochs, scale.student_width)
+    )
+    return make_recipe(
+        {
+            "data": {"train": scale.faces(images)},
+            "student": {
+                "backbone": "mobilefacenet",
+                "options": {"width": width},
+                "input_size": scale.size,
+                "embedding_dim": scale.embedding_dim,
+            },
+            "teachers": {} if teacher else {"teacher": str(folder / "teacher" if folder else "teacher")},
+            "method": METHODS["scratch" if teacher else name],
+            "schedule": {
+                "epochs": epochs,
+                "batch": BATCH,
+                "lr": LEARNING_RATES[name],
+                "warmup_epochs": round(0.15 * epochs, 2),
+            },
+            "evaluation": {"sets": [str(folder / "unseen.bin")] if folder else []},
+            "seed": SEED,
+        }
+    )
+
+
+def render(evaluations: dict[str, dict[str, Any]], scale: Scale) -> str:
+    """Return the demo's table from the evaluation of every run, in the order of the runs."""
+    rows = []
+    for run, evaluation in evaluations.items():
+        names = {"student": "teacher" if run == "teacher" else evaluation["method"], "teacher": "teacher"}
+        by_protocol = {(r["protocol"], r["probe"], r["gallery"]): r for r in evaluation["results"]}
+        model = evaluation["models"]["student"]
+        for gallery in ("student", "teacher") if run != "teacher" else ("student",):
+            rows.append(
+                [
+                    names["student"],
+                    names[gallery],
+                    f"{model['parameters'] / 1e6:.2f} M",
+                    f"{model['macs'] / 1e6:.1f} M",
+                    *_figures(*(by_protocol[p, "student", gallery] for p in ("pairs", "all-pairs"))),
+                ]
+            )
+    header = ["probe", "gallery", "parameters", "MACs", "accuracy", "TAR at FAR 1e-2", "1e-3", "EER", "in the field"]
+    return f"""\
+{scale.unseen_identities} people whom no network has seen, {scale.unseen_images} photographs each; rates in %, 95%
+intervals in brackets. Rows in the order they were run; one seed.
+
+{markdown(header, rows)}
+accuracy: {scale.pairs:,} pairs, 10 folds. TAR, EER: every photograph against every other; student against teacher gallery
+in both directions. in the field: FAR and TAR at the threshold that gives the teacher itself a FAR of 1e-2.
+Parameters and MACs are the probe's.
+"""
+
+
+def _figures(pairs: dict[str, Any], everyone: dict[str, Any]) -> list[str]:
+    tars = everyone["tar_at_far"]
+    cells = [f"{100 * tars[far]['value']:.1f}" if far in tars else "" for far in ("1e-2", "1e-3")]
+    if "1e-2" in tars and "ci95" in tars["1e-2"]:
+        cells[0] += " [{:.1f}, {:.1f}]".format(*(100 * x for x in tars["1e-2"]["ci95"]))
+    field = everyone.get("at_gallery_threshold", {}).get("1e-2")
+    return [
+        f"{100 * pairs['accuracy']:.1f}",
+        *cells,
+        f"{100 * everyone['eer']:.1f}",
+        f"FAR {100 * field['far']:.2f}, TAR {100 * field['tar']:.1f}" if field else "",
+    ]
+
+
+def _headline(name: str, scale: Scale) -> str:
+    if name == "teacher":
+        what, images, width, epochs = "teacher", scale.teacher_images, scale.teacher_width, scale.teacher_epochs
+    else:
+        what, images, width, epochs = (
+            f"student by {name}",
+            scale.student_images,
+            scale.student_width,
+            scale.student_epochs,
+        )
+    return f"{what}: {scale.identities} people x {images} photographs, MobileFaceNet of width {width}, {epochs} epochs"
+
+
+TITLE = "# A run of `facedistill demo`\n"
+README = f"""{TITLE}
+A teacher and three students, all trained here on synthetic faces, and what they reach on people they have never seen.
+The same command on this folder does only what is missing.
+
+| file | what it is |
+| --- | --- |
+| faces.png | people of the training data, one a row, as small as the networks see them |
+| table.md | the table that was printed |
+| results.json | every figure of every run, with seed and settings |
+| unseen.bin, unseen_bin_names.txt | the pairs of the evaluation in the field's format, and who stands on each image |
+| teacher/ | the teacher's run |
+| proxylesskd/ | the student that inherits the teacher's classifier, frozen |
+| l2kd/ | the student that imitates the teacher's embeddings |
+| scratch/ | the same student with a classifier of its own, no teacher: the control, in a space of its own |
+
+In a run: `recipe.yaml` (everything that was set), `log.jsonl`, `model/` (the model folder), `evaluation.json`.
+The students share data, order, network and epochs; they have fewer photographs, fewer epochs and a narrower network
+than the teacher.
+
+To go on from here, in this folder:
+
+    facedistill show proxylesskd
+    facedistill evaluate proxylesskd --on unseen.bin --against teacher
+    facedistill train teacher/recipe.yaml --out longer schedule.epochs=20
+"""
+
+
+def _claim(folder: Path) -> None:
+    """Write the README, or see that `folder` holds a demo already."""
+    readme = folder / "README.md"
+    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
+        if not readme.is_file() or not readme.read_text("utf-8", errors="replace").startswith(TITLE):
+            raise UsageError(f"{folder} exists and holds no demo; choose another --out")
+    elif folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another --out")
+    _write(readme, README)
+
+
+def _draw_faces(scale: Scale, folder: Path) -> None:
+    """Make the contact sheet and the evaluation's pairs."""
+    if not (folder / "faces.png").exists():
+        with atomic_write(folder / "faces.png") as temporary:
+            contact_sheet(open_source(scale.faces(scale.teacher_images)), images=12).save(temporary)
+    if not (folder / "unseen.bin").exists():
+        console.print(f"drawing {scale.unseen_identities} people for the evaluation")
+        save_verification(draw_pairs(open_source(scale.unseen), scale.pairs, SEED), folder / "unseen.bin")
+
+
+def _write(file: Path, text: str) -> None:
+    if not file.exists() or file.read_text("utf-8") != text:
+        with atomic_write(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
