@@ -1,11 +1,14 @@
 """The command line: thin verbs that parse, call and print. Nothing heavy is imported before a verb runs."""
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import MissingArgumentError, UnknownOptionError
 
 from facedistill import __version__
 from facedistill.errors import UsageError, UserError, closest
@@ -18,15 +21,17 @@ if TYPE_CHECKING:
 app = App(
     name="facedistill",
     version=__version__,
-    help="Distil a strong face-recognition teacher into a small student that lives in the teacher's embedding space.",
+    help="Distil a strong face-recognition teacher into a small student that lives in the teacher's embedding space.\n\n"
+    "`facedistill demo` shows the whole story; `facedistill VERB --help` shows an example of each verb.",
     help_format="markdown",
 )
 
 Many = Parameter(consume_multiple=True, negative="")
-Flag = Parameter(negative="")
+Flag = Parameter(negative="", show_default=False)
+TABLES = (".rec", ".idx", ".parquet", ".tar", ".bin")  # data sets that are one file
 
 
-@app.command
+@app.command(sort_key=1)
 def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) -> None:
     """Run the whole story on synthetic faces: a teacher, three students, one table. Minutes on a laptop's CPU.
 
@@ -44,16 +49,16 @@ def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) 
     run_demo(out, quick)
 
 
-@app.command(name="import")
+@app.command(name="import", sort_key=2)
 def import_(
     file: Path,
     /,
     *,
     out: Path,
-    from_: Annotated[str, Parameter(name="--from")] = "auto",
+    from_: Annotated[Literal["auto", "arcface_torch", "onnx", "embeddings"], Parameter(name="--from")] = "auto",
     classes: str | None = None,
     classifier: Annotated[list[Path] | None, Many] = None,
-    colour: str | None = None,
+    colour: Literal["rgb", "bgr"] | None = None,
     mean: Annotated[list[float] | None, Many] = None,
     std: Annotated[list[float] | None, Many] = None,
     centre: str | None = None,
@@ -65,36 +70,40 @@ def import_(
 
     Examples:
 
-    `facedistill import backbone.pth --classifier softmax_fc_gpu_*.pt --out teacher`
+    `facedistill import arcface_run/ --classes names.txt --out teacher`
+
+    `facedistill import backbone.pth --classifier softmax_fc_gpu_0.pt --out teacher`
 
     `facedistill import dlib.onnx --centre photos --fit-classifier photos --out teacher`
 
     Parameters
     ----------
     file:
-        arcface_torch state dict or run folder (.pt, .pth), .onnx, or .npz of embeddings.
+        A state dict or run folder of arcface_torch (.pt, .pth), an .onnx, or an .npz of embeddings.
     out:
-        The model folder that is written.
+        The model folder to write.
     from_:
-        auto, arcface_torch, onnx or embeddings.
+        What FILE is, where its name does not tell.
     classes:
-        The name of every row of W, in order: a text file with one name a line, or a data set.
+        The name of every row of the classifier, in order: a text file with one name a line, or the teacher's own data
+        set. Without it the rows are called 0, 1, 2, ...
     classifier:
-        File or per-rank shards that hold W, where they are not found beside the backbone.
+        The file or the per-rank shards that hold the classifier, where they do not lie beside the network.
     colour:
-        rgb or bgr: the order that the network expects.
+        The channel order that the network was trained with. [default: rgb]
     mean:
-        Subtracted from pixels 0..255; one number or three.
+        Subtracted from pixels 0..255: one number, or three.
     std:
-        Divided by; one number or three.
+        Divided by after that: one number, or three. [default: 127.5 and 127.5 for arcface_torch, 0 and 1 for ONNX]
     centre:
-        Data whose mean embedding becomes the origin of the space: for teachers whose embeddings lie in a narrow cone.
+        A data set whose mean embedding becomes the origin of the space. For teachers whose embeddings lie in a narrow
+        cone: `check` says so.
     fit_classifier:
-        Data on whose embeddings a classifier is trained, the teacher frozen. Minutes.
+        A data set on whose embeddings a classifier is trained while the network stays as it is. Minutes.
     margin:
-        Margin softmax of --fit-classifier.
+        The margin of --fit-classifier (`facedistill list margins`).
     scale:
-        Its scale.
+        The scale of --fit-classifier.
     """
     from facedistill import starts
     from facedistill.data.dataset import open_dataset
@@ -105,7 +114,7 @@ def import_(
     from facedistill.terms.margin_softmax import make_margin
 
     names: Any = classes
-    if classes is not None and not Path(classes).is_file():
+    if classes is not None and (not Path(classes).is_file() or Path(classes).suffix.lower() in TABLES):
         names = open_dataset(classes).class_names
     paths: Any = classifier[0] if classifier and len(classifier) == 1 else classifier
     model = import_model(file, from_, names, paths, colour, mean, std)
@@ -114,6 +123,10 @@ def import_(
         import torch
 
         embeddings = embed_dataset(model, open_dataset(centre), cache=cache)
+        if model.classifier is not None:
+            print(
+                "--centre makes a new space: the classifier that came with the teacher belongs to the old one, left out"
+            )
         model.subtract_mean(torch.from_numpy(embeddings.vectors.mean((0, 1))))
     if fit_classifier is not None:
         embeddings = embed_dataset(model, open_dataset(fit_classifier), cache=cache)
@@ -122,7 +135,7 @@ def import_(
     _print_model(out)
 
 
-@app.command
+@app.command(sort_key=3)
 def check(
     model: Path,
     /,
@@ -146,17 +159,17 @@ def check(
     Parameters
     ----------
     model:
-        The teacher, or with --against the student.
+        The teacher; with --against the student.
     data:
-        A data set with class names.
+        The images that a student is to be trained on, or any others with class names.
     against:
         The teacher whose gallery the student is to probe.
     margin:
-        Margin that the student would be trained with.
+        The margin that the student is to be trained with (`facedistill list margins`).
     scale:
-        Scale that the student would be trained with.
+        The scale that the student is to be trained with.
     json_:
-        Write the measurements here.
+        Also write all measurements to this file.
     """
     from facedistill.check import check_student, check_teacher
     from facedistill.data.dataset import open_dataset
@@ -176,7 +189,7 @@ def check(
         raise SystemExit(1)
 
 
-@app.command
+@app.command(sort_key=5)
 def train(recipe: str, /, *overrides: str, out: Path) -> None:
     """Train a teacher or distil a student as a recipe says. Run again with the same recipe, it goes on where it stopped.
 
@@ -193,40 +206,41 @@ def train(recipe: str, /, *overrides: str, out: Path) -> None:
     recipe:
         A YAML file, or the name of a shipped recipe (`facedistill list recipes`).
     overrides:
-        key=value, as in the recipe.
+        key=value: change the recipe, e.g. schedule.epochs=20.
     out:
-        The run's folder: recipe, log, checkpoints, model, evaluation.
+        The folder of the run: recipe, log, checkpoints, model, evaluation.
     """
     from facedistill.recipe import load_recipe
 
     _train(load_recipe(recipe, overrides), out)
 
 
-@app.command
+@app.command(sort_key=4)
 def distill(
     *overrides: str, teacher: Path, data: str, student: str = "mobilefacenet", out: Path, method: str = "proxylesskd"
 ) -> None:
     """Distil a student from a teacher: check that they fit, write the recipe, train, evaluate.
 
     A tenth of the identities is held out for the evaluation (data.hold_out). A teacher that brings no classifier for
-    these classes gets one made of class centres; the result says so.
+    these classes gets one made of class centres; the result says so. Run again with the same arguments, it goes on
+    where it stopped.
 
     Example: `facedistill distill --teacher teacher.onnx --data photos --out run student.options.width=0.5`
 
     Parameters
     ----------
     overrides:
-        key=value, as in a recipe.
+        key=value: change the recipe, e.g. schedule.epochs=20.
     teacher:
-        Model folder, run or .onnx.
+        A model folder, a run, or an .onnx.
     data:
-        Training images with class names.
+        The images to train on, with class names.
     student:
-        A backbone (`facedistill list backbones`).
+        The network (`facedistill list backbones`).
     out:
-        The run's folder.
+        The folder of the run: recipe, log, checkpoints, model, evaluation.
     method:
-        A method (`facedistill list methods`).
+        How to distil (`facedistill list methods`).
     """
     from facedistill.check import check_teacher
     from facedistill.data.dataset import open_dataset
@@ -252,7 +266,7 @@ def distill(
     _train(recipe, out)
 
 
-@app.command
+@app.command(sort_key=6)
 def evaluate(
     model: Path,
     /,
@@ -265,28 +279,34 @@ def evaluate(
 ) -> None:
     """Measure a model, and with --against also as the probe of a gallery that the other model enrolled.
 
-    Example: `facedistill evaluate student --on lfw.bin --against teacher.onnx --json result.json`
+    Examples:
+
+    `facedistill evaluate teacher.onnx --on lfw.bin`
+
+    `facedistill evaluate run --on lfw.bin photos --against teacher --json result.json`
 
     Parameters
     ----------
     model:
-        The model, run or .onnx.
+        A model folder, a run, or an .onnx.
     on:
-        Verification .bin files or labelled data sets.
+        Verification .bin files or data sets with class names, of people not trained on.
     against:
         The teacher.
     flip:
-        What to do with the mirrored image's embedding: add, join or ignore it.
+        What is done with the mirrored image's embedding: it is added, joined on, or not made.
     threshold:
-        Of the ten folds: insightface's grid of 0.01 in squared distance, or every distinct one.
+        Which thresholds the ten folds try: insightface's grid of 0.01 in squared distance, or every one.
     json_:
-        Write the results here.
+        Also write the results to this file.
     """
     from facedistill.evaluation import evaluate as run
     from facedistill.evaluation import render_table
     from facedistill.files import cache_dir
     from facedistill.model import load_model
 
+    if not on:
+        raise UsageError("evaluate: --on needs a value, e.g. --on lfw.bin or --on photos")
     paths = {"model": model} if against is None else {"student": model, "teacher": against}
     models = {name: load_model(path) for name, path in paths.items()}
     result = run(models, on, flip=flip, threshold=threshold, cache=cache_dir() / "embeddings", paths=paths)
@@ -294,7 +314,7 @@ def evaluate(
     _write_json(json_, result)
 
 
-@app.command
+@app.command(sort_key=7)
 def embed(model: Path, images: str, /, *, out: Path) -> None:
     """Embed every image of a data set, and its mirror image, into one table.
 
@@ -303,11 +323,11 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
     Parameters
     ----------
     model:
-        The model, run or .onnx.
+        A model folder, a run, or an .onnx.
     images:
         A data set.
     out:
-        The .npz: keys, class names, labels, vectors (N, 2, d).
+        The .npz to write: keys, class_names, labels, and vectors (N, 2, d) as the network gives them, not normalised.
     """
     from facedistill.data.dataset import open_dataset
     from facedistill.embed import embed_dataset
@@ -322,35 +342,30 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
     print(f"{out}: {len(embeddings):,} images of {len(embeddings.class_names):,} classes{left}")
 
 
-@app.command
+@app.command(sort_key=8)
 def show(path: str, /) -> None:
-    """Say what a model, a run or a data set is.
+    """Say what a model, a run, a data set or a table of embeddings is.
 
     Example: `facedistill show run`
 
     Parameters
     ----------
     path:
-        Model folder, run, .onnx, or anything that holds images.
+        A model folder, a run, an .onnx, an .npz of embeddings, or whatever holds images.
     """
     folder = Path(path)
-    if (folder / "evaluation.json").is_file():
-        from facedistill.evaluation import render_table
-
-        print(render_table(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))))
+    is_run = (folder / "recipe.yaml").is_file()
+    if is_run:
+        _print_run(folder)
     if (folder / "config.json").is_file() or (folder / "model").is_dir() or folder.suffix == ".onnx":
         _print_model(folder)
-        return
-    from facedistill.data.dataset import open_dataset
-
-    dataset = open_dataset(path)
-    height, width = dataset.shape
-    names = ", ".join(dataset.class_names[:3])
-    print(f"{path}: {len(dataset):,} images of {len(dataset.class_names):,} classes ({names}, ...)")
-    print(f"first image {width} x {height}; fingerprint {dataset.fingerprint}")
+    elif folder.suffix == ".npz":
+        _print_embeddings(folder)
+    elif not is_run:
+        _print_data(path)
 
 
-@app.command(name="list")
+@app.command(name="list", sort_key=9)
 def list_(what: str, /) -> None:
     """Name what there is: methods, terms, backbones, margins or recipes.
 
@@ -419,7 +434,8 @@ def _train(recipe: "Recipe", out: Path) -> None:
 
         recipe.teachers = {name: TeacherSpec(str(demo_teacher())) for name in missing_teachers(recipe)}
     run(recipe, out)
-    show(str(out))
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        show(str(out))
 
 
 def _softmax(recipe: "Recipe") -> "tuple[Margin, float]":
@@ -432,17 +448,65 @@ def _softmax(recipe: "Recipe") -> "tuple[Margin, float]":
     return term.margin, term.scale
 
 
+def _print_run(run: Path) -> None:
+    """The evaluation of a finished run, or how far an unfinished one came."""
+    from facedistill.recipe import load_recipe
+
+    if (run / "evaluation.json").is_file():
+        from facedistill.evaluation import render_table
+
+        result = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+        print(f"{run}: {result['method']}\n\n{render_table(result)}")
+        return
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    log = run / "log.jsonl"
+    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
+    at = f"in epoch {json.loads(last[0])['epoch'] + 1} of {recipe.schedule.epochs}" if last else "at its beginning"
+    print(f"{run}: {recipe.method.name}, not finished, {at}; `facedistill train {run}/recipe.yaml --out {run}` goes on")
+
+
 def _print_model(path: Path) -> None:
     from facedistill.model import load_model
 
     model: Model = load_model(path)
-    parameters, macs = model.parameters_count(), model.macs()
-    size = f"{model.input_size} x {model.input_size} pixels -> {model.embedding_dim} dimensions"
-    network = "embeddings only, no network" if model.backbone is None else f"{parameters or 0:,} parameters"
-    print(f"{path}: {size}, {network}" + (f", {macs / 1e6:,.1f} M MACs" if macs else ""))
-    print(f"space {model.space}")
+    if model.backbone is None:
+        print(f"{path}: embeddings of {model.embedding_dim} dimensions only, no network: to inherit from, not to run")
+    else:
+        size = f"{model.input_size} x {model.input_size} pixels -> {model.embedding_dim} dimensions"
+        print(f"{path}: {size}, {model.parameters_count():,} parameters, {(model.macs() or 0) / 1e6:,.1f} M MACs")
+    offset = "" if model.offset is None else ", after a mean embedding is subtracted"
+    print(f"space {model.space}{offset}")
     if model.classifier is not None:
-        print(f"classifier: {len(model.classifier):,} classes ({model.classifier.origin})")
+        origin = "trained with it" if model.classifier.origin == "teacher" else model.classifier.origin
+        print(f"classifier: {len(model.classifier):,} classes ({origin}; {_few(model.classifier.class_names)})")
+
+
+def _print_embeddings(path: Path) -> None:
+    from facedistill.embed import Embeddings
+
+    table = Embeddings.load(path)
+    views = "image and mirror image" if table.vectors.shape[1] == 2 else "image"
+    print(f"{path}: {len(table):,} embeddings ({views}) of {table.vectors.shape[2]} dimensions")
+    print(f"{len(table.class_names):,} classes ({_few(table.class_names)}); space {table.space or 'unknown'}")
+
+
+def _print_data(path: str) -> None:
+    from facedistill.data.dataset import open_dataset
+    from facedistill.data.verification import VerificationSet
+
+    dataset = open_dataset(path)
+    height, width = dataset.shape
+    source = dataset.source
+    if isinstance(source, VerificationSet):
+        named = "the people are known" if source.identities else "nobody is named, so pairs only"
+        print(f"{path}: {len(source.same):,} pairs, {int(source.same.sum()):,} of them genuine; {named}")
+    if not isinstance(source, VerificationSet) or source.identities:
+        print(f"{path}: {len(dataset):,} images of {len(dataset.class_names):,} classes ({_few(dataset.class_names)})")
+    print(f"first image {width} x {height}; fingerprint {dataset.fingerprint}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:
@@ -454,16 +518,32 @@ def _write_json(path: Path | None, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: `arguments`, or those of the process. Exit codes: 0 done, 1 failed, 2 wrong usage."""
     try:
-        app()
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as e:
+        print(f"facedistill: {_explain(e)}", file=sys.stderr)
+        raise SystemExit(2) from None
     except UserError as e:
         print(f"facedistill: {e}", file=sys.stderr)
         raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
         print("facedistill: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _explain(error: CycloptsError) -> str:
+    """One line for a command line that cannot be parsed, with what to do."""
+    verb = " ".join(["facedistill", *(error.command_chain or ())])
+    text = " ".join(str(error).split()).removesuffix(".")
+    if error.unused_tokens and not isinstance(error, UnknownOptionError):
+        first, known = error.unused_tokens[0], [name for name in app if not name.startswith("-")]
+        unknown = f"unknown verb '{first}'{closest(first, known)}; expected one of {', '.join(known)}"
+        text = f"unexpected argument '{first}'" if error.command_chain else unknown
+    elif isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"{error.argument.name} needs a value"
+    return f"{text[0].lower()}{text[1:]}; `{verb} --help` shows an example"
 
 
 if __name__ == "__main__":

@@ -148,14 +148,14 @@ def render(evaluations: dict[str, dict[str, Any]], scale: Scale) -> str:
     """Return the demo's table from the evaluation of every run, in the order of the runs."""
     rows = []
     for run, evaluation in evaluations.items():
-        names = {"student": "teacher" if run == "teacher" else evaluation["method"], "teacher": "teacher"}
+        name = run if run == "teacher" else evaluation["method"]
         by_protocol = {(r["protocol"], r["probe"], r["gallery"]): r for r in evaluation["results"]}
         model = evaluation["models"]["student"]
         for gallery in ("student", "teacher") if run != "teacher" else ("student",):
             rows.append(
                 [
-                    names["student"],
-                    names[gallery],
+                    name,
+                    "itself" if gallery == "student" else gallery,
                     f"{model['parameters'] / 1e6:.2f} M",
                     f"{model['macs'] / 1e6:.1f} M",
                     *_figures(*(by_protocol[p, "student", gallery] for p in ("pairs", "all-pairs"))),
@@ -167,9 +167,9 @@ def render(evaluations: dict[str, dict[str, Any]], scale: Scale) -> str:
 intervals in brackets. Rows in the order they were run; one seed.
 
 {markdown(header, rows)}
-accuracy: {scale.pairs:,} pairs, 10 folds. TAR, EER: every photograph against every other; student against teacher gallery
-in both directions. in the field: FAR and TAR at the threshold that gives the teacher itself a FAR of 1e-2.
-Parameters and MACs are the probe's.
+Accuracy: {scale.pairs:,} pairs, 10 folds. TAR, EER: every photograph against every other, both directions where a
+student probes the teacher's gallery. In the field: FAR and TAR at the threshold that gives the teacher itself a FAR
+of 1e-2. Parameters and MACs are the probe's.
 """
 
 
@@ -219,6 +219,8 @@ The same command on this folder does only what is missing.
 In a run: `recipe.yaml` (everything that was set), `log.jsonl`, `model/` (the model folder), `evaluation.json`.
 The students share data, order, network and epochs; they have fewer photographs, fewer epochs and a narrower network
 than the teacher.
+
+The recipes hold this folder's place: moved, it can be read and its models used, but not gone on with.
 
 To go on from here, in this folder:
 

@@ -57,7 +57,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Numbers too small for a normal float count as 0 (they slow a CPU down); the caller's process is left as it was."""
+    """Numbers too small for a normal float count as 0, because they slow a CPU down; afterwards all is as before."""
     before = float(torch.tensor([1e-39]) * 1) == 0
     torch.set_flush_denormal(True)
     try:

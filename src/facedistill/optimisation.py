@@ -25,7 +25,7 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
     """Return the rate of `step` (from 0): linear warm-up, then step, polynomial or cosine decay to the end."""
     total, warmup = schedule.epochs * steps_per_epoch, schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return schedule.lr * (step + 1) / max(1.0, warmup)
+        return schedule.lr * min(1.0, (step + 1) / warmup)
     progress = (step - warmup) / max(1.0, total - warmup)
     if schedule.decay == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * progress))

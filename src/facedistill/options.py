@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,7 +16,7 @@ def build(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
 
     Raises UsageError for an unknown, ill-typed or missing option; `what` names the thing in the message.
     """
-    parameters = inspect.signature(kind).parameters
+    parameters = inspect.signature(kind, eval_str=True).parameters
     for name in options:
         if name not in parameters:
             raise UsageError(
@@ -25,11 +25,14 @@ def build(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
     for name, parameter in parameters.items():
         if name not in options and parameter.default is parameter.empty:
             raise UsageError(f"{what} needs the option '{name}'")
-    hints = get_type_hints(kind.__init__ if isinstance(kind, type) else kind)
     values = {}
     for name, value in options.items():
         try:
-            values[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+            values[name] = TypeAdapter(_type(parameters[name])).validate_python(value)
         except ValidationError as e:
             raise UsageError(f"{what}: option '{name}': {e.errors()[0]['msg']}, found {value!r}") from e
     return kind(**values)
+
+
+def _type(parameter: inspect.Parameter) -> Any:
+    return Any if parameter.annotation is parameter.empty else parameter.annotation

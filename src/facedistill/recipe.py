@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -158,13 +158,13 @@ class Recipe:
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 where 1.1 surprises: `1e-1` is a number; `on`, `no`, `2024-05-01`, `1:30` and `0o17` are words."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what the loader would take for something else than a word."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 for _tag, _pattern, _first in (

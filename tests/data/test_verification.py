@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facedistill.data.dataset import Dataset, open_source
-from facedistill.data.verification import VerificationSet, load_verification
+from facedistill.data.verification import VerificationSet, draw_pairs, load_verification, save_verification
 from facedistill.errors import UserError
 
 
@@ -178,3 +178,34 @@ def test_the_real_lfw(shared: Path) -> None:
     assert [lfw.identities[i] for i in lfw.pairs.ravel()] == persons
     stored = pickle.load(io.BytesIO((shared / "verification" / "lfw.bin").read_bytes()))[0]
     assert all(lfw.images[i] == data for i, data in zip(lfw.pairs.ravel().tolist(), stored, strict=True))
+
+
+def test_drawn_pairs_are_half_genuine_in_every_fold_and_none_comes_twice() -> None:
+    source = open_source("synthetic:identities=6,images=4,size=16")
+    faces = draw_pairs(source, 60, seed=0)
+    assert faces.identities is not None and faces.pairs.shape == (60, 2)
+    persons = np.array(faces.identities)[faces.pairs]
+    assert ((persons[:, 0] == persons[:, 1]) == faces.same).all()
+    assert faces.same.reshape(-1, 6).mean(axis=1).tolist() == [0.5] * 10
+    assert len({frozenset(pair) for pair in faces.pairs.tolist()}) == 60
+    again, other = draw_pairs(source, 60, seed=0), draw_pairs(source, 60, seed=1)
+    assert again.fingerprint == faces.fingerprint != other.fingerprint
+
+
+def test_more_pairs_than_there_are_is_refused() -> None:
+    with pytest.raises(UserError, match=r"12 genuine and 54 impostor pairs; expected 20 of each"):
+        draw_pairs(open_source("synthetic:identities=4,images=3,size=16"), 40, seed=0)
+
+
+def test_a_saved_set_is_read_back_with_its_people(tmp_path: Path) -> None:
+    faces = draw_pairs(open_source("synthetic:identities=6,images=4,size=16"), 60, seed=0)
+    save_verification(faces, tmp_path / "x.bin")
+    found = load_verification(tmp_path / "x.bin")
+    assert found.same.tolist() == faces.same.tolist() and found.identities is not None
+    saved, read = Dataset(faces), Dataset(found)
+    for a, b in zip(faces.pairs.ravel(), found.pairs.ravel(), strict=True):
+        assert (saved.image(int(a)) == read.image(int(b))).all()
+        assert faces.identities is not None and faces.identities[a] == found.identities[b]
+    # Nothing but lists, bytes and bools: what other programs expect of the format.
+    bins, same = pickle.loads((tmp_path / "x.bin").read_bytes())
+    assert {type(x) for x in bins} == {bytes} and {type(x) for x in same} == {bool}

@@ -74,7 +74,8 @@ def load_verification(path: str | Path) -> VerificationSet:
 def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
     """Draw `pairs` pairs of a labelled source, genuine and impostor in turn, none of them twice.
 
-    Every fold then holds both kinds equally. Images that no pair has drawn are left out.
+    Every fold then holds both kinds equally. Images that no pair has drawn are left out. All pairs of the source are
+    listed in memory: it is meant for a few thousand images.
 
     Raises:
         UserError: the source has fewer genuine or impostor pairs than half of `pairs`.
@@ -85,8 +86,8 @@ def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
     same = labels[i] == labels[j]
     if min(same.sum(), (~same).sum()) < half:
         raise UserError(
-            f"{source.path}: {same.sum()} genuine and {(~same).sum()} impostor pairs; expected {half} of each: give more "
-            "images, or ask for fewer pairs"
+            f"{source.path}: {same.sum()} genuine and {(~same).sum()} impostor pairs; expected {half} of each: give "
+            "more images, or ask for fewer pairs"
         )
     chosen = np.stack([rng.permutation(np.flatnonzero(kind))[:half] for kind in (same, ~same)], axis=1).ravel()
     used, places = np.unique(np.stack([i[chosen], j[chosen]], axis=1), return_inverse=True)

@@ -1,0 +1,120 @@
+"""Imports point one way, what must start fast imports nothing heavy, and every public name is there."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import facedistill
+
+ROOT = Path(facedistill.__file__).parent
+
+# From the bottom up (DESIGN.md section 3). A module imports from lower layers only; a package's own modules from each
+# other, without circles. Modules of one layer do not know each other.
+LAYERS = [
+    ["errors"],
+    ["files", "progress", "modelcard"],
+    ["options", "parallel", "recipe"],
+    ["backbones", "classifier"],
+    ["model"],
+    ["arcface_torch", "data"],
+    ["embed"],
+    ["margins"],
+    ["frozen_softmax", "starts"],
+    ["teacher"],
+    ["terms"],
+    ["checkpoint", "evaluation", "methods", "optimisation"],
+    ["check", "importers"],
+    ["assemble"],
+    ["engine"],
+    ["clean", "demo", "distill", "export", "gallery", "report", "sweep"],
+    ["cli"],
+    ["__main__"],
+]
+LAYER = {"": -1} | {name: level for level, names in enumerate(LAYERS) for name in names}
+HEAVY = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "simplejpeg", "onnx", "onnxruntime", "pyarrow")
+
+
+@cache
+def _modules() -> dict[str, ast.Module]:
+    """Every module by its dotted name inside the package; a package by the name of its folder."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _imports(name: str) -> set[str]:
+    """Our modules that the module `name` imports, wherever in the file, those for the type checker alone left out."""
+    skipped = {
+        inner
+        for node in ast.walk(_modules()[name])
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(_modules()[name]):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("facedistill.") for alias in node.names if alias.name.startswith("facedi")}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import in line {node.lineno}; write it from facedistill on"
+            module = node.module or ""
+            if module == "facedistill" or module.startswith("facedistill."):
+                inside = module.removeprefix("facedistill").removeprefix(".")
+                for alias in node.names:
+                    deeper = f"{inside}.{alias.name}".removeprefix(".")
+                    found.add(deeper if deeper in _modules() else inside)
+    return found - {name}
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_every_module_has_its_layer() -> None:
+    homeless = sorted({_top(name) for name in _modules() if name} - set(LAYER))
+    assert not homeless, f"put {homeless} into LAYERS, where DESIGN.md section 3 wants them"
+
+
+@pytest.mark.parametrize("name", sorted(n for n in _modules() if n))
+def test_imports_point_down(name: str) -> None:
+    for other in _imports(name):
+        assert other in _modules(), f"{name} imports {other}, which is not there"
+        if _top(other) != _top(name):
+            assert LAYER[_top(other)] < LAYER[_top(name)], f"{name} imports {other}, which is not below it"
+
+
+def test_no_circles() -> None:
+    graph = {name: _imports(name) - {""} for name in _modules() if name}
+    while free := [name for name, others in graph.items() if not others & graph.keys()]:
+        for name in free:
+            del graph[name]
+    assert not graph, f"these import each other in a circle: {sorted(graph)}"
+
+
+def test_the_package_itself_imports_none_of_its_modules() -> None:
+    assert not _imports("")
+
+
+@pytest.mark.parametrize("module", ["facedistill", "facedistill.cli"])
+def test_starts_light(module: str) -> None:
+    if module == "facedistill.cli" and "cli" not in _modules():
+        pytest.skip("there is no command line yet")
+    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves() -> None:
+    for name in facedistill.__all__:
+        assert getattr(facedistill, name) is not None
+    assert set(facedistill.__all__) <= set(dir(facedistill))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = facedistill.nonsense

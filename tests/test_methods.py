@@ -1,0 +1,263 @@
+"""The method table, what a recipe changes in a row, terms from outside, and the module that runs them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facedistill.classifier import Classifier, ClassWeight
+from facedistill.data.batch import Batch
+from facedistill.errors import UsageError, UserError
+from facedistill.methods import METHODS, Method, build_terms, describe, missing_teachers, resolve
+from facedistill.model import Output
+from facedistill.recipe import ClassifierSpec, MethodSpec, TermSpec, make_recipe
+from facedistill.terms import TERMS, Term, make_term
+
+
+def _method(**raw: Any) -> MethodSpec:
+    return make_recipe({"method": raw}).method
+
+
+def test_a_row_alone() -> None:
+    method = resolve(_method(name="proxylesskd"))
+    assert method.classifier == ClassifierSpec("teacher", "nothing")
+    assert method.terms == {"margin_softmax": TermSpec(1.0)}
+
+
+def test_the_recipe_changes_weight_options_and_either_half_of_the_classifier() -> None:
+    terms = {"margin_softmax": {"scale": 32}, "embedding_l2": 0.5}
+    method = resolve(_method(name="proxylesskd", terms=terms, classifier={"start": "centres"}))
+    assert method.classifier == ClassifierSpec("centres", "nothing")
+    assert method.terms["margin_softmax"] == TermSpec(1.0, options={"scale": 32})
+    assert method.terms["embedding_l2"].weight == 0.5
+    assert resolve(_method(name="proxylesskd", classifier={"moved_by": "gradient"})).classifier == ClassifierSpec(
+        "teacher", "gradient"
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resolving_leaves_the_table_alone_and_twice_is_once(name: str) -> None:
+    before = repr(METHODS)
+    once = resolve(_method(name=name, terms={"margin_softmax": {"scale": 8}, "embedding_l2": 0}))
+    assert resolve(once) == once
+    plain = resolve(MethodSpec(name))
+    for term in plain.terms.values():
+        term.options["scale"] = 1
+    assert repr(METHODS) == before
+
+
+def test_weight_0_removes_a_term_for_good() -> None:
+    method = resolve(_method(name="margin_softmax_l2", terms={"margin_softmax": 0}))
+    assert list(build_terms(method)) == list(build_terms(resolve(method))) == ["embedding_l2"]
+    with pytest.raises(UsageError, match="no term has a weight"):
+        build_terms(resolve(_method(name="l2kd", terms={"embedding_l2": 0})))
+
+
+def test_unknown_names_suggest_the_near_one() -> None:
+    with pytest.raises(UsageError, match=r"method 'proxyleskd' is unknown \(did you mean 'proxylesskd'\?\); known: scra"):
+        resolve(MethodSpec("proxyleskd"))
+    with pytest.raises(UsageError, match=r"term 'embeding_l2' is unknown \(did you mean 'embedding_l2'\?\)"):
+        build_terms(resolve(_method(name="scratch", terms={"embeding_l2": 1})))
+
+
+@pytest.mark.parametrize(
+    ("raw", "origin", "expected"),
+    [
+        ({"name": "scratch"}, "random", "scratch"),
+        ({"name": "l2kd"}, None, "l2kd"),
+        ({"name": "proxylesskd"}, "centres", "proxylesskd (W: centres)"),
+        ({"name": "proxylesskd", "terms": {"embedding_l2": 1}}, "teacher", "proxylesskd + embedding_l2 (W: teacher)"),
+        ({"name": "kd", "terms": {"soft_targets": 0}}, "random", "kd - soft_targets"),
+        ({"name": "scratch", "terms": {"embedding_l2": 0}}, "random", "scratch"),
+        ({"name": "scratch", "terms": {"margin_softmax": 0.5}}, "random", "scratch"),
+    ],
+)
+def test_describe(raw: dict[str, Any], origin: str | None, expected: str) -> None:
+    assert describe(resolve(_method(**raw)), origin) == expected
+
+
+def test_missing_teachers() -> None:
+    for name, missing in [("scratch", []), ("proxylesskd", ["teacher"]), ("l2kd", ["teacher"]), ("kd", ["teacher"])]:
+        assert missing_teachers(make_recipe({"method": name})) == missing
+        assert missing_teachers(make_recipe({"method": name, "teacher": "t"})) == []
+
+
+OUTSIDE = '''
+import torch
+from facedistill.terms import Term
+
+class Pull(Term):
+    needs = frozenset({"embedding"})
+    def __init__(self, strength: float = 1.0, *, target: float) -> None:
+        super().__init__()
+        self.strength, self.target = strength, target
+    def forward(self, student, teacher, batch):
+        return self.strength * (student.embedding - self.target).square().mean()
+
+class Stranger:
+    pass
+'''
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_terms.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_terms", raising=False)
+    return "my_terms"
+
+
+def test_a_term_from_outside_the_package(outside: str) -> None:
+    raw = {"name": "l2kd", "terms": {"pull": {"term": f"{outside}:Pull", "target": 3, "strength": 2, "weight": 0.5}}}
+    terms = build_terms(resolve(_method(**raw)))
+    term, weight, teacher = terms["pull"]
+    assert (type(term).__name__, weight, teacher) == ("Pull", 0.5, "teacher")
+    loss = term(Output(torch.zeros(2, 4)), None, _batch())
+    assert float(loss) == 18
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("my_terms:Pull", {"target": 1, "strenght": 2}, r"no option 'strenght' \(did you mean 'strength'\?\)"),
+        ("my_terms:Pull", {}, "needs the option 'target'"),
+        ("my_terms:Pull", {"target": "far"}, "option 'target': Input should be a valid number.* found 'far'"),
+        ("my_terms:Push", {}, "term 'my_terms:Push' cannot be imported"),
+        ("my_trems:Pull", {}, "term 'my_trems:Pull' cannot be imported: No module named 'my_trems'"),
+        (":Pull", {}, "cannot be imported"),
+        ("my_terms:", {}, "cannot be imported"),
+        ("my_terms:Stranger", {}, "is no Term"),
+        ("my_terms:torch", {}, "is no Term"),
+    ],
+)
+def test_errors_of_terms_from_outside(name: str, options: dict[str, Any], expected: str, outside: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        make_term(name, options)
+
+
+class _Student(nn.Module):
+    """Embeds by the mean of each channel; remembers whether features were asked for."""
+
+    def __init__(self, dim: int = 3) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, dim)
+        self.asked: list[bool] = []
+
+    def outputs(self, images: Tensor, features: bool = True) -> Output:
+        self.asked.append(features)
+        return Output(self.linear(images.float().mean((2, 3))))
+
+
+class _FakeTeacher:
+    def __init__(self, classifier: Classifier | None = None) -> None:
+        self.classifier, self.asked, self.epochs = classifier, [], []  # type: ignore[var-annotated]
+
+    def __call__(self, batch: Batch, needs: frozenset[str]) -> Output | None:
+        self.asked.append(needs)
+        return Output(torch.ones(len(batch.images), 3)) if needs else None
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+class _Needs(Term):
+    def __init__(self, *needs: str, value: float = 1.0) -> None:
+        super().__init__()
+        self.needs, self.value = frozenset(needs), value
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert (teacher is None) == (not self.needs)
+        return student.embedding.sum() * 0 + self.value
+
+
+def _batch(count: int = 4) -> Batch:
+    images = torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8)
+    labels = torch.arange(count) % 2
+    return Batch(images, images, [(labels, 1.0)], torch.stack([torch.arange(count), labels], 1), 0.0)
+
+
+def _together(terms: dict[str, tuple[Term, float, str]], teachers: dict[str, Any], weight: Any = None) -> Method:
+    return Method(_Student(), weight, teachers, terms)  # type: ignore[arg-type]
+
+
+def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
+    teachers = {"a": _FakeTeacher(), "b": _FakeTeacher(), "idle": _FakeTeacher()}
+    terms: dict[str, tuple[Term, float, str]] = {
+        "one": (_Needs("embedding"), 1.0, "a"),
+        "two": (_Needs("features", "logits"), 1.0, "a"),
+        "three": (_Needs("embedding"), 1.0, "b"),
+        "four": (_Needs(), 1.0, "b"),
+    }
+    del terms["four"]
+    method = _together(terms, teachers)
+    assert method.needs == {
+        "a": frozenset({"embedding", "features", "logits"}),
+        "b": frozenset({"embedding"}),
+        "idle": frozenset(),
+    }
+    method(_batch())
+    assert teachers["a"].asked == [method.needs["a"]] and teachers["idle"].asked == [frozenset()]
+    assert method.student.asked == [True]  # type: ignore[comparison-overlap]
+    method.start_epoch(3)
+    assert all(t.epochs == [3] for t in teachers.values())
+
+
+def test_losses_are_weighted_named_and_ask_for_no_features_in_vain() -> None:
+    method = _together({"x": (_Needs(value=3.0), 0.5, "t"), "y": (_Needs(value=2.0), 4.0, "t")}, {})
+    assert {name: float(loss) for name, loss in method(_batch()).items()} == {"x": 1.5, "y": 8.0}
+    assert method.student.asked == [False]  # type: ignore[comparison-overlap]
+
+
+def test_teachers_are_no_part_of_the_module() -> None:
+    teacher = _FakeTeacher()
+    teacher.model = nn.Linear(2, 2)  # type: ignore[attr-defined]
+    method = _together({"x": (_Needs("embedding"), 1.0, "t")}, {"t": teacher})
+    assert set(method.state_dict()) == {"student.linear.weight", "student.linear.bias"}
+
+
+def test_a_term_without_its_teacher_or_classifier_is_refused() -> None:
+    with pytest.raises(UsageError, match="term 'x' needs the teacher 'b'; the recipe has: a"):
+        _together({"x": (_Needs("embedding"), 1.0, "b")}, {"a": _FakeTeacher()})
+    with pytest.raises(UsageError, match="the recipe has: none"):
+        _together({"x": (TERMS["embedding_l2"](), 1.0, "teacher")}, {})
+    with pytest.raises(UserError, match=r"method\.classifier\.start"):
+        _together({"x": (TERMS["margin_softmax"](), 1.0, "t")}, {})
+
+
+@pytest.mark.parametrize(
+    ("terms", "origin", "moved_by", "anchor"),
+    [
+        (["margin_softmax"], "teacher", "nothing", "t"),
+        (["margin_softmax"], "centres", "nothing", "t"),
+        (["margin_softmax"], "instances", "nothing", "t"),
+        (["margin_softmax"], "teacher", "gradient", None),
+        (["margin_softmax"], "random", "gradient", None),
+        (["margin_softmax"], "random", "nothing", None),
+        (["embedding_l2"], None, None, "t"),
+        (["margin_softmax", "embedding_l2"], "random", "gradient", "t"),
+        (["margin_softmax", "soft_targets"], "random", "gradient", None),
+    ],
+)
+def test_anchors(terms: list[str], origin: str | None, moved_by: str | None, anchor: str | None) -> None:
+    rows = Classifier(torch.randn(2, 3), ["a", "b"], origin or "teacher")
+    weight = ClassWeight(rows, moved_by) if moved_by else None
+    method = _together({n: (TERMS[n](), 1.0, "t") for n in terms}, {"t": _FakeTeacher(rows)}, weight)
+    assert method.anchors == anchor
+    losses = method(_batch())
+    assert set(losses) == set(terms) and all(torch.isfinite(v) and v.dtype == torch.float32 for v in losses.values())
+
+
+def test_a_frozen_w_stands_in_no_state_and_a_learned_one_does() -> None:
+    rows = Classifier(torch.randn(2, 3), ["a", "b"])
+    for moved_by, there in (("nothing", False), ("gradient", True)):
+        terms = {n: (TERMS[n](), 1.0, "t") for n in ("margin_softmax", "soft_targets")}
+        method = _together(terms, {"t": _FakeTeacher(rows)}, ClassWeight(rows, moved_by))  # type: ignore[arg-type]
+        names = [n for n, _ in method.named_parameters()]
+        assert ("weight.weight" in names) == there and len(names) == 2 + there
+        assert any("weight" in n and "linear" not in n for n in method.state_dict()) == there
+        method.double()
+        assert method.weight is not None and method.weight.weight.dtype == torch.float64
+        assert method.terms["soft_targets"].teacher_classes.weight.dtype == torch.float64  # type: ignore[union-attr]
