@@ -1,6 +1,6 @@
 """The main job on real faces: scratch, l2kd, proxylesskd and proxylesskd + l2 under one student and one recipe.
 
-    python benchmarks/real_faces.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs RUNS [--part 0/2]
+    python benchmarks/real_faces.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R [--part 0/2]
     python benchmarks/real_faces.py table
 
 `run` first tunes every method with the same number of short trials on the held-out identities, then trains the chosen
@@ -15,10 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from docs_table import put_table
 
+from facedistill.data.dataset import open_dataset
 from facedistill.embed import embed_dataset
 from facedistill.engine import train
+from facedistill.evaluation.all_pairs import all_pairs
 from facedistill.files import atomic_write, cache_dir
 from facedistill.model import load_model, save_model
 from facedistill.recipe import make_recipe
@@ -28,22 +32,22 @@ EPOCHS, TRIAL_EPOCHS, SEEDS = 14, 4, (0, 1, 2)
 STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size": 64}
 SCHEDULE = {"batch": 128, "warmup_epochs": 1, "decay": "cosine", "weight_decay": 5e-4, "clip": 5.0, "log_steps": 50}
 SCALE = 32  # few identities; the same for every margin softmax here
-SOFTMAX_TRIALS = [{"lr": lr, "margin": m} for lr in (0.1, 0.3) for m in (0.2, 0.5)]
+SOFTMAX_TRIALS = [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.1, 0.5), (0.3, 0.2))]
 
-# method -> (four trials). The learning rate and the method's one main weight: the margin, or the weight of the L2.
+# method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of the L2.
 TRIALS: dict[str, list[dict[str, float]]] = {
     "scratch": SOFTMAX_TRIALS,
-    "l2kd": [{"lr": lr} for lr in (0.1, 0.3, 1.0, 3.0)],
+    "l2kd": [{"lr": lr} for lr in (0.3, 1.0, 3.0)],
     "proxylesskd_centres": SOFTMAX_TRIALS,
-    "proxylesskd_fitted": SOFTMAX_TRIALS,
-    "proxylesskd_l2": [{"lr": lr, "l2": w} for lr in (0.1, 0.3) for w in (16.0, 64.0)],
+    "proxylesskd_l2": [{"lr": lr, "l2": w} for lr, w in ((0.1, 16.0), (0.1, 64.0), (0.3, 16.0))],
 }
-# The hard teacher takes the settings chosen with the easy one: (row, teacher, settings of).
+# (row, teacher, settings of): the fitted W takes those of the centres, the hard teacher those chosen with the easy one.
 FINALS = [
-    *(
-        (name, "easy", name)
-        for name in ("l2kd", "proxylesskd_centres", "proxylesskd_l2", "scratch", "proxylesskd_fitted")
-    ),
+    ("l2kd", "easy", "l2kd"),
+    ("proxylesskd_centres", "easy", "proxylesskd_centres"),
+    ("proxylesskd_l2", "easy", "proxylesskd_l2"),
+    ("scratch", "easy", "scratch"),
+    ("proxylesskd_fitted", "easy", "proxylesskd_centres"),
     ("l2kd", "centred", "l2kd"),
     ("proxylesskd_centres", "centred", "proxylesskd_centres"),
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),
@@ -65,12 +69,16 @@ def method_of(name: str, setting: dict[str, float]) -> dict[str, Any]:
     return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
 
 
+def key_of(name: str, teacher: str, setting: dict[str, float], seed: int, trial: bool) -> str:
+    label = "_".join(f"{k}{v:g}" for k, v in setting.items())
+    return f"{'trial' if trial else 'final'}-{teacher}-{name}-{label}-s{seed}"
+
+
 def run_one(
     args: argparse.Namespace, name: str, teacher: str, setting: dict[str, float], epochs: int, seed: int, trial: bool
 ) -> dict[str, Any]:
     """Train one run unless its result stands already; return the result."""
-    label = "_".join(f"{k}{v:g}" for k, v in setting.items())
-    key = f"{'trial' if trial else 'final'}-{teacher}-{name}-{label}-s{seed}"
+    key = key_of(name, teacher, setting, seed, trial)
     file = RESULTS / f"{key}.json"
     if file.exists():
         return json.loads(file.read_text())
@@ -104,9 +112,23 @@ def run_one(
         ).stdout.strip(),
         "evaluation": json.loads((run / "evaluation.json").read_text()),
     }
+    if not trial:
+        result["resampled"] = resamples(args, run / "model", args.teachers[teacher])
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
     return result
+
+
+def resamples(args: argparse.Namespace, student: Path, teacher: str) -> dict[str, dict[str, list[float]]]:
+    """LFW all-pairs TAR in every bootstrap resample, for paired differences between runs: pair -> FAR -> values."""
+    lfw = open_dataset(args.lfw)
+    s, t = (embed_dataset(load_model(m), lfw, cache=cache_dir() / "embeddings") for m in (student, teacher))
+    found = {}
+    for pair, gallery in (("student-student", s), ("student-teacher", t)):
+        probe, labels = s.fused("sum"), s.labels
+        measured = all_pairs(probe, probe if gallery is s else gallery.fused("sum"), labels, fars=(1e-3, 1e-4, 1e-5))
+        found[pair] = {far: e.resampled.round(5).tolist() for far, (_, e) in measured.tar_at_far.items()}
+    return found
 
 
 def score(result: dict[str, Any]) -> float:
@@ -121,8 +143,6 @@ def centred(args: argparse.Namespace) -> Path:
     """The hard teacher with its mean training embedding subtracted, as `import --centre` makes it."""
     folder = Path(args.runs) / "hard-centred"
     if not folder.exists():
-        from facedistill.data.dataset import open_dataset
-
         model = load_model(args.hard)
         faces = open_dataset(args.faces).in_memory()
         mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
@@ -138,11 +158,12 @@ def run(args: argparse.Namespace) -> None:
     trials = [(name, setting) for name, settings in TRIALS.items() for setting in settings]
     for name, setting in trials[part::parts]:
         run_one(args, name, "easy", setting, TRIAL_EPOCHS, 0, trial=True)
-    while len(list(RESULTS.glob("trial-*.json"))) < len(trials):
+    tried_by_all = [RESULTS / f"{key_of(name, 'easy', setting, 0, True)}.json" for name, setting in trials]
+    while not all(file.exists() for file in tried_by_all):
         time.sleep(10)  # another part is still tuning
     args.teachers["centred"] = centred(args)
     jobs = [(*row, seed) for seed in SEEDS for row in FINALS]
-    # Stopped early, it should leave the easy teacher's main rows with all seeds and the others with one.
+    # Stopped early, it should leave every row with one seed, then the easy teacher's main rows with all.
     jobs.sort(key=lambda job: (job[3] > 0) * (1 + (job[:2] not in [row[:2] for row in FINALS[:4]])))
     for name, teacher, tuned, seed in jobs[part::parts]:
         tried = [
@@ -150,6 +171,118 @@ def run(args: argparse.Namespace) -> None:
             for i, s in enumerate(TRIALS[tuned])
         ]
         run_one(args, name, teacher, TRIALS[tuned][max(tried)[1]], EPOCHS, seed, trial=False)
+
+
+def finals() -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The final runs' results by (row, teacher), in the order of FINALS, each list in the order of seeds."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    stored = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("final-*.json"))]
+    for name, teacher, _ in FINALS:
+        runs = [r for r in stored if (r["name"], r["teacher"]) == (name, teacher)]
+        found[name, teacher] = sorted(runs, key=lambda r: r["seed"])
+    return found
+
+
+def cell(values: list[float]) -> str:
+    """Mean over seeds, and the range of the seeds."""
+    if not values:
+        return ""
+    mean = f"{100 * sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str) -> dict[str, Any]:
+    """The evaluation's result of that set, protocol and pair; {} where there is none."""
+    for r in run["evaluation"]["results"]:
+        if (r["set"], r["protocol"], r["probe"], r["gallery"]) == (on, protocol, probe, gallery):
+            return r
+    return {}
+
+
+def results_table() -> str:
+    """One row a method and teacher; every figure in percent."""
+    header = ["method (W)", "teacher", "seeds", "setting", "LFW accuracy s-s", "s-t"]
+    header += [f"all-pairs TAR at {far} {pair}" for pair in ("s-s", "s-t") for far in ("1e-3", "1e-4", "1e-5")]
+    header += ["at the teacher's threshold for 1e-4: FAR, TAR", "hold-out TAR at 1e-3 s-s", "s-t", "cosine of ceiling"]
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    for (name, teacher), runs in finals().items():
+        row = [name, teacher, str(len(runs))]
+        row.append(", ".join(f"{k} {v:g}" for k, v in runs[0]["setting"].items()) if runs else "")
+        for gallery in ("student", "teacher"):
+            row.append(cell([entry(r, "lfw.bin", "pairs", "student", gallery)["accuracy"] for r in runs]))
+        crossed = [entry(r, "lfw.bin", "all-pairs", "student", "teacher") for r in runs]
+        for results in ([entry(r, "lfw.bin", "all-pairs", "student", "student") for r in runs], crossed):
+            row += [cell([r["tar_at_far"][far]["value"] for r in results]) for far in ("1e-3", "1e-4", "1e-5")]
+        at = [r["at_gallery_threshold"]["1e-4"] for r in crossed]
+        row.append(f"{sum(a['far'] for a in at) / len(at):.1e}, {cell([a['tar'] for a in at])}" if at else "")
+        for gallery in ("student", "teacher"):
+            held = [entry(r, "hold-out", "all-pairs", "student", gallery) for r in runs]
+            row.append(cell([r["tar_at_far"]["1e-3"]["value"] for r in held]))
+        cosines = [r["mean_cosine"] for r in crossed]
+        row.append(f"{sum(c['value'] for c in cosines) / len(cosines):.3f}" if cosines else "")
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def differences_table(base: str) -> str:
+    """Paired differences of seed means to `base`, easy teacher: points of LFW all-pairs TAR, 95% interval, verdict."""
+    lines = ["| method | pair | " + " | ".join(f"TAR at FAR {far}" for far in ("1e-3", "1e-4", "1e-5")) + " |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    rows = finals()
+    for (name, teacher), runs in rows.items():
+        others = rows[base, "easy"]
+        seeds = sorted({r["seed"] for r in runs} & {r["seed"] for r in others})
+        if teacher != "easy" or name == base or not seeds:
+            continue
+        for pair in ("student-student", "student-teacher"):
+            cells = [difference(runs, others, seeds, pair, far) for far in ("1e-3", "1e-4", "1e-5")]
+            lines.append(f"| {name} - {base} ({len(seeds)} seeds) | {pair} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def difference(a: list[dict[str, Any]], b: list[dict[str, Any]], seeds: list[int], pair: str, far: str) -> str:
+    """Real only if the interval of the seed mean excludes 0 and all seeds agree in sign (and there are several)."""
+    gallery = pair.partition("-")[2]
+    value, resampled = [], []
+    for seed in seeds:
+        x, y = (next(r for r in runs if r["seed"] == seed) for runs in (a, b))
+        points = [entry(r, "lfw.bin", "all-pairs", "student", gallery)["tar_at_far"][far]["value"] for r in (x, y)]
+        value.append(points[0] - points[1])
+        resampled.append(np.array(x["resampled"][pair][far]) - np.array(y["resampled"][pair][far]))
+    low, high = np.quantile(np.mean(resampled, axis=0), [0.025, 0.975])
+    real = low * high > 0 and len({v > 0 for v in value}) == 1
+    verdict = "one seed" if len(seeds) == 1 else "" if real else "not distinguishable"
+    text = f"{100 * np.mean(value):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{text} {verdict}".strip()
+
+
+def trials_table() -> str:
+    """Every trial and what was chosen: hold-out TAR at FAR 1e-3, student-student, in percent."""
+    lines = ["| method | setting | hold-out TAR at 1e-3 | chosen |", "| --- | --- | --- | --- |"]
+    for name, settings in TRIALS.items():
+        files = [RESULTS / f"{key_of(name, 'easy', setting, 0, True)}.json" for setting in settings]
+        scores = [score(json.loads(file.read_text())) if file.exists() else None for file in files]
+        for setting, found in zip(settings, scores, strict=True):
+            label = ", ".join(f"{k} {v:g}" for k, v in setting.items())
+            best = found is not None and None not in scores and found == max(s for s in scores if s is not None)
+            shown = "" if found is None else f"{100 * found:.1f}"
+            lines.append(f"| {name} | {label} | {shown} | {'yes' if best else ''} |")
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    """Every table of docs/real_faces.md by name."""
+    return {
+        "results": results_table(),
+        "differences_l2kd": differences_table("l2kd"),
+        "differences_proxylesskd": differences_table("proxylesskd_centres"),
+        "trials": trials_table(),
+    }
+
+
+def write_tables(_: argparse.Namespace) -> None:
+    for name, table in tables().items():
+        put_table("real_faces.md", name, table)
 
 
 if __name__ == "__main__":
@@ -161,5 +294,6 @@ if __name__ == "__main__":
     run_parser.add_argument("--part", default="0/1")
     run_parser.add_argument("--threads", type=int, default=1)
     run_parser.set_defaults(verb=run)
+    verbs.add_parser("table").set_defaults(verb=write_tables)
     arguments = parser.parse_args()
     arguments.verb(arguments)

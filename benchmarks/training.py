@@ -32,7 +32,11 @@ BATCH = 128
 METHODS: dict[str, dict[str, Any]] = {
     "scratch": {"method": {"name": "scratch", "terms": {"margin_softmax": {"scale": 32}}}},
     "proxylesskd": {
-        "method": {"name": "proxylesskd", "classifier": {"start": "centres"}, "terms": {"margin_softmax": {"scale": 32}}}
+        "method": {
+            "name": "proxylesskd",
+            "classifier": {"start": "centres"},
+            "terms": {"margin_softmax": {"scale": 32}},
+        }
     },
     "l2kd, cached teacher": {"method": "l2kd"},
     "l2kd, online teacher": {"method": "l2kd", "online": True},
@@ -110,7 +114,10 @@ def main() -> None:
                     measured[name][phase].append(seconds)
     medians = {
         name: {
-            phase: {"wall_ms": 1e3 * statistics.median(w for w, _ in s), "cpu_ms": 1e3 * statistics.median(c for _, c in s)}
+            phase: {
+                "wall_ms": 1e3 * statistics.median(w for w, _ in s),
+                "cpu_ms": 1e3 * statistics.median(c for _, c in s),
+            }
             for phase, s in phases.items()
         }
         for name, phases in measured.items()

@@ -62,7 +62,9 @@ def _imports(name: str) -> set[str]:
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("facedistill.") for alias in node.names if alias.name.startswith("facedi")}
+            found |= {
+                alias.name.removeprefix("facedistill.") for alias in node.names if alias.name.startswith("facedi")
+            }
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: relative import in line {node.lineno}; write it from facedistill on"
             module = node.module or ""

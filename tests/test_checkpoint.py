@@ -131,6 +131,6 @@ def _files_of_at_most_4_kib() -> Iterator[None]:
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     checkpoint.save(tmp_path, 1, _state(*_trained()))
     request.getfixturevalue("_files_of_at_most_4_kib")
-    with pytest.raises(UserError, match="cannot write .*free some space"):
+    with pytest.raises(UserError, match=r"cannot write .*free some space"):
         checkpoint.save(tmp_path, 2, {"method": torch.zeros(100_000)})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step00000001.pt"]

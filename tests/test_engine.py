@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from facedistill.engine import train
 from facedistill.errors import UsageError, UserError
 from facedistill.methods import resolve
-from facedistill.model import load_model
+from facedistill.model import load_model, save_model
 from facedistill.recipe import Recipe, dump_recipe, make_recipe
 
 DATA = "synthetic:identities=12,images=6,size=32,seed=1"
@@ -196,3 +197,73 @@ def _run_until(recipe: Path, run: Path, step: int | None) -> None:
             return
         time.sleep(0.002)
     assert step is None and process.returncode == 0
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    """The limit on file sizes stands for the disk: every write beyond it fails as on a full one."""
+    recipe, run = _recipe(), tmp_path / "run"
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_recipe(recipe))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    arguments = f"['facedistill', 'train', {str(file)!r}, '--out', {str(run)!r}]"
+    code = f"{limit}\nimport sys; sys.argv = {arguments}\nfrom facedistill.cli import main; main()"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 1 and "cannot write" in found.stderr and "Traceback" not in found.stderr
+    assert not list(run.rglob("*.tmp*"))
+    assert (train(recipe, run) / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("schedule", [{"precision": "bf16"}, {"optimizer": "adamw", "lr": 1e-3}, {"keep": "epochs"}])
+def test_options_of_the_schedule_train(schedule: dict[str, Any], tmp_path: Path) -> None:
+    run = train(_recipe(schedule={"epochs": 2, **schedule}), tmp_path / "run")
+    assert all(torch.isfinite(tensor.float()).all() for tensor in _weights(run).values())
+    saved = sorted(p.name for p in (run / "epochs").glob("*"))
+    assert saved == (["0000.safetensors", "0001.safetensors"] if "keep" in schedule else [])
+
+
+def test_tensorboard_gets_the_scalars(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra 'track' is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(_recipe(track="tensorboard"), tmp_path / "run")
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == list(range(1, 13))
+
+
+def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "teacher"
+    shutil.copytree(teacher / "model", moved)
+    recipe = _recipe(teacher=str(moved), method="proxylesskd", student={"embedding_dim": None}, schedule={"epochs": 1})
+    run = train(recipe, tmp_path / "run")
+    (run / "evaluation.json").unlink()
+    model = load_model(moved)
+    assert model.classifier is not None
+    model.classifier.weight = model.classifier.weight.roll(1, 0)
+    save_model(model, moved)
+    with pytest.raises(UserError, match="W is not the one this run began with"):
+        train(recipe, run)
+
+
+def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
+    tiny = torch.tensor([1e-39])
+    assert (tiny * 1).item() > 0
+    train(_recipe(schedule={"epochs": 1}), tmp_path / "run")
+    assert (tiny * 1).item() > 0
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(
+        "facedistill.engine._checkpoint", lambda *_: (run / "log.jsonl").unlink() or (run / "log.jsonl").mkdir()
+    )
+    with pytest.raises(UserError, match=r"cannot write .*log\.jsonl: Is a directory"):
+        train(_recipe(schedule={"epochs": 1}), run)
+
+
+def test_weights_of_every_epoch_are_kept_when_asked_for(tmp_path: Path) -> None:
+    run = train(_recipe(schedule={"keep": "epochs", "channels_last": True}), tmp_path / "run")
+    kept = sorted((run / "epochs").iterdir())
+    assert [f.name for f in kept] == ["0000.safetensors", "0001.safetensors"]
+    last, model = load_file(kept[-1]), _weights(run)
+    assert all(torch.equal(last[name], model[name]) for name in model)

@@ -1,5 +1,6 @@
 """Importers, on files written by torch.save in the layout of arcface_torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,11 @@ DIM = 512
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, write_arcface_torch_run: Callable[..., None]) -> Path:
     """A run as arcface_torch leaves it: 3 ranks, 10 classes (4, 3, 3), rows of any norm, the full-size IResNet-18."""
     folder = tmp_path_factory.mktemp("arcface_torch")
     torch.manual_seed(0)
-    state = create_backbone("iresnet18", DIM).state_dict()
-    for rank, shard in enumerate(rows(10).split([4, 3, 3])):
-        checkpoint = {
-            "epoch": 20,
-            "global_step": 1000,
-            "state_dict_backbone": state if rank == 0 else {},
-            "state_dict_softmax_fc": {"weight": shard.clone()},
-            "state_optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]},
-            "state_lr_scheduler": {"base_lrs": [0.1], "last_epoch": 20},
-        }
-        torch.save(checkpoint, folder / f"checkpoint_gpu_{rank}.pt")
-    torch.save(state, folder / "backbone.pth")
+    write_arcface_torch_run(folder, create_backbone("iresnet18", DIM).state_dict(), rows(10).split([4, 3, 3]))
     return folder
 
 

@@ -57,7 +57,9 @@ def test_weight_0_removes_a_term_for_good() -> None:
 
 
 def test_unknown_names_suggest_the_near_one() -> None:
-    with pytest.raises(UsageError, match=r"method 'proxyleskd' is unknown \(did you mean 'proxylesskd'\?\); known: scra"):
+    with pytest.raises(
+        UsageError, match=r"method 'proxyleskd' is unknown \(did you mean 'proxylesskd'\?\); known: scra"
+    ):
         resolve(MethodSpec("proxyleskd"))
     with pytest.raises(UsageError, match=r"term 'embeding_l2' is unknown \(did you mean 'embedding_l2'\?\)"):
         build_terms(resolve(_method(name="scratch", terms={"embeding_l2": 1})))
@@ -85,7 +87,7 @@ def test_missing_teachers() -> None:
         assert missing_teachers(make_recipe({"method": name, "teacher": "t"})) == []
 
 
-OUTSIDE = '''
+OUTSIDE = """
 import torch
 from facedistill.terms import Term
 
@@ -99,7 +101,7 @@ class Pull(Term):
 
 class Stranger:
     pass
-'''
+"""
 
 
 @pytest.fixture
@@ -207,7 +209,7 @@ def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
 
 def test_losses_are_weighted_named_and_ask_for_no_features_in_vain() -> None:
     method = _together({"x": (_Needs(value=3.0), 0.5, "t"), "y": (_Needs(value=2.0), 4.0, "t")}, {})
-    assert {name: float(loss) for name, loss in method(_batch()).items()} == {"x": 1.5, "y": 8.0}
+    assert {name: loss.item() for name, loss in method(_batch()).items()} == {"x": 1.5, "y": 8.0}
     assert method.student.asked == [False]  # type: ignore[comparison-overlap]
 
 

@@ -48,7 +48,9 @@ def test_warm_up_is_linear_and_the_decay_starts_after_it() -> None:
 
 
 def test_a_warm_up_as_long_as_the_schedule() -> None:
-    assert _rates(decay="polynomial", power=0.5, warmup_epochs=4) == pytest.approx([0.2 * (s + 1) / 40 for s in range(40)])
+    assert _rates(decay="polynomial", power=0.5, warmup_epochs=4) == pytest.approx(
+        [0.2 * (s + 1) / 40 for s in range(40)]
+    )
 
 
 @given(

@@ -46,12 +46,15 @@ def test_shorthands(tmp_path: Path) -> None:
     assert recipe.method.name == "l2kd" and recipe.data == Data("faces") and recipe.student.backbone == "iresnet18"
     assert recipe.teachers["teacher"].model == "models/t" and recipe.teachers["teacher"].cache
     recipe = _load(tmp_path, "teacher: {model: t, cache: false}\nteachers: {assistant: a}\n")
-    assert {n: (t.model, t.cache) for n, t in recipe.teachers.items()} == {"teacher": ("t", False), "assistant": ("a", True)}
+    assert {n: (t.model, t.cache) for n, t in recipe.teachers.items()} == {
+        "teacher": ("t", False),
+        "assistant": ("a", True),
+    }
 
 
 def test_terms_take_a_weight_their_options_or_nothing(tmp_path: Path) -> None:
-    text = "method:\n  name: kd\n  terms:\n    margin_softmax: {scale: 32, weight: 2}\n    embedding_l2: 0.5\n    soft_targets:\n"
-    assert _load(tmp_path, text).method.terms == {
+    text = "margin_softmax: {scale: 32, weight: 2}\n  embedding_l2: 0.5\n  soft_targets:\n"
+    assert _load(tmp_path, f"method:\n name: kd\n terms:\n  {text}").method.terms == {
         "margin_softmax": TermSpec(2.0, options={"scale": 32}),
         "embedding_l2": TermSpec(0.5),
         "soft_targets": TermSpec(),
@@ -107,7 +110,7 @@ def test_words_that_yaml_takes_for_booleans_stay_keys(tmp_path: Path) -> None:
         ("teachers: {teachers: {model: t, cahce: true}}", "'teachers.teachers.cahce' (did you mean 'cache'?)"),
         ("method: {sampler: {kidn: pk}}", "'method.sampler.kidn' (did you mean 'kind'?)"),
         ("method: {terms: {a: {options: {}, wieght: 1}}}", "'method.terms.a.wieght' (did you mean 'weight'?)"),
-        ("1: {}", "unknown key '1'"),
+        ("1: {}", "1: Keys should be strings"),
         ("schedule: {epochs: twelve}", "schedule.epochs: Input should be a valid integer"),
         ("schedule: {epochs: twelve}", "found 'twelve'"),
         ("schedule: {epochs: 2.5}", "schedule.epochs: "),

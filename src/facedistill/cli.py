@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 app = App(
     name="facedistill",
     version=__version__,
-    help="Distil a strong face-recognition teacher into a small student that lives in the teacher's embedding space.\n\n"
-    "`facedistill demo` shows the whole story; `facedistill VERB --help` shows an example of each verb.",
+    help="Distil a strong face-recognition teacher into a small student that lives in the teacher's embedding "
+    "space.\n\n`facedistill demo` shows the whole story; `facedistill VERB --help` shows an example of each verb.",
     help_format="markdown",
 )
 
@@ -33,7 +33,9 @@ TABLES = (".rec", ".idx", ".parquet", ".tar", ".bin")  # data sets that are one 
 
 @app.command(sort_key=1)
 def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) -> None:
-    """Run the whole story on synthetic faces: a teacher, three students, one table. Minutes on a laptop's CPU.
+    """The whole story on synthetic faces, in minutes.
+
+    Trains a teacher and three students, measures them on people never seen in training, and prints one table.
 
     Example: `facedistill demo --out demo-run`
 
@@ -66,7 +68,7 @@ def import_(
     margin: str = "arcface",
     scale: float = 64.0,
 ) -> None:
-    """Make a model folder of another tool's checkpoint, an ONNX file or a table of embeddings.
+    """Turn a checkpoint, ONNX file or embeddings into a model folder.
 
     Examples:
 
@@ -146,9 +148,10 @@ def check(
     scale: float = 64.0,
     json_: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Before training: does a teacher's classifier belong to this data? Before use: may a student probe that gallery?
+    """Do teacher and data fit? May the student probe that gallery?
 
-    Exit code 1 when the check fails.
+    Before training: do the classifier, its class order, the colours and the pixel scale belong to this data? With
+    --against, before use: is the student in the teacher's space? Exit code 1 when the check fails.
 
     Examples:
 
@@ -191,7 +194,10 @@ def check(
 
 @app.command(sort_key=5)
 def train(recipe: str, /, *overrides: str, out: Path) -> None:
-    """Train a teacher or distil a student as a recipe says. Run again with the same recipe, it goes on where it stopped.
+    """Train by a recipe: a teacher, or any method's student.
+
+    Run again with the same recipe, it goes on where it stopped. A shipped recipe runs as it stands, on synthetic faces
+    and with the demo's teacher.
 
     Examples:
 
@@ -219,7 +225,7 @@ def train(recipe: str, /, *overrides: str, out: Path) -> None:
 def distill(
     *overrides: str, teacher: Path, data: str, student: str = "mobilefacenet", out: Path, method: str = "proxylesskd"
 ) -> None:
-    """Distil a student from a teacher: check that they fit, write the recipe, train, evaluate.
+    """Distil a student from a teacher: check, train, evaluate.
 
     A tenth of the identities is held out for the evaluation (data.hold_out). A teacher that brings no classifier for
     these classes gets one made of class centres; the result says so. Run again with the same arguments, it goes on
@@ -253,16 +259,21 @@ def distill(
     recipe = make_recipe(raw, overrides)
     if (start := resolve(recipe.method).classifier.start) not in (None, "random"):
         model, dataset = load_model(teacher), open_dataset(data)
-        own = model.classifier.class_names if model.classifier else []
-        if start == "teacher" and recipe.method.classifier.start is None and not set(dataset.class_names) <= set(own):
-            print("the teacher has no classifier for these classes: W starts from class centres")
-            recipe.method.classifier.start = "centres"
+        own = set(model.classifier.class_names if model.classifier else [])
+        missing = [name for name in dataset.class_names if name not in own]
+        if start == "teacher" and recipe.method.classifier.start is None and missing:
+            lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({_few(missing)})"
+            print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
+            recipe.method.classifier.start = start = "centres"
+        if start != "teacher":
+            model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
         if not (out / "recipe.yaml").exists():
             least, cache = recipe.check.own_class, cache_dir() / "embeddings"
             report = check_teacher(model, dataset, *_softmax(recipe), least, images=600, cache=cache)
             print(report.text())
             if not report.passed:
-                raise UserError(f"{teacher} does not fit {data}; mend it, or lower check.own_class if you know better")
+                lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
+                raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: mend that{lower}")
     _train(recipe, out)
 
 
@@ -277,7 +288,10 @@ def evaluate(
     threshold: Literal["grid", "exact"] = "grid",
     json_: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Measure a model, and with --against also as the probe of a gallery that the other model enrolled.
+    """Measure a model, also against another model's gallery.
+
+    With --against: student against student, student against a gallery that the teacher enrolled, teacher against
+    teacher.
 
     Examples:
 
@@ -316,7 +330,9 @@ def evaluate(
 
 @app.command(sort_key=7)
 def embed(model: Path, images: str, /, *, out: Path) -> None:
-    """Embed every image of a data set, and its mirror image, into one table.
+    """Embed every image of a data set into one table.
+
+    Both the image and its mirror image are embedded.
 
     Example: `facedistill embed teacher photos --out photos.npz`
 
@@ -344,7 +360,7 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
 
 @app.command(sort_key=8)
 def show(path: str, /) -> None:
-    """Say what a model, a run, a data set or a table of embeddings is.
+    """Say what a model, run, data set or table of embeddings is.
 
     Example: `facedistill show run`
 
@@ -367,7 +383,7 @@ def show(path: str, /) -> None:
 
 @app.command(name="list", sort_key=9)
 def list_(what: str, /) -> None:
-    """Name what there is: methods, terms, backbones, margins or recipes.
+    """Name the methods, terms, backbones, margins or recipes.
 
     Example: `facedistill list methods`
 
@@ -526,8 +542,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"facedistill: {_explain(e)}", file=sys.stderr)
         raise SystemExit(2) from None
     except UserError as e:
-        print(f"facedistill: {e}", file=sys.stderr)
+        print(f"facedistill: {' '.join(str(e).split())}", file=sys.stderr)  # one line, whatever a library wrote
         raise SystemExit(e.exit_code) from None
+    except OSError as e:
+        print(f"facedistill: {e.filename or 'a file'}: {e.strerror or e}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("facedistill: stopped", file=sys.stderr)
         raise SystemExit(130) from None
@@ -536,14 +555,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _explain(error: CycloptsError) -> str:
     """One line for a command line that cannot be parsed, with what to do."""
     verb = " ".join(["facedistill", *(error.command_chain or ())])
-    text = " ".join(str(error).split()).removesuffix(".")
+    text = " ".join(str(error).split()).rstrip(".?")
     if error.unused_tokens and not isinstance(error, UnknownOptionError):
         first, known = error.unused_tokens[0], [name for name in app if not name.startswith("-")]
         unknown = f"unknown verb '{first}'{closest(first, known)}; expected one of {', '.join(known)}"
         text = f"unexpected argument '{first}'" if error.command_chain else unknown
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         text = f"{error.argument.name} needs a value"
-    return f"{text[0].lower()}{text[1:]}; `{verb} --help` shows an example"
+    return f"{text}; `{verb} --help` shows an example"
 
 
 if __name__ == "__main__":

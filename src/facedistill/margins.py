@@ -25,11 +25,13 @@ class Margin(nn.Module):
     Attributes:
         size: the margin that `target` uses unless told otherwise.
         neutral: the size that changes nothing, from which a warm-up grows; None where no single size does that.
+        adapts: True if `update` keeps running statistics.
         negative: None, or a function (cos (K, B), cos_y (B,)) -> (changed cos, derivative by cos), both (K, B).
     """
 
     size: float | None = None
     neutral: float | None = None
+    adapts: bool = False
     negative: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def target(self, cos_y: Tensor, size: float | Tensor | None = None) -> Tensor:
@@ -127,6 +129,7 @@ class AdaFace(Margin):
     one the angular margin m.
     """
 
+    adapts = True
     size: float
     mean: Tensor
     std: Tensor
@@ -164,6 +167,7 @@ class CurricularFace(ArcFace):
     batch's target cosines. As published, no gradient flows from a negative to cos_y.
     """
 
+    adapts = True
     neutral = None  # its negatives are measured against the full margin
     t: Tensor
 

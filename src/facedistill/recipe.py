@@ -155,6 +155,9 @@ class Recipe:
     seed: int = 0
 
 
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed"}
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 where 1.1 surprises: `1e-1` is a number; `on`, `no`, `2024-05-01`, `1:30` and `0o17` are words."""
 
@@ -249,8 +252,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _expand(raw: dict[str, Any]) -> dict[str, Any]:
-    """Shorthands: `method: name`; `teacher: path` for one teacher; `data: path`."""
-    raw = copy.deepcopy(raw)
+    """Shorthands: `method: name`; `teacher: path` for one teacher; `data: path`; a group with nothing in it."""
+    raw = {k: {} if v is None and k in GROUPS else v for k, v in copy.deepcopy(raw).items()}
     if isinstance(raw.get("method"), str):
         raw["method"] = {"name": raw["method"]}
     if isinstance(raw.get("data"), str):

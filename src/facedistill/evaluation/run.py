@@ -12,7 +12,7 @@ from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.verification import VerificationSet
 from facedistill.embed import Embeddings, Flip, embed_dataset
 from facedistill.errors import UsageError, UserError, closest
-from facedistill.evaluation import all_pairs, pairs
+from facedistill.evaluation import all_pairs, pairs, relatives
 from facedistill.evaluation.statistics import RESAMPLES, SEED
 from facedistill.evaluation.verification import Verification
 from facedistill.model import FLIPS, Model
@@ -60,7 +60,8 @@ def evaluate(
 
     Returns:
         The evaluation JSON (DESIGN.md section 4), and per result `set`, `data` (fingerprint), `images`, `genuine`; per
-        FAR the `threshold` (cosine) and the `far` obtained; in cross results `at_gallery_threshold` (the rates that
+        FAR the `threshold` (cosine) and the `far` obtained; `false_accepts` by kind of impostor where identities are
+        related (relatives.py); in cross results `at_gallery_threshold` (the rates that
         the gallery model's own thresholds give) and `mean_cosine` of the two models' embeddings of the same image,
         with `ceiling`, the gallery model's mean cosine to its own class rows, where it has those of this set.
 
@@ -101,6 +102,8 @@ def _evaluate_set(
         if models[probe].embedding_dim == models[gallery].embedding_dim
     ]
     results = []
+    readable = dataset if len(first) == len(dataset) else dataset.subset(_rows(dataset, first))
+    kinds = relatives.kinds_of(readable)
     for protocol, run in protocols(dataset, first).items():
         measured = {(p, g): run(units[p], units[g], options) for p, g in crossed}
         for (probe, gallery), (verification, settings) in measured.items():
@@ -114,6 +117,11 @@ def _evaluate_set(
                 "images": len(first),
                 **verification.to_json(),
             }
+            if protocol == "all-pairs" and kinds is not None:
+                thresholds = {far: at["threshold"] for far, at in result["tar_at_far"].items()}
+                result["false_accepts"] = relatives.false_accepts(
+                    units[probe], units[gallery], first.labels, kinds, thresholds
+                )
             if probe != gallery:
                 result["settings"]["directions"] = "both, pooled"
                 calibrated = verification.at_thresholds_of(measured[gallery, gallery][0])
@@ -121,6 +129,11 @@ def _evaluate_set(
                 result["mean_cosine"] = _mean_cosine(units[probe], units[gallery], first, models[gallery])
             results.append(result)
     return results
+
+
+def _rows(dataset: Dataset, table: Embeddings) -> list[int]:
+    kept = set(table.keys)
+    return [i for i, key in enumerate(dataset.keys) if key in kept]
 
 
 Protocol = Callable[[np.ndarray, np.ndarray, Options], tuple[Verification, dict[str, Any]]]

@@ -23,7 +23,7 @@ def make_term(name: str, options: dict[str, Any]) -> Term:
         module, _, attribute = name.partition(":")
         try:
             term = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as e:
+        except (ImportError, AttributeError, ValueError) as e:
             raise UsageError(f"term '{name}' cannot be imported: {e}") from e
     elif name in TERMS:
         term = TERMS[name]

@@ -65,7 +65,12 @@ class MarginSoftmax(Term):
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
             x = student.embedding.float()
-            if self.training:
+            if x.shape[1] != self.classes.weight.shape[1]:
+                raise UserError(
+                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.weight.shape[1]}; give "
+                    "the student the teacher's size or a projection"
+                )
+            if self.training and self.margin.adapts:
                 self._update(x.detach(), batch)
             loss = torch.zeros((), device=x.device)
             function = frozen_margin_softmax if self.classes.frozen else margin_softmax

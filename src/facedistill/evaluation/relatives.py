@@ -1,0 +1,63 @@
+"""Who the false accepts are: impostor pairs within a family, across families and across sources, apart.
+
+Relatives look alike and often share photo, light and camera (DESIGN.md 7.2), so that one false-accept rate over all
+impostors says little about either kind.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from facedistill.data.dataset import Dataset
+from facedistill.data.split import FIW_IDENTITY, components, groups
+
+ROWS = 1024  # compared with all columns at once
+KINDS = ("within_family", "across_families", "across_sources")
+
+
+def kinds_of(dataset: Dataset) -> np.ndarray | None:
+    """Return int64 (2, N): family (connected by identity, photo or family name) and source of every image.
+
+    None where no two identities are related: then all impostors are of one kind.
+    """
+    family = components(groups(dataset))
+    if len(np.unique(family)) == len(np.unique(dataset.labels)):
+        return None
+    source = np.array([bool(FIW_IDENTITY.match(dataset.class_names[label])) for label in dataset.labels])
+    return np.stack([family, source.astype(np.int64)])
+
+
+def false_accepts(
+    probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, kinds: np.ndarray, thresholds: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return for each kind of impostor pair and each named threshold {"far", "impostors" (accepted), "pairs"}.
+
+    Args:
+        probe, gallery: unit rows (N, d) of the same images; pairs in both directions where they are two arrays.
+        labels: int64 (N,). kinds: as `kinds_of` returns it. thresholds: cosines by name (a FAR).
+    """
+    family, source = kinds
+    pairs = dict.fromkeys(KINDS, 0)
+    accepted = {kind: dict.fromkeys(thresholds, 0) for kind in KINDS}
+    for top in range(0, len(labels), ROWS):
+        rows = slice(top, top + ROWS)
+        score = probe[rows] @ gallery.T
+        impostor = labels[rows, None] != labels
+        related = (family[rows, None] == family) & impostor
+        foreign = source[rows, None] != source
+        if probe is gallery:  # each pair once
+            impostor &= np.arange(len(labels))[rows, None] < np.arange(len(labels))
+        masks = (related & impostor, impostor & ~related & ~foreign, impostor & foreign)
+        for kind, mask in zip(KINDS, masks, strict=True):
+            scores = score[mask]
+            pairs[kind] += len(scores)
+            for name, threshold in thresholds.items():
+                accepted[kind][name] += int((scores >= threshold).sum())
+    return {
+        kind: {
+            name: {"far": count / pairs[kind], "impostors": count, "pairs": pairs[kind]}
+            for name, count in accepted[kind].items()
+        }
+        for kind in KINDS
+        if pairs[kind]
+    }

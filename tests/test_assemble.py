@@ -1,0 +1,147 @@
+"""From a recipe to what trains: sizes that fit, teachers that run only where they must, what is refused before training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facedistill import assemble as module
+from facedistill.assemble import Assembly, assemble
+from facedistill.backbones import create_backbone
+from facedistill.classifier import Classifier
+from facedistill.data.dataset import open_dataset
+from facedistill.errors import UsageError, UserError
+from facedistill.model import Model, save_model
+from facedistill.recipe import make_recipe
+
+DATA = "synthetic:identities=6,images=3,size=32,seed=1"
+NAMES = open_dataset(DATA).class_names
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def _save(folder: Path, classifier: Classifier | None, dim: int = 8) -> Path:
+    save_model(
+        Model(create_backbone("mobilefacenet", embedding_dim=dim, input_size=32, width=0.25), None, classifier), folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of 8 dimensions with a classifier of twice as many classes as the data has, in another order."""
+    names = [*reversed(NAMES), *(f"stranger {i}" for i in range(6))]
+    return _save(tmp_path_factory.mktemp("models") / "teacher", Classifier(torch.randn(12, 8), names))
+
+
+def _assemble(teacher: Path | None = None, **changes: Any) -> Assembly:
+    raw: dict[str, Any] = {
+        "data": {"train": DATA},
+        "student": {"input_size": 32, "options": {"width": 0.25}},
+        "check": {"own_class": 0},
+    }
+    if teacher is not None:
+        raw["teachers"] = {"teacher": {"model": str(teacher)}}
+    for key, value in changes.items():
+        raw[key] = raw[key] | value if isinstance(raw.get(key), dict) and isinstance(value, dict) else value
+    return assemble(make_recipe(raw))
+
+
+def test_w_takes_the_datas_classes_in_the_datas_order(teacher: Path) -> None:
+    found = _assemble(teacher, method="proxylesskd")
+    weight, own = found.method.weight, found.models["teacher"].classifier
+    assert weight is not None and own is not None and weight.frozen and found.origin == "teacher"
+    assert weight.class_names == found.train.class_names == NAMES
+    torch.testing.assert_close(weight.weight, own.weight[:6].flip(0))
+    assert found.method.student.embedding_dim == 8
+
+
+@pytest.mark.parametrize("method", ["l2kd", "margin_softmax_l2", "proxylesskd", "kd"])
+def test_an_embedding_size_of_its_own_needs_a_projection_where_spaces_meet(method: str, teacher: Path) -> None:
+    if method == "kd":  # logits meet, not embeddings
+        assert _assemble(teacher, method=method, student={"embedding_dim": 5}).method.student.embedding_dim == 5
+        return
+    with pytest.raises(UsageError, match=r"student\.embedding_dim is 5 but the teacher's space has 8 dimensions"):
+        _assemble(teacher, method=method, student={"embedding_dim": 5})
+    student = _assemble(teacher, method=method, student={"embedding_dim": 5, "projection": True}).method.student
+    assert student.embedding_dim == 8 and student.projection is not None and student.backbone is not None
+    assert student.backbone.embedding_dim == 5
+
+
+def test_without_a_teacher_the_student_has_the_size_it_asks_for() -> None:
+    assert _assemble(method="scratch").method.student.embedding_dim == 512
+    found = _assemble(method="scratch", student={"embedding_dim": 24})
+    assert found.method.weight is not None and tuple(found.method.weight.weight.shape) == (6, 24)
+
+
+def test_a_random_w_depends_on_the_recipe() -> None:
+    rows = [_assemble(method="scratch", student={"embedding_dim": 8}, seed=seed).method.weight for seed in (0, 0, 1)]
+    assert torch.equal(rows[0].weight, rows[1].weight) and not torch.equal(rows[0].weight, rows[2].weight)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("method", "cache", "cached"),
+    [("proxylesskd", True, False), ("l2kd", True, True), ("l2kd", False, False), ("kd", True, True)],
+)
+def test_a_teacher_is_cached_only_where_a_term_asks_it(method: str, cache: bool, cached: bool, teacher: Path) -> None:
+    found = _assemble(method=method, teachers={"teacher": {"model": str(teacher), "cache": cache}})
+    assert (found.method.teachers["teacher"].cache is not None) == cached
+
+
+def test_a_removed_term_stays_removed(teacher: Path) -> None:
+    found = _assemble(teacher, method={"name": "margin_softmax_l2", "terms": {"margin_softmax": 0}})
+    assert list(found.method.terms) == ["embedding_l2"] and found.method.weight is None
+
+
+def test_a_term_that_needs_w_where_the_method_has_none(teacher: Path) -> None:
+    method: dict[str, Any] = {"name": "l2kd", "terms": {"margin_softmax": 1}}
+    with pytest.raises(UsageError, match=r"method l2kd has no W.*set method\.classifier\.start"):
+        _assemble(teacher, method=method)
+    method["classifier"] = {"start": "centres", "moved_by": "nothing"}
+    assert _assemble(teacher, method=method).origin == "centres"
+
+
+def test_what_a_teacher_lacks_is_said(teacher: Path, tmp_path: Path) -> None:
+    bare = _save(tmp_path / "bare", None)
+    with pytest.raises(
+        UserError, match=r"teacher 'teacher' brings no classifier; set method\.classifier\.start=centres"
+    ):
+        _assemble(bare, method="proxylesskd")
+    with pytest.raises(UserError, match="needs the student's and the teacher's classifier"):
+        _assemble(bare, method="kd")
+    fewer = _save(tmp_path / "fewer", Classifier(torch.randn(4, 8), NAMES[:4]))
+    with pytest.raises(UserError, match="2 of 6 classes of the data have no row in W"):
+        _assemble(fewer, method="proxylesskd")
+    with pytest.raises(UsageError, match="W starts from 'teacher' but the recipe has no teacher 'teacher'"):
+        _assemble(method="proxylesskd")
+    with pytest.raises(UsageError, match="needs the teacher 'teacher'"):
+        _assemble(method="l2kd")
+    with pytest.raises(UsageError, match="fitted needs the term margin_softmax"):
+        _assemble(teacher, method={"name": "kd", "classifier": {"start": "fitted"}, "terms": {"margin_softmax": 0}})
+
+
+def test_a_w_that_does_not_fit_is_refused_before_training(teacher: Path) -> None:
+    with pytest.raises(UserError):  # the rows are random numbers
+        _assemble(teacher, method="proxylesskd", check={"own_class": 0.9})
+
+
+def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:
+    found = _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8})
+    own, start = found.method.student.state_dict(), module.load_model(teacher).state_dict()
+    assert all(torch.equal(own[name], start[name]) for name in own)
+    with pytest.raises(UserError, match=r"student\.start .*: 'backbone.* is \(.*the student expects \("):
+        _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8, "options": {"width": 0.5}})
+
+
+def test_held_out_identities_are_not_trained(teacher: Path) -> None:
+    found = _assemble(teacher, method="proxylesskd", data={"hold_out": 0.4})
+    assert found.held_out is not None and found.method.weight is not None
+    assert not set(found.held_out.class_names) & set(found.train.class_names)
+    assert found.method.weight.class_names == found.train.class_names and len(found.train.class_names) == 4
+    assert _assemble(teacher, method="proxylesskd").held_out is None

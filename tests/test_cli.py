@@ -1,0 +1,363 @@
+"""The command line: what it prints, what it refuses and with which exit code, mostly through `main` in this process."""
+
+import builtins
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import Tiny
+from facedistill.backbones import create_backbone
+from facedistill.cli import main
+from facedistill.evaluation import render_table
+from facedistill.model import load_model
+
+VERBS = ("demo", "import", "check", "distill", "train", "evaluate", "embed", "show", "list")
+SMALL = ("student.input_size=32", "student.options.width=0.25", "schedule.epochs=1", "schedule.batch=12")
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Cli:
+    """Run one command in an empty folder, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as e:
+            code = e.code or 0
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+def refused(ran: Ran, code: int, *words: str) -> None:
+    """One line on stderr that holds `words`, this exit code, nothing on stdout."""
+    assert ran.code == code, ran
+    assert ran.err.startswith("facedistill: ") and ran.err.count("\n") == 1, ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+    assert "Traceback" not in ran.err and not ran.out
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=120
+    )
+
+
+# Help, and how a command line is refused
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_shows_an_example(cli: Cli, verb: str) -> None:
+    ran = cli(verb, "--help")
+    assert ran.code == 0 and "Example" in ran.out
+    assert f"facedistill {verb}" in ran.out.partition("Example")[2]
+    assert verb in cli().out and verb in cli("--help").out
+
+
+def test_help_and_list_import_nothing_heavy() -> None:
+    code = """
+import sys
+from facedistill.cli import main
+for arguments in (["--help"], ["distill", "--help"], ["trian"], ["--version"]):
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+heavy = {"torch", "numpy", "PIL", "pydantic", "yaml", "onnxruntime", "pyarrow", "safetensors"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_real_process_and_its_exit_codes(tmp_path: Path) -> None:
+    for arguments, code in (
+        (["--version"], 0),
+        (["list", "metods"], 2),
+        (["show", str(tmp_path / "nothing")], 1),
+    ):
+        done = python("-m", "facedistill", *arguments)
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("\n") == (1 if code else 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["unknown verb 'trian' (did you mean 'train'?)", "demo, import, check"]),
+        (["train"], ["RECIPE needs a value", "`facedistill train --help`"]),
+        (["train", "scratch"], ["--out needs a value"]),
+        (["train", "scratch", "--ou", "r"], ["--ou", "--out"]),
+        (["show", "a", "b"], ["unexpected argument 'b'"]),
+        (["evaluate", "m", "--on", "x", "--flip", "both"], ["both", "sum", "concat", "none"]),
+        (["evaluate", "m", "--on"], ["--on needs a value"]),
+        (["import", "x.onnx", "--out", "t", "--mean", "grey"], ["--mean", "grey"]),
+        (["import", "x.onnx", "--out", "t", "--from", "onx"], ["onx", "arcface_torch"]),
+        (["list", "method"], ["did you mean 'methods'?"]),
+        (["embed", "m", "photos", "--out", "x.csv"], ["x.csv", ".npz"]),
+        (["train", "scrach", "--out", "r"], ["scrach", "did you mean 'scratch'?", "facedistill list recipes"]),
+        (["train", "nowhere.yaml", "--out", "r"], ["nowhere.yaml", "no such file"]),
+        (["train", "scratch", "epochs", "--out", "r"], ["'epochs'", "key=value"]),
+        (["train", "scratch", "schedule.epoch=3", "--out", "r"], ["schedule.epoch", "did you mean 'epochs'?"]),
+        (["train", "scratch", "schedule.epochs=many", "--out", "r"], ["schedule.epochs", "'many'"]),
+        (["train", "scratch", "method=proxyless", "--out", "r"], ["'proxyless'", "did you mean 'proxylesskd'?"]),
+        (["show", "synthetic:identites=3"], ["identites", "did you mean 'identities'?"]),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], words: list[str]) -> None:
+    refused(cli(*arguments), 2, *words)
+    assert not Path("r").exists()
+
+
+def test_an_unknown_key_in_a_recipe_file(cli: Cli) -> None:
+    Path("r.yaml").write_text("schedule: {epocs: 3}\n")
+    refused(cli("train", "r.yaml", "--out", "r"), 2, "r.yaml", "'schedule.epocs'", "did you mean 'epochs'?")
+    Path("r.yaml").write_text("schedule: [epochs\n")
+    refused(cli("train", "r.yaml", "--out", "r"), 2, "r.yaml", "not YAML")
+
+
+@pytest.mark.parametrize("what", ["methods", "terms", "backbones", "margins", "recipes"])
+def test_list(cli: Cli, what: str) -> None:
+    ran = cli("list", what)
+    known = {"methods": "proxylesskd", "terms": "margin_softmax", "backbones": "iresnet50", "margins": "arcface"}
+    assert ran.code == 0 and known.get(what, "l2kd") in ran.out
+
+
+# Bad input
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (print, ("code ran",))
+
+
+def test_data_that_is_not_what_it_says(cli: Cli) -> None:
+    refused(cli("show", "nothing"), 1, "nothing", "no such file or folder")
+    Path("x.bin").write_bytes(b"\x89PNG and so on")
+    refused(cli("show", "x.bin"), 1, "x.bin", "not a pickle")
+    Path("evil.bin").write_bytes(pickle.dumps(([Evil(), b"a"], [True])))
+    ran = cli("show", "evil.bin")
+    refused(ran, 1, "evil.bin")
+    assert "code ran" not in ran.out
+    Path("train.rec").write_bytes(bytes(64))
+    Path("train.idx").write_text("0\t0\n1\t32\n")
+    refused(cli("show", "train.rec"), 1, "train.rec", "broken magic", "0xced7230a")
+    Path("faces/ann").mkdir(parents=True)
+    refused(cli("show", "faces"), 1, "faces/ann", "no image")
+
+
+def test_checkpoints_that_do_not_fit(cli: Cli, tmp_path: Path) -> None:
+    state = create_backbone("iresnet18", 16, 32, width=0.125).state_dict()
+    torch.save(state | {"bn2.weight": torch.zeros(5)}, "shape.pth")
+    refused(cli("import", "shape.pth", "--out", "t"), 1, "shape.pth", "'bn2.weight'", "[5]", "[64]")
+    torch.save({"a": Evil()}, "evil.pth")
+    ran = cli("import", "evil.pth", "--out", "t")
+    refused(ran, 1, "evil.pth", "plain tensors")
+    torch.save(state, "backbone.pth")
+    torch.save({"weight": torch.randn(7, 16)}, "head.pt")
+    Path("names.txt").write_text("ann\nbob\n")
+    import_ = ("import", "backbone.pth", "--classifier", "head.pt", "--out", "t")
+    refused(cli(*import_, "--classes", "names.txt"), 1, "head.pt", "7 classes, but 2 class names")
+    assert not (tmp_path / "t").exists()
+    assert cli(*import_).code == 0
+    refused(cli("import", "t", "--out", "u"), 1, "already a model folder")
+    Path("u").mkdir()
+    Path("u/mine.txt").write_text("precious")
+    refused(cli("import", "backbone.pth", "--out", "u"), 2, "not a model folder", "choose another --out")
+    assert Path("u/mine.txt").read_text() == "precious"
+
+
+def test_a_folder_that_holds_another_run(cli: Cli, tiny: Tiny, tmp_path: Path) -> None:
+    before = (tiny.student / "recipe.yaml").read_bytes()
+    refused(cli("train", tiny.recipe, "--out", tiny.student), 2, "another recipe", "choose another --out")
+    assert (tiny.student / "recipe.yaml").read_bytes() == before
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    refused(cli("train", tiny.recipe, "--out", "photos"), 2, "holds no run")
+    assert sorted(p.name for p in (tmp_path / "photos").iterdir()) == ["a.jpg"]
+
+
+def test_a_model_of_embeddings_alone_cannot_run(cli: Cli, tiny: Tiny) -> None:
+    names = sorted(p.name for p in tiny.photos.iterdir())
+    vectors = np.random.default_rng(0).normal(size=(24, 16)).astype(np.float32)
+    labels = np.arange(24) % 12
+    np.savez("t.npz", keys=[str(i) for i in range(24)], class_names=names, labels=labels, vectors=vectors)
+    ran = cli("import", "t.npz", "--out", "t")
+    assert ran.code == 0 and "no network" in ran.out and "12 classes (centres" in ran.out
+    for arguments in (
+        ["check", "t", "--data", tiny.photos],
+        ["evaluate", "t", "--on", tiny.photos],
+        ["embed", "t", tiny.photos, "--out", "x.npz"],
+    ):
+        refused(cli(*arguments), 1, "embeddings only", "import the teacher's checkpoint or ONNX file")
+
+
+BLOCKED = {
+    "pyarrow": ("photos.parquet", "facedistill[parquet]"),
+    "onnxruntime": ("m.onnx", "facedistill[onnx]"),
+}
+
+
+@pytest.mark.parametrize("package", BLOCKED)
+def test_a_missing_extra_is_named(cli: Cli, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, extra = BLOCKED[package]
+    Path(path).write_bytes(b"x")
+    block(monkeypatch, package)
+    ran = cli("show", path)
+    refused(Ran(ran.code, ran.out, ran.err.splitlines()[-1] + "\n"), 1, package, f"pip install '{extra}'")
+
+
+def test_tensorboard_is_asked_for_before_the_first_step(cli: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    block(monkeypatch, "torch.utils.tensorboard")
+    refused(cli("train", tiny.recipe, "--out", "r", "track=tensorboard"), 1, "pip install 'facedistill[track]'")
+    assert not Path("r/log.jsonl").read_text()
+
+
+def block(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Make `import package` fail as if it were not installed."""
+    real = builtins.__import__
+
+    def fake(name: str, *rest: Any) -> Any:
+        if name == package or name.startswith(package + "."):
+            raise ImportError(f"No module named '{name}'", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", fake)
+
+
+# The way of a user
+
+
+def test_from_a_sharded_checkpoint_to_an_evaluation(
+    cli: Cli, tiny: Tiny, tmp_path: Path, write_arcface_torch_run: Callable[..., None]
+) -> None:
+    names = sorted(p.name for p in tiny.photos.iterdir())
+    torch.manual_seed(0)
+    weight = torch.randn(12, 16)
+    (tmp_path / "run").mkdir()
+    state = create_backbone("iresnet18", 16, 32, width=0.125).state_dict()
+    write_arcface_torch_run(tmp_path / "run", state, weight.split([5, 4, 3]))
+
+    ran = cli("import", "run", "--classes", tiny.photos, "--out", "teacher")
+    assert ran.code == 0, ran.err
+    assert "32 x 32 pixels -> 16 dimensions" in ran.out and "12 classes (trained with it" in ran.out
+    model = load_model("teacher")
+    assert model.classifier is not None and model.classifier.class_names == names
+    torch.testing.assert_close(model.classifier.weight, torch.nn.functional.normalize(weight))
+    assert cli("show", "teacher").out == ran.out and model.space in ran.out
+
+    ran = cli("check", "teacher", "--data", tiny.photos, "--json", "check.json")
+    assert ran.code == 1 and ran.out.rstrip().endswith("check FAILED"), ran  # W is random
+    assert "own_class" in json.loads(Path("check.json").read_text())["faults"]
+
+    ran = cli("evaluate", "teacher", "--on", tiny.pairs, tiny.photos, "--json", "r.json")
+    result = json.loads(Path("r.json").read_text())
+    assert ran.code == 0 and ran.out == render_table(result) + "\n"
+    assert result["models"]["model"]["path"] == "teacher"
+    assert [r["protocol"] for r in result["results"]] == ["all-pairs", "pairs", "all-pairs"]
+
+
+def test_classes_come_from_a_data_set_in_one_file_too(cli: Cli, tiny: Tiny) -> None:
+    torch.save(create_backbone("iresnet18", 16, 32, width=0.125).state_dict(), "backbone.pth")
+    people = load_names(tiny.pairs)
+    torch.save(torch.randn(len(people), 16), "head.pt")
+    options = ("--classifier", "head.pt", "--classes", tiny.pairs)
+    assert cli("import", "backbone.pth", *options, "--out", "t").code == 0
+    model = load_model("t")
+    assert model.classifier is not None and model.classifier.class_names == people
+    ran = cli("import", "backbone.pth", *options, "--out", "t", "--centre", tiny.photos)
+    assert "left out" in ran.out and "mean embedding is subtracted" in ran.out and "classifier:" not in ran.out
+    ran = cli("import", "backbone.pth", "--out", "t", "--centre", tiny.photos, "--fit-classifier", tiny.photos)
+    assert ran.code == 0 and "12 classes (fitted" in ran.out
+
+
+def load_names(pairs: Path) -> list[str]:
+    lines = pairs.with_name(f"{pairs.stem}_bin_names.txt").read_text().splitlines()
+    return sorted({line.partition("/")[0] for line in lines})
+
+
+def test_distil_evaluate_check_and_use(cli: Cli, tiny: Tiny) -> None:
+    arguments = ("distill", "--teacher", tiny.teacher, "--data", tiny.photos, "--out", "run", *SMALL)
+    arguments += ("data.hold_out=0.2", "check.own_class=0", "method.terms.margin_softmax.scale=16")
+    ran = cli(*arguments)
+    assert ran.code == 0, ran.err
+    assert "check passed" in ran.out and "run: proxylesskd (W: teacher)" in ran.out
+    assert "hold-out, all-pairs" in ran.out and "| student | teacher |" in ran.out
+    again = cli(*arguments)
+    assert again.code == 0 and "nothing to do" in again.err and "check passed" not in again.out
+    assert again.out == cli("show", "run").out
+    assert load_model("run").space == load_model(tiny.teacher).space
+
+    ran = cli("evaluate", "run", "--on", tiny.pairs, "--against", tiny.teacher, "--flip", "none", "--json", "r.json")
+    result = json.loads(Path("r.json").read_text())
+    assert ran.code == 0 and set(result["models"]) == {"student", "teacher"}
+    assert all(r["same_space"] and r["settings"]["flip"] == "none" for r in result["results"])
+
+    ran = cli("check", "run", "--against", tiny.teacher, "--data", tiny.photos)
+    assert ran.code in (0, 1) and "check " in ran.out.splitlines()[-1]
+
+    ran = cli("embed", "run", tiny.photos, "--out", "photos.npz")
+    assert ran.code == 0 and "72 images of 12 classes" in ran.out
+    assert f"space {load_model('run').space}" in cli("show", "photos.npz").out
+
+
+def test_distil_refuses_a_teacher_that_does_not_fit(cli: Cli, tiny: Tiny) -> None:
+    arguments = ("distill", "--teacher", tiny.teacher, "--data", tiny.photos, "--out", "run", *SMALL)
+    ran = cli(*arguments, "check.own_class=1")
+    assert ran.code == 1 and "check FAILED" in ran.out and "check.own_class" in ran.err
+    assert not Path("run").exists()
+
+
+def test_distil_makes_centres_where_the_teacher_has_no_classes_of_the_data(cli: Cli, tiny: Tiny) -> None:
+    ran = cli(
+        "distill",
+        "--teacher",
+        tiny.teacher,
+        "--data",
+        tiny.pairs,
+        "--out",
+        "run",
+        *SMALL,
+        "check.own_class=0",
+        "data.hold_out=0.2",
+    )
+    assert ran.code == 0, ran.err
+    assert "lacks 8 of 8 classes" in ran.out and "W starts from class centres" in ran.out
+    assert "run: proxylesskd (W: centres)" in ran.out
+
+
+def test_show_says_what_lies_there(cli: Cli, tiny: Tiny, tmp_path: Path) -> None:
+    assert "72 images of 12 classes (id000000, id000001, id000002, ...)" in cli("show", tiny.photos).out
+    ran = cli("show", tiny.pairs)
+    assert "60 pairs, 30 of them genuine; the people are known" in ran.out
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    (unfinished / "recipe.yaml").write_bytes((tiny.teacher / "recipe.yaml").read_bytes())
+    assert "not finished, at its beginning" in cli("show", "run").out
+    (unfinished / "log.jsonl").write_text(json.dumps({"step": 3, "epoch": 0}) + "\n")
+    ran = cli("show", "run")
+    assert "scratch, not finished, in epoch 1 of 2; `facedistill train run/recipe.yaml --out run` goes on" in ran.out
