@@ -1,4 +1,4 @@
-"""From a recipe to what trains: sizes that fit, teachers that run only where they must, what is refused before training."""
+"""From a recipe to what trains: sizes that fit, teachers that run only where they must, what is refused."""
 
 from pathlib import Path
 from typing import Any

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Tiny
 from facedistill.backbones import create_backbone
 from facedistill.cli import main
 from facedistill.evaluation import render_table
 from facedistill.model import load_model
+from tiny_world import Tiny
 
 VERBS = ("demo", "import", "check", "distill", "train", "evaluate", "embed", "show", "list")
 SMALL = ("student.input_size=32", "student.options.width=0.25", "schedule.epochs=1", "schedule.batch=12")

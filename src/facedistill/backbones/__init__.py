@@ -28,6 +28,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "iresnet50": iresnet50,
     "iresnet100": iresnet100,
 }
+_macs: dict[tuple[str, int, int], int] = {}
 
 
 def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, **options: Any) -> Backbone:
@@ -62,10 +63,21 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: nn.Module, input_size: int) -> int:
     """Return the multiply-adds of one (3, input_size, input_size) image in convolutions and matrix products.
 
-    Nothing is computed: shapes alone are traced. (An ONNX graph is run once.)
+    Nothing is computed: shapes alone are traced, once for all networks of one spec. (An ONNX graph is run once.)
     """
     if isinstance(module, OnnxBackbone):
         return module.count_macs()
+    spec = getattr(module, "spec", None)
+    key = (repr(spec), input_size, count_parameters(module))
+    if not spec or key not in _macs:
+        found = _trace_macs(module, input_size)
+        if not spec:
+            return found
+        _macs[key] = found
+    return _macs[key]
+
+
+def _trace_macs(module: nn.Module, input_size: int) -> int:
     training = module.training
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     try:
