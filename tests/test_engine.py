@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from facedistill.data.dataset import open_source
 from facedistill.engine import train
 from facedistill.errors import UsageError, UserError
 from facedistill.methods import resolve
@@ -213,12 +215,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
     assert (train(recipe, run) / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("schedule", [{"precision": "bf16"}, {"optimizer": "adamw", "lr": 1e-3}, {"keep": "epochs"}])
+@pytest.mark.parametrize("schedule", [{"precision": "bf16"}, {"optimizer": "adamw", "lr": 1e-3}])
 def test_options_of_the_schedule_train(schedule: dict[str, Any], tmp_path: Path) -> None:
     run = train(_recipe(schedule={"epochs": 2, **schedule}), tmp_path / "run")
     assert all(torch.isfinite(tensor.float()).all() for tensor in _weights(run).values())
-    saved = sorted(p.name for p in (run / "epochs").glob("*"))
-    assert saved == (["0000.safetensors", "0001.safetensors"] if "keep" in schedule else [])
+    assert not (run / "epochs").exists()
 
 
 def test_tensorboard_gets_the_scalars(tmp_path: Path) -> None:
@@ -267,3 +268,25 @@ def test_weights_of_every_epoch_are_kept_when_asked_for(tmp_path: Path) -> None:
     assert [f.name for f in kept] == ["0000.safetensors", "0001.safetensors"]
     last, model = load_file(kept[-1]), _weights(run)
     assert all(torch.equal(last[name], model[name]) for name in model)
+
+
+def test_unreadable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = open_source("synthetic:identities=4,images=30,size=32,seed=1")
+    for i, key in enumerate(source.keys):
+        file = (tmp_path / "faces" / key).with_suffix(".jpg")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.read(i)).save(file)
+    broken = sorted((tmp_path / "faces").rglob("*.jpg"))[7]
+    broken.write_bytes(broken.read_bytes()[:200])
+    for memory in (True, False):
+        recipe = _recipe(data={"train": str(tmp_path / "faces"), "in_memory": memory, "workers": 1})
+        run = train(recipe, tmp_path / f"run-{memory}")
+        assert "1 unreadable images were left out" in capsys.readouterr().err
+        assert load_model(run).made["unreadable"] == [f"{broken.parent.name}/{broken.name}"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_training_leaves_an_ordinary_model(tmp_path: Path) -> None:
+    run = train(_recipe(schedule={"compile": True}), tmp_path / "run")
+    assert not any("_orig_mod" in name for name in _weights(run))

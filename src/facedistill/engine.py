@@ -252,6 +252,11 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
         "images": len(assembly.train),
         "data": assembly.train.fingerprint,
     }
+    if names := assembly.train.unreadable:
+        student.made["unreadable"] = names
+        console.print(
+            f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
+        )
     save_model(student, run / "model")
     sets: dict[str, Any] = {Path(spec).name: spec for spec in recipe.evaluation.sets}
     if assembly.held_out is not None:

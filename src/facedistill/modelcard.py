@@ -42,8 +42,7 @@ embeddings = model.embed(images)
 cosine = embeddings @ embeddings.T
 ```
 
-The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels
-(`facedistill prepare PHOTOS --out DATASET` makes them). Resize, colour order and normalisation happen inside.
+The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels. Resize, colour order and normalisation happen inside.
 """
 
 

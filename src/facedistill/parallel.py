@@ -1,6 +1,7 @@
 """Several processes: start, rank, gather. A page over torch.distributed; with one process everything is a no-op."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,7 +49,9 @@ def wrap(module: nn.Module) -> nn.Module:
     """DDP around `module` where there are several processes. Buffers stay local; the caller saves rank 0's."""
     if world() == 1:
         return module
-    return DistributedDataParallel(module, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # renamed in torch 2.13, and unknown by its new name before
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 class _Gather(torch.autograd.Function):

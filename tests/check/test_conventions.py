@@ -5,7 +5,7 @@ import pytest
 import torch
 from check_toys import Patterns, red_eye
 
-from facedistill.check.conventions import Convention, conventions, rank_conventions, sample_identities
+from facedistill.check.conventions import Convention, conventions, likely_right, rank_conventions, sample_identities
 from facedistill.data.dataset import Dataset
 from facedistill.errors import UserError
 from facedistill.model import InputSpec
@@ -80,6 +80,20 @@ def test_chance_has_no_skill() -> None:
 def test_an_offset_does_not_hide_the_fault() -> None:
     teacher = red_eye("bgr", offset=torch.full((16,), 0.3))
     assert verdicts(rank_conventions(teacher, Dataset(Patterns())))["RGB /127.5 - 1"] == "better"
+
+
+def test_of_those_that_are_better_the_simplest_change_is_named_first_and_the_poorer_colour_order_not_at_all() -> None:
+    specs = conventions(InputSpec(colour="bgr"))
+
+    def made(name: str, separation: float, recoloured: bool = False) -> Convention:
+        return Convention(
+            name, specs[name], False, recoloured, 9, separation, separation - 1, (separation - 1,) * 2, 0.5
+        )
+
+    found = [made("RGB ImageNet", 4.2), made("BGR ImageNet", 3.95), made("RGB /127.5 - 1", 4.0, True)]
+    found += [made("RGB 0..1", 3.0), made("RGB 0..255", 0.5)]
+    assert [c.name for c in likely_right(found)] == ["RGB /127.5 - 1", "RGB ImageNet"]
+    assert likely_right(found[-1:]) == []
 
 
 def test_those_far_off_are_measured_on_fewer_images() -> None:

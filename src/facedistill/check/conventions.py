@@ -102,6 +102,20 @@ def rank_conventions(model: Model, dataset: Dataset, images: int = 2000, seed: i
     return sorted(found, key=lambda c: (-c.difference, not c.declared))
 
 
+def likely_right(found: list[Convention]) -> list[Convention]:
+    """Those better than the declared one that may be the right one, the simplest change first; empty if none is better.
+
+    Pixel scales within a tenth of the best cannot be told apart (see `Convention.verdict`); of two colour orders at one
+    scale the better one stays.
+    """
+    better = [c for c in found if c.verdict == "better"]
+    most = max((c.separation for c in better), default=0.0)
+    close = [c for c in better if c.separation * (1 + CLEAR) >= most]
+    reached = {c.input: c.separation for c in close}
+    right = [c for c in close if c.separation >= reached.get(recoloured(c.input), 0.0)]
+    return sorted(right, key=lambda c: (not c.recoloured, -c.separation))
+
+
 def conventions(declared: InputSpec) -> dict[str, InputSpec]:
     """Every plausible convention by name; the declared one and its other colour order always among them."""
     specs: dict[str, InputSpec] = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedistill.check.conventions import Convention, rank_conventions
+from facedistill.check.conventions import Convention, likely_right, rank_conventions
 from facedistill.check.fit import MOST_IMAGES, ClassifierFit, fit_of
 from facedistill.check.report import CheckReport, some
 from facedistill.data.dataset import Dataset
@@ -158,13 +158,14 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
         f"input, by pairs of images without W: declared {declared.name}; genuine pairs lie {declared.separation:.2f} "
         "deviations above impostor pairs"
     )
-    if better := [c for c in found if c.verdict == "better"]:
-        best = max(better, key=lambda c: c.difference)
-        right = " or ".join(c.name for c in better if c.difference >= best.interval[0])
+    if right := likely_right(found):
+        best = right[0]
+        others = f", hardly to be told from {', '.join(c.name for c in right[1:])}" if right[1:] else ""
+        report.values["right_input"] = [c.name for c in right]
         report.faults["input"] = (
-            f"the declared input {declared.name} is wrong: with {right} genuine pairs lie {best.separation:.2f} "
+            f"the declared input {declared.name} is wrong: with {best.name} genuine pairs lie {best.separation:.2f} "
             f"deviations above impostor pairs, better by {best.difference:.2f} (99% interval {best.interval[0]:.2f} to "
-            f"{best.interval[1]:.2f}); import the teacher with that colour, mean and std"
+            f"{best.interval[1]:.2f}){others}; import the teacher with the right colour, mean and std"
         )
     elif names["same"]:
         report.lines.append(

@@ -170,6 +170,7 @@ class Dataset(torch.utils.data.Dataset):
         """Return the data set of the images at `indices`, with the classes that remain."""
         indices = np.asarray(indices, dtype=np.int64)
         part = Dataset(self.source, self.indices[indices], self.size, self.max_unreadable)
+        part.unreadable = list(self.unreadable)
         part.__dict__["shape"] = self.shape  # not that of the subset's own first image
         part.fingerprint = fingerprint(self.fingerprint, indices)
         return part

@@ -64,7 +64,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     if not held.any():
         raise UserError(
             f"{dataset.source.path}: no group of related identities is small enough for a hold-out of {share:g}: "
-            f"{sizes.sum()} identities hang together in {len(sizes)} groups, the smallest of {sizes.min()}"
+            f"{sizes.sum()} identities hang together in {len(sizes)} groups, the smallest of {sizes.min()}; hold out "
+            "more, or nothing (data.hold_out=0)"
         )
     mask = held[component]
     return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))
