@@ -82,6 +82,8 @@ def run_one(
     file = RESULTS / f"{key}.json"
     if file.exists():
         return json.loads(file.read_text())
+    if teacher == "centred":
+        args.teachers[teacher] = centred(args)
     recipe = make_recipe(
         {
             "data": {"train": args.faces, "hold_out": 0.1},
@@ -140,14 +142,19 @@ def score(result: dict[str, Any]) -> float:
 
 
 def centred(args: argparse.Namespace) -> Path:
-    """The hard teacher with its mean training embedding subtracted, as `import --centre` makes it."""
-    folder = Path(args.runs) / "hard-centred"
-    if not folder.exists():
-        model = load_model(args.hard)
-        faces = open_dataset(args.faces).in_memory()
-        mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
-        model.subtract_mean(torch.from_numpy(mean))
-        save_model(model, folder)
+    """The hard teacher with its mean training embedding subtracted, as `import --centre` makes it; one part makes it."""
+    folder, claim = Path(args.runs) / "hard-centred", Path(args.runs) / "hard-centred.claimed"
+    try:
+        claim.mkdir(parents=True)
+    except FileExistsError:
+        while not folder.exists():
+            time.sleep(10)
+        return folder
+    model = load_model(args.hard)
+    faces = open_dataset(args.faces).in_memory()
+    mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
+    model.subtract_mean(torch.from_numpy(mean))
+    save_model(model, folder)
     return folder
 
 
@@ -161,7 +168,6 @@ def run(args: argparse.Namespace) -> None:
     tried_by_all = [RESULTS / f"{key_of(name, 'easy', setting, 0, True)}.json" for name, setting in trials]
     while not all(file.exists() for file in tried_by_all):
         time.sleep(10)  # another part is still tuning
-    args.teachers["centred"] = centred(args)
     jobs = [(*row, seed) for seed in SEEDS for row in FINALS]
     # Stopped early, it should leave every row with one seed, then the easy teacher's main rows with all.
     jobs.sort(key=lambda job: (job[3] > 0) * (1 + (job[:2] not in [row[:2] for row in FINALS[:4]])))
