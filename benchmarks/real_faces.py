@@ -142,7 +142,7 @@ def score(result: dict[str, Any]) -> float:
 
 
 def centred(args: argparse.Namespace) -> Path:
-    """The hard teacher with its mean training embedding subtracted, as `import --centre` makes it; one part makes it."""
+    """The hard teacher less its mean training embedding, as `import --centre` makes it; one part makes it."""
     folder, claim = Path(args.runs) / "hard-centred", Path(args.runs) / "hard-centred.claimed"
     try:
         claim.mkdir(parents=True)

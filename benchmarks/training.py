@@ -3,8 +3,8 @@
     python benchmarks/training.py --faces FOLDER --teacher TEACHER.onnx [--steps 15] [--threads 1]
 
 One process, the methods' steps interleaved, medians over steps after a warm-up. CPU seconds of the process stand beside
-wall seconds: on a shared machine they are the steadier measure. Writes benchmarks/results/training.json and prints a
-table. The recipe is the study's: MobileFaceNet at width 0.5, 64 x 64 pixels, batch 128, W from class centres.
+wall seconds: on a shared machine they are the steadier measure. Writes benchmarks/results/training.json and the table in
+docs/training.md. The recipe is the study's: MobileFaceNet at width 0.5, 64 x 64 pixels, batch 128, W from centres.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from docs_table import put_table
 
 from facedistill.assemble import Assembly, assemble
 from facedistill.data.batch import Batch
@@ -140,14 +141,24 @@ def main() -> None:
     }
     with atomic_write(RESULTS) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
-    phases = list(medians["scratch"])
-    print("CPU ms a step of", BATCH, "images:")
-    print("| method | " + " | ".join(phases) + " | images/CPU s |")
-    for name, row in medians.items():
+    put_table("training.md", "training", table(result))
+    print(table(result))
+
+
+def table(result: dict[str, Any]) -> str:
+    """CPU milliseconds a step, by phase, and the two ratios."""
+    phases = list(result["phases"]["scratch"])
+    lines = [f"| CPU ms a step of {result['batch']} | {' | '.join(phases)} | images a CPU second |"]
+    lines.append("| --- |" + " --- |" * (len(phases) + 1))
+    for name, row in result["phases"].items():
         cells = " | ".join(f"{row[phase]['cpu_ms']:.1f}" for phase in phases)
-        print(f"| {name} | {cells} | {result['images_per_cpu_second'][name]:.0f} |")
-    print("proxylesskd over scratch:", result["proxylesskd_over_scratch"])
-    print("l2kd with an online teacher over proxylesskd:", result["l2kd_online_over_proxylesskd"])
+        lines.append(f"| {name} | {cells} | {result['images_per_cpu_second'][name]:.0f} |")
+    lines += [
+        "",
+        f"proxylesskd over scratch: {result['proxylesskd_over_scratch']:.3f}; l2kd with an online teacher over",
+    ]
+    lines.append(f"proxylesskd: {result['l2kd_online_over_proxylesskd']:.2f}. {result['classes']:,} classes.")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ embeddings = model.embed(images)
 cosine = embeddings @ embeddings.T
 ```
 
-The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels. Resize, colour order and normalisation happen inside.
+The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels.
+Resize, colour order and normalisation happen inside.
 """
 
 

@@ -1,0 +1,44 @@
+"""Tables in docs/ are what the committed JSON says: run the benchmark's `table` again when one of these fails."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in ("docs_table", "real_faces", "training", "check_detection"):
+        sys.modules.pop(name, None)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def _json(name: str) -> Any:
+    return json.loads((BENCHMARKS / "results" / name).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", ["results", "differences_l2kd", "differences_proxylesskd", "trials"])
+def test_real_faces(name: str) -> None:
+    assert _module("docs_table").stored_table("real_faces.md", name) == _module("real_faces").tables()[name].strip()
+
+
+def test_training() -> None:
+    table = _module("training").table(_json("training.json"))
+    assert _module("docs_table").stored_table("training.md", "training") == table.strip()
+
+
+def test_check_detection() -> None:
+    table = _module("check_detection").table(_json("check_detection.json"))
+    assert _module("docs_table").stored_table("check.md", "check_detection") == table.strip()
