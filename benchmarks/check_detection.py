@@ -197,11 +197,6 @@ def main() -> None:
         torch.set_num_threads(1)
         began = time.time()
         rows = list(measure(args.teacher, args.faces, args.identities, args.seeds, args.only))
-        if args.only:
-            kept = json.loads(RESULTS.read_text("utf-8"))
-            rows = [run for run in kept["runs"] if not run["fault"].startswith(args.only)] + rows
-            order = [case.name for case in CASES]
-            rows.sort(key=lambda run: (run["seed"], order.index(run["fault"])))
         result = {
             "schema": 1,
             "command": f"benchmarks/check_detection.py {args.teacher.name} {args.faces.name} "
@@ -214,9 +209,22 @@ def main() -> None:
             "wall_seconds": round(time.time() - began),
             "runs": rows,
         }
+        if args.only:
+            result = merged(json.loads(RESULTS.read_text("utf-8")), result, args.only)
         with atomic_write(RESULTS) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     write_table(json.loads(RESULTS.read_text("utf-8")))
+
+
+def merged(old: dict[str, Any], new: dict[str, Any], only: str) -> dict[str, Any]:
+    """The old result with the runs of the faults that start with `only` replaced, and a record of when."""
+    if any(old[key] != new[key] for key in ("teacher", "data", "identities", "seeds")):
+        raise SystemExit("--only: the results there are of another teacher, data, number of identities or seeds")
+    order = [case.name for case in CASES]
+    runs = [run for run in old["runs"] if not run["fault"].startswith(only)] + new["runs"]
+    runs.sort(key=lambda run: (run["seed"], order.index(run["fault"])))
+    again = {"only": only, "commit": new["commit"], "wall_seconds": new["wall_seconds"]}
+    return old | {"measured_again": [*old.get("measured_again", []), again], "runs": runs}
 
 
 def measure(teacher: Path, faces: Path, identities: int, seeds: int, only: str) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
     python benchmarks/training.py --faces FOLDER --teacher TEACHER.onnx [--steps 15] [--threads 1]
 
 One process, the methods' steps interleaved, medians over steps after a warm-up. CPU seconds of the process stand beside
-wall seconds: on a shared machine they are the steadier measure. Writes benchmarks/results/training.json and the table in
+wall seconds, the steadier measure on a shared machine. Writes benchmarks/results/training.json and the table in
 docs/training.md. The recipe is the study's: MobileFaceNet at width 0.5, 64 x 64 pixels, batch 128, W from centres.
 """
 

@@ -29,6 +29,13 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _denormals(request: pytest.FixtureRequest) -> None:
+    """Opening an ONNX model flushes denormals in the whole process; hypothesis refuses to draw floats then."""
+    if getattr(request.function, "is_hypothesis_test", False):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def write_arcface_torch_run() -> Callable[[Path, dict[str, Tensor], Sequence[Tensor]], None]:
     """A function that writes a run folder as arcface_torch leaves it: one checkpoint a rank, and backbone.pth."""
