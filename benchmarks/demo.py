@@ -50,7 +50,7 @@ def main() -> None:
             "demo": found,
         }
         with atomic_write(RESULTS) as temporary:
-            temporary.write_text(json.dumps(result, indent=1).replace(str(args.out.resolve()), "DIR") + "\n", "utf-8")
+            temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     put_table("demo.md", "demo", render(json.loads(RESULTS.read_text("utf-8"))["demo"]["runs"], FULL))
 
 

@@ -81,9 +81,9 @@ class ClassWeight(nn.Module):
         super().__init__()
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         if moved_by == "gradient":
-            # A random W starts short, N(0, 0.01) as insightface's, and so turns fast; an inherited one has unit rows.
-            norm = 0.01 * classifier.dim**0.5 if classifier.origin == "random" else 1.0
-            self.weight: Tensor = nn.Parameter(classifier.weight * norm)
+            # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
+            # rows far out, where they hardly turn any more, and training from scratch is held back.
+            self.weight: Tensor = nn.Parameter(classifier.weight.clone())
         else:
             self.weight = classifier.weight
 
