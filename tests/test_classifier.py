@@ -74,11 +74,13 @@ def test_a_learned_w_is_a_parameter() -> None:
     assert isinstance(weight.double().weight, nn.Parameter) and weight.weight.dtype == torch.float64
 
 
-def test_a_random_w_starts_short_an_inherited_one_at_unit_length() -> None:
-    rows = torch.randn(4, 100)
-    for origin, norm in (("random", 0.1), ("teacher", 1.0), ("centres", 1.0)):
-        weight = ClassWeight(Classifier(rows, list("abcd"), origin), "gradient").weight
-        torch.testing.assert_close(weight.detach().norm(dim=1), torch.full((4,), norm))
+def test_every_trained_w_starts_with_unit_rows_of_its_own() -> None:
+    for origin in ("random", "teacher", "centres"):
+        classifier = Classifier(torch.randn(4, 100), list("abcd"), origin)
+        weight = ClassWeight(classifier, "gradient").weight
+        torch.testing.assert_close(weight.detach().norm(dim=1), torch.ones(4))
+        weight.data.zero_()
+        assert classifier.weight.any()
 
 
 def test_what_training_made_is_a_teachers_w_of_its_own() -> None:

@@ -89,16 +89,17 @@ def _forbid_teacher(_: int) -> Any:
     return guarded
 
 
-def test_cached_and_online_teacher_give_the_same_student(teacher: Path, tmp_path: Path) -> None:
-    runs = []
+def test_cached_and_online_teacher_give_the_same_loss(teacher: Path, tmp_path: Path) -> None:
+    losses = []
     for cache in (True, False):
         spec = {"teacher": {"model": str(teacher), "cache": cache}}
         recipe = _recipe(teachers=spec, method="l2kd", schedule={"epochs": 1})
         recipe.student.embedding_dim = None
-        runs.append(_weights(train(recipe, tmp_path / str(cache))))
-    for name, tensor in runs[0].items():
-        # The cache is made in other batch sizes: its last bits differ, and training makes that grow.
-        torch.testing.assert_close(tensor, runs[1][name], rtol=1e-2, atol=1e-3)
+        run = train(recipe, tmp_path / str(cache))
+        losses.append([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
+    # The cache is made in other batch sizes: its last bits differ, and training makes that grow.
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
 
 
 def test_the_inherited_rows_never_move_and_learned_ones_do(teacher: Path, tmp_path: Path) -> None:
