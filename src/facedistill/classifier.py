@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.errors import UserError
+from facedistill.errors import UserError, some
 
 
 @dataclass
@@ -59,11 +59,10 @@ class Classifier:
         row = {name: i for i, name in enumerate(self.class_names)}
         missing = [n for n in names if n not in row]
         if missing:
-            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise UserError(
-                f"classifier: {len(missing)} of {len(names)} classes of the data have no row in W ({shown}); W has "
-                f"{len(self)} rows, e.g. '{self.class_names[0]}'; give the data the teacher was trained on, or start "
-                "W from centres"
+                f"classifier: {len(missing)} of {len(names)} classes of the data have no row in W ({some(missing)}); W "
+                f"has {len(self)} rows, e.g. '{self.class_names[0]}'; give the data the teacher was trained on, or "
+                "start W from centres"
             )
         rows = torch.tensor([row[n] for n in names], dtype=torch.long)
         counts = None if self.counts is None else self.counts[rows]

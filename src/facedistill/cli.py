@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnknownOptionError
 
 from facedistill import __version__
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError, closest, some
 
 if TYPE_CHECKING:
     from facedistill.margins import Margin
@@ -262,7 +262,7 @@ def distill(
         own = set(model.classifier.class_names if model.classifier else [])
         missing = [name for name in dataset.class_names if name not in own]
         if start == "teacher" and recipe.method.classifier.start is None and missing:
-            lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({_few(missing)})"
+            lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
             print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
             recipe.method.classifier.start = start = "centres"
         if start != "teacher":
@@ -494,7 +494,7 @@ def _print_model(path: Path) -> None:
     print(f"space {model.space}{offset}")
     if model.classifier is not None:
         origin = "trained with it" if model.classifier.origin == "teacher" else model.classifier.origin
-        print(f"classifier: {len(model.classifier):,} classes ({origin}; {_few(model.classifier.class_names)})")
+        print(f"classifier: {len(model.classifier):,} classes ({origin}; {some(model.classifier.class_names)})")
 
 
 def _print_embeddings(path: Path) -> None:
@@ -503,7 +503,7 @@ def _print_embeddings(path: Path) -> None:
     table = Embeddings.load(path)
     views = "image and mirror image" if table.vectors.shape[1] == 2 else "image"
     print(f"{path}: {len(table):,} embeddings ({views}) of {table.vectors.shape[2]} dimensions")
-    print(f"{len(table.class_names):,} classes ({_few(table.class_names)}); space {table.space or 'unknown'}")
+    print(f"{len(table.class_names):,} classes ({some(table.class_names)}); space {table.space or 'unknown'}")
 
 
 def _print_data(path: str) -> None:
@@ -517,12 +517,8 @@ def _print_data(path: str) -> None:
         named = "the people are known" if source.identities else "nobody is named, so pairs only"
         print(f"{path}: {len(source.same):,} pairs, {int(source.same.sum()):,} of them genuine; {named}")
     if not isinstance(source, VerificationSet) or source.identities:
-        print(f"{path}: {len(dataset):,} images of {len(dataset.class_names):,} classes ({_few(dataset.class_names)})")
+        print(f"{path}: {len(dataset):,} images of {len(dataset.class_names):,} classes ({some(dataset.class_names)})")
     print(f"first image {width} x {height}; fingerprint {dataset.fingerprint}")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Errors that a user can cause: one clear line, no traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -20,3 +20,8 @@ def closest(name: str, options: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the option nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first three names, and dots where there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -12,8 +12,6 @@ import numpy as np
 
 from facedistill.errors import UserError
 
-WRITE_FAILURES = ("inline_container", "os error")  # how torch.save and safetensors report a failed write
-
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -33,11 +31,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             with open(temporary, "rb") as f:
                 os.fsync(f.fileno())
             os.replace(temporary, path)
-    except Exception as e:
-        if not (isinstance(e, OSError) or any(sign in str(e) for sign in WRITE_FAILURES)):
-            raise
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else "the disk is full or the file too large"
-        raise UserError(f"cannot write {path}: {reason}; free some space or choose another --out") from e
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}; free some space or choose another --out") from e
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,5 @@
 """What a check found, in plain words and in numbers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +33,3 @@ class CheckReport:
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": self.passed, "faults": self.faults, "warnings": self.warnings, **self.values}
-
-
-def some(names: Sequence[str]) -> str:
-    """The first three names."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -7,10 +7,10 @@ import numpy as np
 
 from facedistill.check.conventions import Convention, likely_right, rank_conventions
 from facedistill.check.fit import MOST_IMAGES, ClassifierFit, fit_of
-from facedistill.check.report import CheckReport, some
+from facedistill.check.report import CheckReport
 from facedistill.data.dataset import Dataset
 from facedistill.embed import Embeddings, embed_dataset
-from facedistill.errors import UserError
+from facedistill.errors import UserError, some
 from facedistill.margins import Margin
 from facedistill.model import Model
 from facedistill.starts import centres
