@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +119,26 @@ def test_another_network_is_named(tmp_path: Path, other: nn.Module, named: str) 
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
 
 
-@pytest.fixture
+@contextmanager
 def _files_of_at_most_4_kib() -> Iterator[None]:
-    """What a full disk looks like to a writer: the file ends in the middle."""
+    """What a full disk looks like to a writer: the file ends in the middle.
+
+    Only around the write itself: the limit holds for the whole process, and pytest's own output may be a longer file.
+    """
     old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, _state(*_trained()))
-    request.getfixturevalue("_files_of_at_most_4_kib")
-    with pytest.raises(UserError, match=r"cannot write .*free some space"):
+    with (
+        pytest.raises(UserError, match=r"cannot write .*free some space"),
+        _files_of_at_most_4_kib(),
+    ):
         checkpoint.save(tmp_path, 2, {"method": torch.zeros(100_000)})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step00000001.pt"]
