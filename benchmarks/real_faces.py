@@ -3,8 +3,9 @@
     python benchmarks/real_faces.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R [--part 0/2]
     python benchmarks/real_faces.py table
 
-`run` first tunes every method with the same number of short trials on the held-out identities, then trains the chosen
-settings with three seeds; it skips what is done, so it may be stopped and started, and two parts may run side by side.
+`run` first tunes every method on the held-out identities with the same number of trials, each as long as the runs
+that count (short ones favour what learns fast); the chosen trial is the run of the first seed, and the other seeds
+follow. It skips what is done, so it may be stopped and started, and several parts may run side by side.
 Results go to benchmarks/results/real_faces/, one JSON a run; `table` writes docs/real_faces.md's tables from them.
 """
 
@@ -28,18 +29,17 @@ from facedistill.model import load_model, save_model
 from facedistill.recipe import make_recipe
 
 RESULTS = Path(__file__).parent / "results" / "real_faces"
-EPOCHS, TRIAL_EPOCHS, SEEDS = 14, 4, (0, 1, 2)
+EPOCHS, SEEDS = 14, (0, 1, 2)
 STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size": 64}
 SCHEDULE = {"batch": 128, "warmup_epochs": 1, "decay": "cosine", "weight_decay": 5e-4, "clip": 5.0, "log_steps": 50}
 SCALE = 32  # few identities; the same for every margin softmax here
-SOFTMAX_TRIALS = [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.1, 0.5), (0.3, 0.2))]
-
 # method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of the L2.
+# Trials of four epochs (results/real_faces/trial-*, three a method too) had narrowed down where these lie.
 TRIALS: dict[str, list[dict[str, float]]] = {
-    "scratch": SOFTMAX_TRIALS,
+    "scratch": [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.3, 0.2), (0.3, 0.5))],
     "l2kd": [{"lr": lr} for lr in (0.3, 1.0, 3.0)],
-    "proxylesskd_centres": SOFTMAX_TRIALS,
-    "proxylesskd_l2": [{"lr": lr, "l2": w} for lr, w in ((0.1, 16.0), (0.1, 64.0), (0.3, 16.0))],
+    "proxylesskd_centres": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.2), (1.0, 0.2), (0.3, 0.5))],
+    "proxylesskd_l2": [{"lr": 0.3, "l2": weight} for weight in (16.0, 64.0, 256.0)],
 }
 # (row, teacher, settings of): the fitted W takes those of the centres, the hard teacher those chosen with the easy one.
 FINALS = [
@@ -53,10 +53,24 @@ FINALS = [
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),
     ("proxylesskd_centres", "hard", "proxylesskd_centres"),
 ]
+# What helps proxylesskd: one thing changed, one seed.
+CHANGES: dict[str, dict[str, Any]] = {
+    "scale 16": {"terms": {"margin_softmax": {"scale": 16}}},
+    "scale 64": {"terms": {"margin_softmax": {"scale": 64}}},
+    "margin 0": {"terms": {"margin_softmax": {"margin_options": {"size": 0.0}}}},
+    "warm-up": {"terms": {"margin_softmax": {"margin_warmup": 0.5}}},
+    "instances": {"classifier": {"start": "instances"}},
+}
 
 
 def method_of(name: str, setting: dict[str, float]) -> dict[str, Any]:
-    """Return the recipe's `method` for a row and its tuned setting."""
+    """Return the recipe's `method` for a row (or `proxylesskd_centres, CHANGE`) and its tuned setting."""
+    name, _, change = name.partition(", ")
+    if change:
+        changed = CHANGES[change]
+        method = method_of(name, setting)
+        method["terms"]["margin_softmax"].update(changed.get("terms", {}).get("margin_softmax", {}))
+        return method | {k: v for k, v in changed.items() if k != "terms"}
     softmax = {"scale": SCALE, "margin": "arcface", "margin_options": {"size": setting.get("margin", 0.35)}}
     if name == "l2kd":
         return {"name": "l2kd"}
@@ -69,17 +83,15 @@ def method_of(name: str, setting: dict[str, float]) -> dict[str, Any]:
     return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
 
 
-def key_of(name: str, teacher: str, setting: dict[str, float], seed: int, trial: bool) -> str:
+def result_file(name: str, teacher: str, setting: dict[str, float], seed: int) -> Path:
     label = "_".join(f"{k}{v:g}" for k, v in setting.items())
-    return f"{'trial' if trial else 'final'}-{teacher}-{name}-{label}-s{seed}"
+    row = name.replace(", ", "-").replace(" ", "")
+    return RESULTS / f"final-{teacher}-{row}-{label}-s{seed}.json"
 
 
-def run_one(
-    args: argparse.Namespace, name: str, teacher: str, setting: dict[str, float], epochs: int, seed: int, trial: bool
-) -> dict[str, Any]:
+def run_one(args: argparse.Namespace, name: str, teacher: str, setting: dict[str, float], seed: int) -> dict[str, Any]:
     """Train one run unless its result stands already; return the result."""
-    key = key_of(name, teacher, setting, seed, trial)
-    file = RESULTS / f"{key}.json"
+    file = result_file(name, teacher, setting, seed)
     if file.exists():
         return json.loads(file.read_text())
     if teacher == "centred":
@@ -90,22 +102,21 @@ def run_one(
             "student": STUDENT,
             "teacher": str(args.teachers[teacher]),
             "method": method_of(name, setting),
-            "schedule": {**SCHEDULE, "epochs": epochs, "lr": setting["lr"]},
-            "evaluation": {"sets": [] if trial else [args.lfw]},
+            "schedule": {**SCHEDULE, "epochs": EPOCHS, "lr": setting["lr"]},
+            "evaluation": {"sets": [args.lfw]},
             "check": {"own_class": 0.0},
             "seed": seed,
         }
     )
     start = time.time()
-    run = train(recipe, Path(args.runs) / key)
+    run = train(recipe, Path(args.runs) / file.stem)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     result = {
         "name": name,
         "teacher": teacher,
         "setting": setting,
-        "epochs": epochs,
+        "epochs": EPOCHS,
         "seed": seed,
-        "trial": trial,
         "images_per_second": sorted(line["images_per_second"] for line in log)[len(log) // 2],
         "seconds": round(time.time() - start),
         "threads": torch.get_num_threads(),
@@ -113,9 +124,8 @@ def run_one(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
         ).stdout.strip(),
         "evaluation": json.loads((run / "evaluation.json").read_text()),
+        "resampled": resamples(args, run / "model", args.teachers[teacher]),
     }
-    if not trial:
-        result["resampled"] = resamples(args, run / "model", args.teachers[teacher])
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
     return result
@@ -164,29 +174,40 @@ def run(args: argparse.Namespace) -> None:
     args.teachers = {"easy": args.easy, "hard": args.hard}
     trials = [(name, setting) for name, settings in TRIALS.items() for setting in settings]
     for name, setting in trials[part::parts]:
-        run_one(args, name, "easy", setting, TRIAL_EPOCHS, 0, trial=True)
-    tried_by_all = [RESULTS / f"{key_of(name, 'easy', setting, 0, True)}.json" for name, setting in trials]
-    while not all(file.exists() for file in tried_by_all):
+        run_one(args, name, "easy", setting, SEEDS[0])
+    while not all(result_file(name, "easy", setting, SEEDS[0]).exists() for name, setting in trials):
         time.sleep(10)  # another part is still tuning
-    jobs = [(*row, seed) for seed in SEEDS for row in FINALS]
-    # Stopped early, it should leave every row with one seed, then the easy teacher's main rows with all.
-    jobs.sort(key=lambda job: (job[3] > 0) * (1 + (job[:2] not in [row[:2] for row in FINALS[:4]])))
-    for name, teacher, tuned, seed in jobs[part::parts]:
-        tried = [
-            (score(run_one(args, tuned, "easy", s, TRIAL_EPOCHS, 0, trial=True)), i)
-            for i, s in enumerate(TRIALS[tuned])
-        ]
-        run_one(args, name, teacher, TRIALS[tuned][max(tried)[1]], EPOCHS, seed, trial=False)
+    tuned = {name: chosen(name) for name in TRIALS}
+    main, others = FINALS[:4], FINALS[4:]
+    # Stopped early, it should leave the easy teacher's main rows with all seeds, then every row with one.
+    jobs = [(*row, seed) for seed in SEEDS[1:] for row in main] + [(*row, SEEDS[0]) for row in others]
+    jobs += [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres", SEEDS[0]) for change in CHANGES]
+    jobs += [(*row, seed) for seed in SEEDS[1:] for row in others]
+    for name, teacher, settings_of, seed in jobs[part::parts]:
+        setting = tuned[settings_of]
+        assert setting is not None
+        run_one(args, name, teacher, setting, seed)
+
+
+def chosen(method: str) -> dict[str, float] | None:
+    """Return the setting with the best trial; None before all of the method's trials are there."""
+    files = [result_file(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
+    if not all(file.exists() for file in files):
+        return None
+    scores = [score(json.loads(file.read_text())) for file in files]
+    return TRIALS[method][scores.index(max(scores))]
 
 
 def finals() -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The final runs' results by (row, teacher), in the order of FINALS, each list in the order of seeds."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    stored = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("final-*.json"))]
-    for name, teacher, _ in FINALS:
-        runs = [r for r in stored if (r["name"], r["teacher"]) == (name, teacher)]
-        found[name, teacher] = sorted(runs, key=lambda r: r["seed"])
-    return found
+    """The results with the chosen settings by (row, teacher), in the order of FINALS, each list in that of seeds."""
+    return {(name, teacher): stored(name, teacher, settings_of) for name, teacher, settings_of in FINALS}
+
+
+def stored(name: str, teacher: str, settings_of: str) -> list[dict[str, Any]]:
+    """The results of one row that are there, in the order of seeds; none before its settings are chosen."""
+    setting = chosen(settings_of)
+    files = [] if setting is None else [result_file(name, teacher, setting, seed) for seed in SEEDS]
+    return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
 def cell(values: list[float]) -> str:
@@ -266,13 +287,29 @@ def trials_table() -> str:
     """Every trial and what was chosen: hold-out TAR at FAR 1e-3, student-student, in percent."""
     lines = ["| method | setting | hold-out TAR at 1e-3 | chosen |", "| --- | --- | --- | --- |"]
     for name, settings in TRIALS.items():
-        files = [RESULTS / f"{key_of(name, 'easy', setting, 0, True)}.json" for setting in settings]
+        files = [result_file(name, "easy", setting, SEEDS[0]) for setting in settings]
         scores = [score(json.loads(file.read_text())) if file.exists() else None for file in files]
         for setting, found in zip(settings, scores, strict=True):
             label = ", ".join(f"{k} {v:g}" for k, v in setting.items())
-            best = found is not None and None not in scores and found == max(s for s in scores if s is not None)
             shown = "" if found is None else f"{100 * found:.1f}"
-            lines.append(f"| {name} | {label} | {shown} | {'yes' if best else ''} |")
+            lines.append(f"| {name} | {label} | {shown} | {'yes' if setting == chosen(name) else ''} |")
+    return "\n".join(lines)
+
+
+def changes_table() -> str:
+    """ProxylessKD with one thing changed, one seed: LFW all-pairs and hold-out TAR in percent."""
+    header = ["proxylesskd_centres", *(f"all-pairs TAR at 1e-4 {pair}" for pair in ("s-s", "s-t"))]
+    header += ["hold-out TAR at 1e-3 s-s", "s-t"]
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    for change in ("", *CHANGES):
+        name = f"proxylesskd_centres, {change}" if change else "proxylesskd_centres"
+        runs = stored(name, "easy", "proxylesskd_centres")[:1]
+        row = [change or "as above"]
+        for on, far in (("lfw.bin", "1e-4"), ("hold-out", "1e-3")):
+            for gallery in ("student", "teacher"):
+                results = [entry(r, on, "all-pairs", "student", gallery) for r in runs]
+                row.append(cell([r["tar_at_far"][far]["value"] for r in results]))
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -282,6 +319,7 @@ def tables() -> dict[str, str]:
         "results": results_table(),
         "differences_l2kd": differences_table("l2kd"),
         "differences_proxylesskd": differences_table("proxylesskd_centres"),
+        "changes": changes_table(),
         "trials": trials_table(),
     }
 

@@ -29,7 +29,7 @@ def _json(name: str) -> Any:
     return json.loads((BENCHMARKS / "results" / name).read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["results", "differences_l2kd", "differences_proxylesskd", "trials"])
+@pytest.mark.parametrize("name", ["results", "differences_l2kd", "differences_proxylesskd", "changes", "trials"])
 def test_real_faces(name: str) -> None:
     assert _module("docs_table").stored_table("real_faces.md", name) == _module("real_faces").tables()[name].strip()
 
