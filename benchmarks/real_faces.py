@@ -1,18 +1,21 @@
 """The main job on real faces: scratch, l2kd, proxylesskd and proxylesskd + l2 under one student and one recipe.
 
-    python benchmarks/real_faces.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R [--part 0/2]
+    python benchmarks/real_faces.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R
     python benchmarks/real_faces.py table
 
 `run` first tunes every method on the held-out identities with the same number of trials, each as long as the runs
 that count (short ones favour what learns fast); the chosen trial is the run of the first seed, and the other seeds
-follow. It skips what is done, so it may be stopped and started, and several parts may run side by side.
+follow. It skips what is done, so it may be stopped and started, and several such processes may share the work.
 Results go to benchmarks/results/real_faces/, one JSON a run; `table` writes docs/real_faces.md's tables from them.
 """
 
 import argparse
+import fcntl
 import json
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +92,9 @@ def result_file(name: str, teacher: str, setting: dict[str, float], seed: int) -
     return RESULTS / f"final-{teacher}-{row}-{label}-s{seed}.json"
 
 
-def run_one(args: argparse.Namespace, name: str, teacher: str, setting: dict[str, float], seed: int) -> dict[str, Any]:
-    """Train one run unless its result stands already; return the result."""
+def run_one(args: argparse.Namespace, name: str, teacher: str, setting: dict[str, float], seed: int) -> None:
+    """Train and evaluate one run and store its result."""
     file = result_file(name, teacher, setting, seed)
-    if file.exists():
-        return json.loads(file.read_text())
     if teacher == "centred":
         args.teachers[teacher] = centred(args)
     recipe = make_recipe(
@@ -128,7 +129,6 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: dict[str
     }
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
-    return result
 
 
 def resamples(args: argparse.Namespace, student: Path, teacher: str) -> dict[str, dict[str, list[float]]]:
@@ -151,42 +151,59 @@ def score(result: dict[str, Any]) -> float:
     raise KeyError("hold-out")
 
 
+@contextmanager
+def claimed(args: argparse.Namespace, name: str) -> Iterator[bool]:
+    """Whether this process may do the job of that name now: no other one is at it. A killed one gives it up."""
+    Path(args.runs).mkdir(parents=True, exist_ok=True)
+    with open(Path(args.runs) / f"{name}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def centred(args: argparse.Namespace) -> Path:
-    """The hard teacher less its mean training embedding, as `import --centre` makes it; one part makes it."""
-    folder, claim = Path(args.runs) / "hard-centred", Path(args.runs) / "hard-centred.claimed"
-    try:
-        claim.mkdir(parents=True)
-    except FileExistsError:
-        while not folder.exists():
-            time.sleep(10)
-        return folder
-    model = load_model(args.hard)
-    faces = open_dataset(args.faces).in_memory()
-    mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
-    model.subtract_mean(torch.from_numpy(mean))
-    save_model(model, folder)
+    """The hard teacher less its mean training embedding, as `import --centre` makes it; one process makes it."""
+    folder = Path(args.runs) / "hard-centred"
+    while not folder.exists():
+        with claimed(args, folder.name) as mine:
+            if mine:
+                model = load_model(args.hard)
+                faces = open_dataset(args.faces).in_memory()
+                mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
+                model.subtract_mean(torch.from_numpy(mean))
+                save_model(model, folder)
+        time.sleep(1)
     return folder
+
+
+Job = tuple[str, str, dict[str, float], int]  # row, teacher, setting, seed
+
+
+def work(args: argparse.Namespace, jobs: list[Job]) -> None:
+    """Do the jobs in their order, leaving out what other processes do; return when all are done."""
+    while pending := [job for job in jobs if not result_file(*job).exists()]:
+        for job in pending:
+            with claimed(args, result_file(*job).stem) as mine:
+                if mine and not result_file(*job).exists():
+                    run_one(args, *job)
+                    break  # what comes next may have been done meanwhile
+        else:
+            time.sleep(10)
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    part, parts = (int(n) for n in args.part.split("/"))
     args.teachers = {"easy": args.easy, "hard": args.hard}
-    trials = [(name, setting) for name, settings in TRIALS.items() for setting in settings]
-    for name, setting in trials[part::parts]:
-        run_one(args, name, "easy", setting, SEEDS[0])
-    while not all(result_file(name, "easy", setting, SEEDS[0]).exists() for name, setting in trials):
-        time.sleep(10)  # another part is still tuning
-    tuned = {name: chosen(name) for name in TRIALS}
-    main, others = FINALS[:4], FINALS[4:]
+    work(args, [(name, "easy", setting, SEEDS[0]) for name, settings in TRIALS.items() for setting in settings])
+    main, others, first, more = FINALS[:4], FINALS[4:], SEEDS[:1], SEEDS[1:]
+    changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in CHANGES]
     # Stopped early, it should leave the easy teacher's main rows with all seeds, then every row with one.
-    jobs = [(*row, seed) for seed in SEEDS[1:] for row in main] + [(*row, SEEDS[0]) for row in others]
-    jobs += [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres", SEEDS[0]) for change in CHANGES]
-    jobs += [(*row, seed) for seed in SEEDS[1:] for row in others]
-    for name, teacher, settings_of, seed in jobs[part::parts]:
-        setting = tuned[settings_of]
-        assert setting is not None
-        run_one(args, name, teacher, setting, seed)
+    rows = [(row, seed) for row in main for seed in more] + [(row, seed) for row in others for seed in first]
+    rows += [(row, seed) for row in changes for seed in first] + [(row, seed) for row in others for seed in more]
+    work(args, [(name, teacher, chosen(tuned) or {}, seed) for (name, teacher, tuned), seed in rows])
 
 
 def chosen(method: str) -> dict[str, float] | None:
@@ -335,7 +352,6 @@ if __name__ == "__main__":
     run_parser = verbs.add_parser("run")
     for option in ("faces", "lfw", "easy", "hard", "runs"):
         run_parser.add_argument(f"--{option}", required=True)
-    run_parser.add_argument("--part", default="0/1")
     run_parser.add_argument("--threads", type=int, default=1)
     run_parser.set_defaults(verb=run)
     verbs.add_parser("table").set_defaults(verb=write_tables)
