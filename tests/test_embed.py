@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from facedistill.backbones.base import Backbone
 from facedistill.data.dataset import Dataset
 from facedistill.data.source import Source
-from facedistill.embed import Embeddings, decoded, embed_dataset
+from facedistill.embed import Embeddings, decoded, embed_blocks, embed_dataset
 from facedistill.errors import UserError
 from facedistill.model import InputSpec, Model
 
@@ -188,3 +188,25 @@ def test_load_refuses(change: dict, message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", **{k: v for k, v in (arrays | change).items() if v is not None})
     with pytest.raises(UserError, match=message):
         Embeddings.load(tmp_path / "t.npz")
+
+
+def test_blocks_are_the_rows_of_the_table_and_come_from_the_file_the_next_time(tmp_path: Path) -> None:
+    source, model = Noise(23, broken=(4, 20)), tiny()
+    whole = embed_dataset(model, Dataset(source, max_unreadable=0.5)).vectors
+    for cache in (None, tmp_path):
+        blocks = list(embed_blocks(model, Dataset(source, max_unreadable=0.5), batch=10, cache=cache))
+        assert [len(block) for block in blocks] == [9, 10, 2]
+        np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-5)
+    (stored,) = tmp_path.iterdir()
+    assert np.load(stored, allow_pickle=False).shape == whole.shape
+    source.reads = 0
+    again = np.concatenate(list(embed_blocks(model, Dataset(source, max_unreadable=0.5), batch=10, cache=tmp_path)))
+    assert source.reads == 0
+    np.testing.assert_allclose(again, whole, atol=1e-5)
+
+
+def test_blocks_that_are_not_read_to_their_end_leave_no_file(tmp_path: Path) -> None:
+    blocks = embed_blocks(tiny(), Dataset(Noise(30)), batch=10, cache=tmp_path)
+    next(blocks)
+    blocks.close()
+    assert not list(tmp_path.iterdir())

@@ -227,10 +227,23 @@ def test_tensorboard_gets_the_scalars(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra 'track' is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = train(_recipe(track="tensorboard"), tmp_path / "run")
+    data = {"train": DATA, "hold_out": 0.4}
+    run = train(_recipe(track="tensorboard", data=data, evaluation={"every": 1}), tmp_path / "run")
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    assert [e.step for e in events.Scalars("loss")] == list(range(1, 13))
+    assert [e.step for e in events.Scalars("loss")] == list(range(1, 9))
+
+
+def test_verification_while_training_is_logged_and_changes_no_bit(tmp_path: Path) -> None:
+    data = {"train": DATA, "hold_out": 0.4}
+    plain = train(_recipe(data=data, schedule={"epochs": 3}), tmp_path / "plain")
+    run = train(_recipe(data=data, schedule={"epochs": 3}, evaluation={"every": 1}), tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "verification.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]  # the last epoch's stands in evaluation.json
+    assert all(0 <= line["hold-out/all-pairs/tar_at_far/1e-2"] <= 1 for line in lines)
+    mine, other = _weights(run), _weights(plain)
+    assert all(torch.equal(mine[name], other[name]) for name in other)
+    assert not (plain / "verification.jsonl").exists()
 
 
 def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path) -> None:

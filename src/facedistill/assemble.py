@@ -17,7 +17,7 @@ from facedistill.files import cache_dir, fingerprint
 from facedistill.margins import Margin
 from facedistill.methods import Method, build_terms, resolve
 from facedistill.model import InputSpec, Model, load_model
-from facedistill.recipe import Data, MethodSpec, Recipe, dump_recipe
+from facedistill.recipe import Data, MethodSpec, Recipe
 from facedistill.teacher import Teacher
 from facedistill.terms import MarginSoftmax, Term
 
@@ -112,8 +112,9 @@ def _make_classifier(
     if start == "random":
         free = recipe.student.embedding_dim or (models[name].embedding_dim if name in models else 512)
         dim = space_dim or free
-        # Seeded by the whole recipe: the same rows as a teacher's first ones would put both into one space by chance.
-        return starts.random_classifier(train.class_names, dim, int(fingerprint(dump_recipe(recipe)), 16) >> 1)
+        # Not the seed alone: the same rows as a teacher's first ones would put both into one space by chance.
+        run = fingerprint(recipe.seed, recipe.student, recipe.method, recipe.schedule, train.fingerprint)
+        return starts.random_classifier(train.class_names, dim, int(run, 16) >> 1)
     if name not in models:
         raise UsageError(
             f"method {method.name}: W starts from '{start}' but the recipe has no teacher '{name}'; set teacher="

@@ -47,19 +47,8 @@ class Embeddings:
         return len(self.keys)
 
     def fused(self, flip: Flip) -> np.ndarray:
-        """Return unit embeddings, float32 (N, d), or (N, 2d) for "concat".
-
-        "sum" adds the raw embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone;
-        then each row is normalised. Without mirror images all three are the same. A zero embedding stays zero.
-        """
-        if flip == "sum":
-            vectors = self.vectors.sum(axis=1)
-        elif flip == "concat":
-            vectors = self.vectors.reshape(len(self.vectors), -1)
-        else:
-            vectors = self.vectors[:, 0]
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+        """Return unit embeddings, float32 (N, d), or (N, 2d) for "concat": see `fuse`."""
+        return fuse(self.vectors, flip)
 
     def save(self, path: str | Path) -> None:
         """Write one uncompressed .npz, atomically: an array for each attribute, readable without pickle."""
@@ -94,6 +83,22 @@ class Embeddings:
         return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
 
 
+def fuse(vectors: np.ndarray, flip: Flip) -> np.ndarray:
+    """Return unit embeddings, float32 (N, d), or (N, 2d) for "concat", of raw ones (N, F, d).
+
+    "sum" adds the raw embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone;
+    then each row is normalised. Without mirror images (F = 1) all three are the same. A zero embedding stays zero.
+    """
+    if flip == "sum":
+        fused = vectors.sum(axis=1)
+    elif flip == "concat":
+        fused = vectors.reshape(len(vectors), -1)
+    else:
+        fused = vectors[:, 0]
+    norms = np.linalg.norm(fused, axis=1, keepdims=True)
+    return np.ascontiguousarray(fused / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
 def embed_dataset(
     model: Model, dataset: Dataset, flips: bool = True, batch: int = 256, cache: Path | None = None
 ) -> Embeddings:
@@ -111,23 +116,11 @@ def embed_dataset(
     made_by = model.fingerprint()
     if cache and (cached := _cached(cache, made_by, dataset, flips)):
         return cached
-    views = 2 if flips else 1
-    vectors = np.empty((len(dataset), views, model.embedding_dim), dtype=np.float32)
+    vectors = np.empty((len(dataset), 2 if flips else 1, model.embedding_dim), dtype=np.float32)
     rows: list[int] = []
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        batches = track(decoded(dataset, batch), "embedding", len(dataset), size=lambda b: len(b) + len(b.unreadable))
-        for images in batches:
-            pixels = images.images.to(model.device, non_blocking=True)
-            found = _forward(model, pixels, views)
-            kept = images.index[:, 0].tolist()
-            _stop_if_not_finite(found, [dataset.keys[i] for i in kept])
-            vectors[len(rows) : len(rows) + len(kept)] = found
-            rows += kept
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    for kept, found in _embedded(model, dataset, flips, batch):
+        vectors[len(rows) : len(rows) + len(kept)] = found
+        rows += kept
     embeddings = Embeddings(
         keys=[dataset.keys[i] for i in rows],
         class_names=list(dataset.class_names),
@@ -140,6 +133,51 @@ def embed_dataset(
     if cache:
         embeddings.save(_place(cache, made_by, dataset, flips))
     return embeddings
+
+
+def embed_blocks(
+    model: Model, dataset: Dataset, flips: bool = True, batch: int = 256, cache: Path | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
+
+    With `cache` they are also written to a plain .npy as they come, and read from it the next time, never whole.
+    """
+    place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
+    if place and place.exists():
+        stored = np.load(place, mmap_mode="r", allow_pickle=False)
+        yield from (stored[start : start + batch] for start in range(0, len(stored), batch))
+        return
+    blocks = (found for _, found in _embedded(model, dataset, flips, batch))
+    if not place:
+        yield from blocks
+        return
+    with atomic_write(place) as temporary, open(temporary, "w+b") as file:
+        shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        rows = 0
+        for found in blocks:
+            file.write(found.astype("<f4", copy=False).tobytes())
+            rows += len(found)
+            yield found
+        file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
+
+
+def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield (places in the data set, raw embeddings float32 (n, F, d)) of the readable images, batch by batch."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        batches = track(decoded(dataset, batch), "embedding", len(dataset), size=lambda b: len(b) + len(b.unreadable))
+        for images in batches:
+            found = _forward(model, images.images.to(model.device, non_blocking=True), 2 if flips else 1)
+            kept = images.index[:, 0].tolist()
+            _stop_if_not_finite(found, [dataset.keys[i] for i in kept])
+            yield kept, found
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:

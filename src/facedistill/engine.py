@@ -133,6 +133,9 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly) -> None:
             if schedule.keep == "epochs" and parallel.rank() == 0:
                 with atomic_write(run / "epochs" / f"{epoch:04d}.safetensors") as temporary:
                     save_tensors(method.student.state_dict(), temporary)
+            every = recipe.evaluation.every
+            if every and (epoch + 1) % every == 0 and step < total and log is not None:
+                log.verify(step, epoch, _verify(recipe, assembly))
 
 
 def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
@@ -189,13 +192,18 @@ def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int
 
 
 class _Log:
-    """log.jsonl, one line every few steps; after a resume the lines past the checkpoint are dropped."""
+    """log.jsonl, one line every few steps, and verification.jsonl, one every few epochs, where the recipe wants it.
+
+    After a resume the lines past the checkpoint are dropped.
+    """
 
     def __init__(self, run: Path, step: int, recipe: Recipe) -> None:
-        self.path, self.clock, self.step = run / "log.jsonl", time.perf_counter(), step
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        with atomic_write(self.path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in _upto(lines, step)))
+        self.run, self.clock, self.step = run, time.perf_counter(), step
+        for path in (run / "log.jsonl", run / "verification.jsonl"):
+            lines = path.read_text().splitlines() if path.exists() else []
+            if lines or path.name == "log.jsonl":
+                with atomic_write(path) as temporary:
+                    temporary.write_text("".join(line + "\n" for line in _upto(lines, step)))
         self.board = None
         if recipe.track == "tensorboard":
             try:
@@ -218,14 +226,42 @@ class _Log:
             "gradient_norm": norm.item(),
         }
         row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": round(rate, 1)}
+        self._append("log.jsonl", row, step)
+
+    def verify(self, step: int, epoch: int, figures: dict[str, float]) -> None:
+        self._append("verification.jsonl", {"step": step, "epoch": epoch, **figures}, step)
+        self.clock, self.step = time.perf_counter(), step  # the measurement does not count as training time
+
+    def _append(self, name: str, row: dict[str, Any], step: int) -> None:
+        path = self.run / name
         try:
-            with open(self.path, "a", encoding="utf-8") as f:
+            with open(path, "a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
         except OSError as e:
-            raise UserError(f"cannot write {self.path}: {e.strerror or e}; free some space and go on") from e
+            raise UserError(f"cannot write {path}: {e.strerror or e}; free some space and go on") from e
         if self.board is not None:
-            for name, value in row.items():
-                self.board.add_scalar(name, value, step)
+            for key, value in row.items():
+                self.board.add_scalar(key, value, step)
+            self.board.flush()
+
+
+def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
+    """The student's own accuracy and rates on the sets of the recipe: "lfw.bin/all-pairs/tar_at_far/1e-3" -> value."""
+    result = evaluation.evaluate(
+        {"student": assembly.method.student}, _sets(recipe, assembly), flip=recipe.evaluation.flip, resamples=0
+    )
+    figures = {}
+    for r in result["results"]:
+        place = f"{r['set']}/{r['protocol']}"
+        figures |= {f"{place}/tar_at_far/{far}": at["value"] for far, at in r.get("tar_at_far", {}).items()}
+        figures |= {f"{place}/{key}": r[key] for key in ("accuracy", "eer") if key in r}
+    return figures
+
+
+def _sets(recipe: Recipe, assembly: Assembly) -> dict[str, Any]:
+    """What the recipe evaluates on, and the held-out identities."""
+    sets: dict[str, Any] = {Path(spec).name: spec for spec in recipe.evaluation.sets}
+    return sets if assembly.held_out is None else sets | {"hold-out": assembly.held_out}
 
 
 def _upto(lines: list[str], step: int) -> Iterator[str]:
@@ -258,12 +294,9 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
             f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
         )
     save_model(student, run / "model")
-    sets: dict[str, Any] = {Path(spec).name: spec for spec in recipe.evaluation.sets}
-    if assembly.held_out is not None:
-        sets["hold-out"] = assembly.held_out
     result = evaluation.evaluate(
         {"student": student, **assembly.models},
-        sets,
+        _sets(recipe, assembly),
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",

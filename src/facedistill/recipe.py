@@ -127,9 +127,11 @@ class Schedule:
 
 @typed(config=STRICT)
 class Evaluation:
-    """Sets evaluated when training ends (the held-out identities are added when there are any)."""
+    """Sets evaluated when training ends (the held-out identities are added when there are any). `every`: the student
+    alone is measured on them also after every so many epochs, without intervals; null = not."""
 
     sets: list[str] = field(default_factory=list)
+    every: Count | None = None
     flip: Literal["sum", "concat", "none"] = "sum"
     threshold: Literal["grid", "exact"] = "grid"
 
