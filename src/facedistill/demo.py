@@ -11,7 +11,7 @@ from facedistill.data.synthetic import contact_sheet
 from facedistill.data.verification import draw_pairs, save_verification
 from facedistill.engine import train
 from facedistill.errors import UsageError
-from facedistill.evaluation.table import markdown
+from facedistill.evaluation.markdown import markdown
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.progress import console
 from facedistill.recipe import Recipe, dump_recipe, make_recipe

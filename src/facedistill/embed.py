@@ -83,20 +83,22 @@ class Embeddings:
         return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
 
 
-def fuse(vectors: np.ndarray, flip: Flip) -> np.ndarray:
-    """Return unit embeddings, float32 (N, d), or (N, 2d) for "concat", of raw ones (N, F, d).
+def combine(vectors: np.ndarray, flip: Flip) -> np.ndarray:
+    """Return one embedding an image, not normalised, (N, d), or (N, F d) for "concat", of raw ones (N, F, d).
 
-    "sum" adds the raw embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone;
-    then each row is normalised. Without mirror images (F = 1) all three are the same. A zero embedding stays zero.
+    "sum" adds the embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone. Without
+    mirror images (F = 1) all three are the same.
     """
-    if flip == "sum":
-        fused = vectors.sum(axis=1)
-    elif flip == "concat":
-        fused = vectors.reshape(len(vectors), -1)
-    else:
-        fused = vectors[:, 0]
-    norms = np.linalg.norm(fused, axis=1, keepdims=True)
-    return np.ascontiguousarray(fused / np.maximum(norms, 1e-12), dtype=np.float32)
+    if flip == "concat":
+        return vectors.reshape(len(vectors), -1)
+    return vectors.sum(axis=1) if flip == "sum" else vectors[:, 0]
+
+
+def fuse(vectors: np.ndarray, flip: Flip) -> np.ndarray:
+    """As `combine`, each row normalised, float32. A zero embedding stays zero."""
+    combined = combine(vectors, flip)
+    norms = np.linalg.norm(combined, axis=1, keepdims=True)
+    return np.ascontiguousarray(combined / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
 def embed_dataset(

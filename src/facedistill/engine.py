@@ -93,9 +93,10 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly) -> None:
     if schedule.channels_last:
         method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(method, schedule)
-    sampler_options = {"k": recipe.method.sampler.k} if recipe.method.sampler.kind == "pk" else {}
+    wanted = recipe.method.sampler
+    sampler_options = {"k": wanted.k} if wanted.kind == "pk" else {}
     labels = assembly.train.labels
-    sampler = make_sampler(recipe.method.sampler.kind, labels, schedule.batch, recipe.seed, **sampler_options)
+    sampler = make_sampler(wanted.kind or "uniform", labels, schedule.batch, recipe.seed, **sampler_options)
     loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
     step = _restore(run, method, optimizer)
     total = schedule.epochs * loader.steps
@@ -250,7 +251,7 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     result = evaluation.evaluate(
         {"student": assembly.method.student}, _sets(recipe, assembly), flip=recipe.evaluation.flip, resamples=0
     )
-    figures = {}
+    figures: dict[str, float] = {}
     for r in result["results"]:
         place = f"{r['set']}/{r['protocol']}"
         figures |= {f"{place}/tar_at_far/{far}": at["value"] for far, at in r.get("tar_at_far", {}).items()}

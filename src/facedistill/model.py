@@ -72,7 +72,7 @@ class Model(nn.Module):
         projection: a linear layer from the backbone's dimension to d, part of the model wherever it goes.
         space: id of the embedding space; `save_model` makes one where None.
         made: how the model was made, any JSON.
-        thresholds: list of {"far", "value", "interval", "probe", "gallery"}.
+        thresholds: list of {"far", "value", "interval", "probe", "gallery", ...}, see `save_thresholds`.
         embedding_dim: needed only when backbone and classifier are None.
 
     Raises:
@@ -278,8 +278,41 @@ def save_model(model: Model, folder: str | Path) -> None:
         _save_weights(model, temporary)
         if model.classifier is not None:
             _save_classifier(model.classifier, temporary)
-        (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (temporary / "config.json").write_text(_to_json(config), "utf-8")
         (temporary / "README.md").write_text(model_card(config, folder.name), "utf-8")
+
+
+def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
+    """Add calibrated thresholds to a model folder, or a run's; one of the same rate, models and flip is replaced.
+
+    Args:
+        thresholds: {"far": target, "value": cosine, "interval": [low, high], "probe", "gallery": fingerprints of the
+            models, "flip", and where it was measured}.
+
+    Raises:
+        UsageError: `path` is a bare .onnx, which has no place for them.
+        UserError: no model folder, or it cannot be written.
+    """
+    path = Path(path)
+    folder = path / "model" if (path / "model").is_dir() else path
+    if folder.is_file():
+        raise UsageError(
+            f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
+        )
+    config = _read_config(folder)
+
+    def holds_for(threshold: dict[str, Any]) -> list[Any]:
+        return [threshold.get(key) for key in ("far", "probe", "gallery", "flip")]
+
+    replaced = [holds_for(new) for new in thresholds]
+    config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
+    for name, text in (("config.json", _to_json(config)), ("README.md", model_card(config, folder.name))):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, "utf-8")
+
+
+def _to_json(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def _config(model: Model) -> dict[str, Any]:

@@ -8,7 +8,7 @@ def model_card(config: dict[str, Any], name: str) -> str:
     """Return the card, in Markdown, of the model whose config.json holds `config`."""
     parts = [f"# {name}\n", _what(config), _use(config, name), _facts(config)]
     if config["thresholds"]:
-        parts.append("Thresholds on the cosine are in `config.json`, with the models and the rate they hold for.\n")
+        parts.append(_thresholds(config))
     parts.append(
         "## How it was made\n\n```json\n"
         + json.dumps(config["made"], indent=2, ensure_ascii=False)
@@ -45,6 +45,15 @@ cosine = embeddings @ embeddings.T
 The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels.
 Resize, colour order and normalisation happen inside.
 """
+
+
+def _thresholds(config: dict[str, Any]) -> str:
+    lines = ["Accept two faces as one person from this cosine on (probe and gallery: fingerprints of the models):\n"]
+    lines += ["| false-accept rate | cosine | 95% interval | probe | gallery |", "| --- | --- | --- | --- | --- |"]
+    for t in config["thresholds"]:
+        interval = " to ".join(f"{x:.4f}" for x in t.get("interval", []))
+        lines.append(f"| {t['far']:g} | {t['value']:.4f} | {interval} | `{t['probe']}` | `{t['gallery']}` |")
+    return "\n".join([*lines, ""])
 
 
 def _facts(config: dict[str, Any]) -> str:

@@ -29,7 +29,12 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def brute_folds(distance: np.ndarray, same: np.ndarray, fold: np.ndarray, thresholds: np.ndarray) -> list[float]:
-    accuracies = []
+    right = brute_decisions(distance, same, fold, thresholds)
+    return [float(right[fold == k].mean()) for k in np.unique(fold)]
+
+
+def brute_decisions(distance: np.ndarray, same: np.ndarray, fold: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    right = np.zeros(len(fold), bool)
     for k in range(10):
         test, train = fold == k, fold != k
         best, best_threshold = -1.0, 0.0
@@ -37,9 +42,8 @@ def brute_folds(distance: np.ndarray, same: np.ndarray, fold: np.ndarray, thresh
             accuracy = float(((distance[train] < t) == same[train]).sum())
             if accuracy > best:
                 best, best_threshold = accuracy, t
-        if test.any():
-            accuracies.append(float(((distance[test] < best_threshold) == same[test]).mean()))
-    return accuracies
+        right[test] = (distance[test] < best_threshold) == same[test]
+    return right
 
 
 def brute_fold_of(pairs: int) -> np.ndarray:
@@ -72,6 +76,10 @@ def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thres
     assert found.accuracy is not None
     assert found.accuracy.value == pytest.approx(np.mean(expected), abs=1e-15)
     assert found.std == pytest.approx(np.std(expected), abs=1e-15)
+    decisions = brute_decisions(distance, e["same"], brute_fold_of(len(distance)), every)
+    assert found.decisions is not None
+    assert found.decisions.dtype == bool
+    np.testing.assert_array_equal(found.decisions, decisions)
 
 
 def test_a_distance_on_a_threshold_is_not_below_it() -> None:
@@ -105,6 +113,8 @@ def test_asymmetric_pools_both_directions_within_the_fold() -> None:
     assert found.accuracy is not None
     assert found.accuracy.value == pytest.approx(np.mean(expected), abs=1e-15)
     assert sum(found.roc.pairs) == 2 * len(there)
+    assert found.decisions is not None
+    assert found.decisions.shape == (2 * len(there),)
 
 
 @pytest.mark.parametrize("with_persons", [True, False])
@@ -114,7 +124,7 @@ def test_intervals_come_from_repeated_pairs(with_persons: bool) -> None:
     found = pair_protocol(e["probe"], e["probe"], e["pairs"], e["same"], persons=persons, fars=[0.1], resamples=8)
     distance, same, fold = distances(e["probe"], e["probe"], e["pairs"]), e["same"], brute_fold_of(80)
     assert found.accuracy is not None
-    tar = found.tar_at_far["1e-1"][1].resampled
+    tar, thresholds = found.tar_at_far["1e-1"][1].resampled, found.thresholds["1e-1"].resampled
     for r, draw in enumerate(draws(20 if with_persons else 80, 8)):
         a, b = (e["persons"][e["pairs"][:, side]] for side in (0, 1)) if with_persons else (np.arange(80),) * 2
         weight = [draw[i] if s or not with_persons else draw[i] * draw[j] for i, j, s in zip(a, b, same)]
@@ -122,6 +132,7 @@ def test_intervals_come_from_repeated_pairs(with_persons: bool) -> None:
         assert found.accuracy.resampled[r] == pytest.approx(np.mean(brute_folds(d, s, f, np.arange(0, 4, 0.01))))
         allowed = [(d[s] <= t).mean() for t in d[~s] if (d[~s] <= t).sum() <= 0.1 * (~s).sum() + 1e-9]
         assert tar[r] == pytest.approx(max(allowed) if allowed else (d[s] < d[~s].min()).mean())
+        assert (d[s] <= 2 - 2 * thresholds[r] + 1e-12).mean() == pytest.approx(tar[r])
 
 
 def test_a_fold_of_genuine_pairs_only() -> None:

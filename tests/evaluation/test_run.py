@@ -1,79 +1,23 @@
 """evaluate(): the JSON of DESIGN.md section 4, and the LFW figures of the four shared models."""
 
 import json
-import pickle
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
+from evaluation_toys import PEOPLE, PHOTOS, model, write_bin, write_folder
 
-from facedistill.backbones.base import Backbone
 from facedistill.classifier import Classifier
 from facedistill.data.dataset import open_dataset
 from facedistill.errors import UsageError, UserError
-from facedistill.evaluation import evaluate, render_table
-from facedistill.model import InputSpec, Model, load_model
-
-PEOPLE, PHOTOS = 12, 4
-
-
-class Pixels(Backbone):
-    """A fixed random projection of the pixels: a network as fast as a test wants, and not symmetric under mirroring."""
-
-    def __init__(self, seed: int, dim: int = 16, noise: float = 0.0) -> None:
-        super().__init__(dim, 16)
-        generator = torch.Generator().manual_seed(0)
-        matrix = torch.randn(3 * 16 * 16, dim, generator=generator)
-        matrix += noise * torch.randn(matrix.shape, generator=generator.manual_seed(seed))
-        self.register_buffer("matrix", matrix)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.matrix
-
-
-def model(seed: int = 1, dim: int = 16, noise: float = 0.0, space: str | None = None) -> Model:
-    return Model(Pixels(seed, dim, noise), InputSpec(size=16), space=space)
-
-
-def photo(person: int, number: int) -> bytes:
-    base = np.random.default_rng(person).integers(0, 256, (16, 16, 3))
-    noise = np.random.default_rng([person, number]).normal(0, 60, (16, 16, 3))
-    file = BytesIO()
-    Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+from facedistill.evaluation import evaluate
+from facedistill.model import load_model
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "faces"
-    for person in range(PEOPLE):
-        (root / f"p{person:02}").mkdir(parents=True)
-        for number in range(PHOTOS):
-            (root / f"p{person:02}" / f"{number}.png").write_bytes(photo(person, number))
-    return root
-
-
-def write_bin(path: Path, names: bool, damage: int | None = None) -> Path:
-    rng = np.random.default_rng(0)
-    images, same, people = [], [], []
-    for k in range(60):
-        a = int(rng.integers(PEOPLE))
-        b = a if k % 2 else (a + 1 + int(rng.integers(PEOPLE - 1))) % PEOPLE
-        i = int(rng.integers(PHOTOS))
-        j = (i + 1) % PHOTOS
-        images += [photo(a, i), photo(b, j)]
-        people += [f"p{a}/{i}.png", f"p{b}/{j}.png"]
-        same.append(a == b)
-    if damage is not None:
-        images[damage] = images[damage][:40]
-    path.write_bytes(pickle.dumps((images, same)))
-    if names:
-        path.with_name(f"{path.stem}_bin_names.txt").write_text("\n".join(people) + "\n")
-    return path
+    return write_folder(tmp_path / "faces")
 
 
 def no_nulls(value: object) -> bool:
@@ -181,34 +125,6 @@ def test_wrong_options(folder: Path) -> None:
         evaluate({"m": model()}, [folder], threshold="best")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="between 0 and 1"):
         evaluate({"m": model()}, [folder], fars=[10])
-
-
-def test_the_table_shows_the_numbers_of_the_json(folder: Path) -> None:
-    models = {"student": model(1, noise=0.7), "teacher": model(2, noise=0.1)}
-    result = evaluate(models, [write_bin(folder.parent / "lfw.bin", names=True), folder], resamples=20)
-    text = render_table(result)
-    for r in result["results"]:
-        block = text.split(f"{r['set']}, {r['protocol']} (")[1]
-        line = next(
-            x for x in block.splitlines() if [c.strip() for c in x.split("|")[1:3]] == [r["probe"], r["gallery"]]
-        )
-        assert f"{100 * r['eer']:.2f}" in line
-        for entry in r["tar_at_far"].values():
-            star = "*" if entry["impostors"] < 20 else ""
-            assert f"{100 * entry['value']:.2f}{star} [{100 * entry['ci95'][0]:.2f}" in line
-        if "accuracy" in r:
-            assert f"{100 * r['accuracy']:.2f} [" in line
-    assert "fewer than 20 impostor pairs" in text
-    assert f"{PEOPLE * PHOTOS} images, {24 * 47:,} pairs, {PEOPLE * 6} of them genuine" in text
-    far, tar = (100 * result["results"][7]["at_gallery_threshold"]["1e-2"][key] for key in ("far", "tar"))
-    assert f"FAR {far:.4f}, TAR {tar:.2f}" in text
-
-
-def test_the_table_leaves_out_what_is_absent(folder: Path) -> None:
-    text = render_table(evaluate({"m": model()}, [folder], resamples=0))
-    assert "accuracy" not in text
-    assert "cosine" not in text
-    assert "[" not in text
 
 
 # ../shared/data/README.md: accuracy without flip and with the flip sum, TAR at FAR 1e-3 without flip

@@ -12,15 +12,18 @@ from facedistill.evaluation.statistics import (
     draws,
     pair_weights,
     paired_difference,
+    resampled_mean,
+    resampled_points,
     resampled_tar,
 )
 
 
-def brute_tar(genuine: np.ndarray, impostor: np.ndarray, wg: np.ndarray, wi: np.ndarray, far: float) -> float:
-    """Repeat each pair as often as its weight says, then try every impostor score as the threshold."""
-    genuine, impostor = np.repeat(genuine, wg), np.repeat(impostor, wi)
+def brute_point(genuine: np.ndarray, impostor: np.ndarray, w: Weights, far: float) -> tuple[float, float]:
+    """TAR and threshold: repeat each pair as often as its weight says, then try every impostor score."""
+    genuine, impostor = np.repeat(genuine, w.genuine), np.repeat(impostor, w.impostor)
     allowed = [t for t in impostor if (impostor >= t).sum() <= round(far * len(impostor), 9)]
-    return (genuine >= min(allowed)).mean() if allowed else (genuine > impostor.max()).mean()
+    threshold = min(allowed) if allowed else np.nextafter(impostor.max(), np.inf)
+    return (genuine >= threshold).mean(), threshold
 
 
 def example(decimals: int) -> tuple[np.ndarray, np.ndarray, list[Weights]]:
@@ -35,12 +38,29 @@ def example(decimals: int) -> tuple[np.ndarray, np.ndarray, list[Weights]]:
 
 
 @pytest.mark.parametrize("decimals", [1, 12])
-def test_resampled_tar_is_that_of_the_repeated_pairs(decimals: int) -> None:
+def test_resampled_points_are_those_of_the_repeated_pairs(decimals: int) -> None:
     genuine, impostor, weights = example(decimals)
     fars = (0.3, 0.1, 0.01)
-    found = resampled_tar(genuine, impostor, fars, iter(weights), complete=True)
-    expected = [[brute_tar(genuine, impostor, w.genuine, w.impostor, far) for far in fars] for w in weights]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    tar, thresholds = resampled_points(genuine, impostor, fars, iter(weights), complete=True)
+    expected = np.array([[brute_point(genuine, impostor, w, far) for far in fars] for w in weights])
+    np.testing.assert_allclose(tar, expected[..., 0], atol=1e-12)
+    np.testing.assert_array_equal(thresholds, expected[..., 1])
+    np.testing.assert_array_equal(resampled_tar(genuine, impostor, fars, iter(weights), complete=True), tar)
+
+
+def test_scores_may_be_whole_numbers() -> None:
+    """As all-pairs gives them: the threshold is a number of the same scale, just above a tie that may not pass."""
+    top = np.array([7, 7, 7, 4], np.int32)
+    weights = [Weights(np.ones(2, int), np.array(w), sum(w)) for w in ([1, 1, 1, 1], [0, 0, 1, 3])]
+    tar, thresholds = resampled_points(np.array([8, 7], np.int32), top, (0.5,), iter(weights), complete=True)
+    assert tar.tolist() == [[0.5], [1]]
+    assert thresholds.tolist() == [[np.nextafter(7, 8)], [7]]
+
+
+def test_the_thresholds_of_no_resample() -> None:
+    one = np.array([0.5])
+    found = resampled_points(one, one, (0.1, 0.2), iter([]), complete=True)
+    assert [part.shape for part in found] == [(0, 2), (0, 2)]
 
 
 def test_rounding_loses_no_impostor() -> None:
@@ -56,8 +76,8 @@ def test_the_highest_impostors_are_enough_or_it_says_so() -> None:
     def cut(number: int) -> Iterator[Weights]:
         return (Weights(w.genuine, w.impostor[:number], w.impostor_total) for w in weights)
 
-    whole = resampled_tar(genuine, impostor, (0.1,), iter(weights), complete=True)
-    top = resampled_tar(genuine, impostor[:40], (0.1,), cut(40), complete=False)
+    whole = resampled_points(genuine, impostor, (0.1,), iter(weights), complete=True)
+    top = resampled_points(genuine, impostor[:40], (0.1,), cut(40), complete=False)
     np.testing.assert_array_equal(top, whole)
     with pytest.raises(TooFewImpostors):
         resampled_tar(genuine, impostor[:10], (0.1,), cut(10), complete=False)
@@ -66,7 +86,25 @@ def test_the_highest_impostors_are_enough_or_it_says_so() -> None:
 def test_a_resample_without_genuine_or_impostor_weight_has_no_value() -> None:
     one = np.array([0.5])
     weights = [Weights(np.array([0]), np.array([1]), 1), Weights(np.array([1]), np.array([0]), 0)]
-    assert np.isnan(resampled_tar(one, one, (0.1,), iter(weights), complete=True)).all()
+    assert np.isnan(resampled_points(one, one, (0.1,), iter(weights), complete=True)).all()
+
+
+def test_resampled_mean_is_that_of_the_repeated_clusters() -> None:
+    rng = np.random.default_rng(0)
+    clusters = 10 * rng.integers(0, 8, 50) - 3  # any numbers
+    values = rng.normal(size=50)
+    values[::7] = np.nan
+    found = resampled_mean(values, clusters, 30, seed=2)
+    for r, draw in enumerate(draws(len(np.unique(clusters)), 30, 2)):
+        repeated = np.repeat(values, draw[np.unique(clusters, return_inverse=True)[1]])
+        assert found[r] == pytest.approx(np.nanmean(repeated), abs=1e-12)
+
+
+def test_resampled_mean_of_nothing() -> None:
+    found = resampled_mean(np.array([1.0, np.nan]), np.array([0, 1]), 40)
+    assert set(found[np.isfinite(found)]) == {1}  # a resample that draws the second cluster twice has no value
+    assert np.isnan(found).any()
+    assert np.isnan(resampled_mean(np.array([np.nan]), np.array([0]), 3)).all()
 
 
 def test_pair_weights_with_and_without_persons() -> None:

@@ -6,7 +6,8 @@ from facedistill.data.source import Source
 from facedistill.errors import UsageError, UserError, closest
 
 KINDS = (
-    "a folder per identity, .rec, .parquet, .tar, .bin, a Hugging Face data set on disk, or synthetic:identities=300"
+    "a folder per identity, .rec, .parquet, .tar, .bin, a .csv of pairs, a Hugging Face data set on disk, or "
+    "synthetic:identities=300"
 )
 SYNTHETIC = ("identities", "images", "size", "seed", "first")
 COMPRESSED = (".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
@@ -16,7 +17,7 @@ def open_source(spec: str | Path) -> Source:
     """Return the Source that `spec` names; the kind is found from what lies there.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
-    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin. Or
+    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin, or a .csv of pairs. Or
     "synthetic:identities=300,images=20,size=64,seed=1,first=0", any of these left out.
     """
     if str(spec).startswith("synthetic"):
@@ -41,6 +42,10 @@ def _file(path: Path) -> Source:
         from facedistill.data.tar import TarSource
 
         return TarSource(path)
+    if suffix in (".csv", ".tsv"):
+        from facedistill.data.pair_list import load_pair_list
+
+        return load_pair_list(path)
     if suffix == ".bin":
         from facedistill.data.verification import load_verification
 

@@ -99,7 +99,8 @@ def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
 def save_verification(faces: VerificationSet, path: str | Path) -> None:
     """Write a .bin (pixels as PNG), and beside it <stem>_bin_names.txt where the identities are known."""
     path = Path(path)
-    images = [image if isinstance(image, bytes) else _png(image) for image in faces.images]
+    found = (faces.read(i) for i in range(len(faces)))
+    images = [image if isinstance(image, bytes) else _png(image) for image in found]
     order = faces.pairs.ravel().tolist()
     if faces.identities is not None:
         names = "".join(f"{faces.identities[i]}/{faces.keys[i]}\n" for i in order)

@@ -6,21 +6,14 @@ tie whatever the tiling, and a histogram over the multiples is exact, in 32 MB f
 Beyond it only the genuine scores and the highest impostor scores are held, with their persons, for the bootstrap.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from facedistill.evaluation.metrics import Roc, far_key, tar_at_far
-from facedistill.evaluation.statistics import (
-    RESAMPLES,
-    SEED,
-    Estimate,
-    TooFewImpostors,
-    Weights,
-    draws,
-    resampled_tar,
-)
+from facedistill.evaluation.metrics import Roc
+from facedistill.evaluation.statistics import RESAMPLES, SEED, TooFewImpostors, Weights, draws, resampled_points
 from facedistill.evaluation.verification import Verification
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -50,21 +43,16 @@ def all_pairs(
     """
     person = np.unique(labels, return_inverse=True)[1]
     images = np.bincount(person)
-    impostors = (len(person) ** 2 - int((images**2).sum())) // (2 if probe is gallery else 1)
-    held = max(2 * int(max(fars) * impostors), HELD)
-    while True:
-        scores = collect(probe, gallery, person, held)
-        weights = (_weights(scores, draw, draw * images) for draw in draws(len(images), resamples, seed))
-        try:
-            tar = resampled_tar(scores.genuine, scores.impostor, fars, weights, scores.complete)
-            break
-        except TooFewImpostors:
-            held *= 2
-    points = {far_key(far): (tar_at_far(scores.roc, far), tar[:, f]) for f, far in enumerate(fars)}
-    return Verification(
-        roc=scores.roc,
-        tar_at_far={key: (point, Estimate(point.tar, values)) for key, (point, values) in points.items() if point},
-    )
+    directions = 1 if probe is gallery else 2
+
+    def pairs(weight: np.ndarray) -> float:
+        """Impostor comparisons when the images of each person count as `weight`."""
+        return (int(weight.sum()) ** 2 - int((weight**2).sum())) * directions / 2
+
+    def weigh(scores: Scores) -> Iterator[Weights]:
+        return (scores.weights(draw, pairs(draw * images)) for draw in draws(len(images), resamples, seed))
+
+    return measure(partial(collect, probe, gallery, person), weigh, int(pairs(images)), fars)
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,6 @@ class Scores:
         genuine: (G,) all of them; genuine_person: int32 (G,).
         impostor: (M,) the highest; impostor_persons: int32 (2, M), probe and gallery.
         complete: whether these are all the impostor pairs there are.
-        directions: how often each unordered pair of images is compared: 1 or 2.
     """
 
     roc: Roc
@@ -84,39 +71,101 @@ class Scores:
     impostor: np.ndarray
     impostor_persons: np.ndarray
     complete: bool
-    directions: int
+
+    def weights(self, draw: np.ndarray, impostor_total: float) -> Weights:
+        """The weights of the resample in which each person is drawn as often as `draw` says."""
+        draw = draw.astype(np.int32)
+        first, second = self.impostor_persons
+        return Weights(draw[self.genuine_person], draw[first] * draw[second], impostor_total)
+
+
+def measure(
+    collect: Callable[[int], Scores],
+    weigh: Callable[[Scores], Iterator[Weights]],
+    impostors: int,
+    fars: Sequence[float],
+) -> Verification:
+    """The Verification of any number of scores.
+
+    Args:
+        collect: makes all comparisons and holds at least so many of the highest impostor scores.
+        weigh: the weights of each resample.
+        impostors: how many impostor comparisons there are.
+    """
+    held = max(2 * int(max(fars) * impostors), HELD)
+    while True:
+        scores = collect(held)
+        try:
+            tar, bins = resampled_points(scores.genuine, scores.impostor, fars, weigh(scores), scores.complete)
+        except TooFewImpostors:
+            held *= 2
+        else:
+            return Verification.at(scores.roc, fars, tar, score_of(bins))
 
 
 def collect(probe: np.ndarray, gallery: np.ndarray, person: np.ndarray, held: int) -> Scores:
     """Compare all images tile by tile; hold the genuine scores and at least the `held` highest impostor scores."""
-    symmetric = probe is gallery
     person = person.astype(np.int32)
-    genuine_counts, impostor_counts = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
-    cut = 1  # the bin from which on impostor scores are held; rises as more of them are seen
-    genuine, impostor = [], []
+    tally = Tally(held)
     for rows, columns, bins in _tiles(probe, gallery):
-        i, j = np.nonzero(person[rows][:, None] == person[columns][None, :])
-        one = bins[i, j] > 0
-        genuine.append(np.stack([bins[i, j][one].astype(np.int32), person[rows][i[one]]]))
-        bins[i, j] = 0
-        impostor_counts += np.bincount(bins.ravel(), minlength=BINS)
-        impostor_counts[0] = 0
-        cut = _cut(impostor_counts, held)
-        i, j = np.nonzero(bins >= cut)
-        impostor.append(np.stack([bins[i, j].astype(np.int32), person[rows][i], person[columns][j]]))
-    genuine_bin, genuine_person = _descending(np.concatenate(genuine, axis=1))
-    impostor_bin, *impostor_persons = _descending(np.concatenate(impostor, axis=1), cut)
-    genuine_counts = np.bincount(genuine_bin, minlength=BINS)
-    used = np.flatnonzero(genuine_counts + impostor_counts)
-    return Scores(
-        roc=Roc((used - 1) / GRID - 1, genuine_counts[used], impostor_counts[used]),
-        genuine=genuine_bin,
-        genuine_person=genuine_person,
-        impostor=impostor_bin,
-        impostor_persons=np.stack(impostor_persons),
-        complete=cut == 1,
-        directions=1 if symmetric else 2,
-    )
+        first, second = person[rows][:, None], person[columns][None, :]
+        tally.add(bins, first == second, first, second)
+    return tally.scores()
+
+
+class Tally:
+    """Counts comparisons as they come; holds the genuine scores and at least the `held` highest impostor scores."""
+
+    def __init__(self, held: int) -> None:
+        self.held = held
+        self.impostor_counts = np.zeros(BINS, np.int64)
+        self.cut = 1  # the bin from which on impostor scores are held; rises as more of them are seen
+        self.genuine: list[np.ndarray] = []
+        self.impostor: list[np.ndarray] = []
+
+    def add(self, bins: np.ndarray, same: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+        """Count comparisons in an array of any shape.
+
+        Args:
+            bins: int64, of the scores; 0 where there is none. It is overwritten.
+            same: bool, whether the comparison is genuine.
+            first, second: int32, the persons; they may have fewer dimensions, to be broadcast. Genuine comparisons
+                belong to `first`.
+        """
+        first, second = np.broadcast_to(first, bins.shape), np.broadcast_to(second, bins.shape)
+        at = np.nonzero(same & (bins > 0))
+        self.genuine.append(np.stack([bins[at].astype(np.int32), first[at]]))
+        bins[same] = 0
+        self.impostor_counts += np.bincount(bins.ravel(), minlength=BINS)
+        self.impostor_counts[0] = 0
+        self.cut = _cut(self.impostor_counts, self.held)
+        at = np.nonzero(bins >= self.cut)
+        self.impostor.append(np.stack([bins[at].astype(np.int32), first[at], second[at]]))
+
+    def scores(self) -> Scores:
+        """What was counted and held."""
+        genuine, genuine_person = _descending(np.concatenate(self.genuine, axis=1))
+        impostor, *impostor_persons = _descending(np.concatenate(self.impostor, axis=1), self.cut)
+        genuine_counts = np.bincount(genuine, minlength=BINS)
+        used = np.flatnonzero(genuine_counts + self.impostor_counts)
+        return Scores(
+            roc=Roc(score_of(used), genuine_counts[used], self.impostor_counts[used]),
+            genuine=genuine,
+            genuine_person=genuine_person,
+            impostor=impostor,
+            impostor_persons=np.stack(impostor_persons),
+            complete=self.cut == 1,
+        )
+
+
+def bins_of(score: np.ndarray) -> np.ndarray:
+    """The bin of each float32 score, int64."""
+    return np.clip(np.rint(score * np.float32(GRID)), -GRID, GRID).astype(np.int64) + (GRID + 1)
+
+
+def score_of(bins: np.ndarray) -> np.ndarray:
+    """The score that a bin stands for, float64."""
+    return (bins - 1) / GRID - 1
 
 
 def _tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -125,8 +174,7 @@ def _tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slic
         rows = slice(top, min(top + TILE[0], len(probe)))
         for left in range(top if probe is gallery else 0, len(gallery), TILE[1]):
             columns = slice(left, min(left + TILE[1], len(gallery)))
-            score = probe[rows] @ gallery[columns].T
-            bins = np.clip(np.rint(score * np.float32(GRID)), -GRID, GRID).astype(np.int64) + (GRID + 1)
+            bins = bins_of(probe[rows] @ gallery[columns].T)
             i, j = np.arange(len(probe))[rows][:, None], np.arange(len(gallery))[columns][None, :]
             if probe is gallery and left < rows.stop:
                 bins[i >= j] = 0
@@ -145,11 +193,3 @@ def _descending(columns: np.ndarray, cut: int = 0) -> np.ndarray:
     """Columns of (bin, ...) with the bin at least `cut`, highest bin first."""
     columns = columns[:, columns[0] >= cut]
     return columns[:, np.argsort(-columns[0], kind="stable")]
-
-
-def _weights(scores: Scores, draw: np.ndarray, images: np.ndarray) -> Weights:
-    """`draw`: how often each person is drawn; `images`: that times the person's images."""
-    draw = draw.astype(np.int32)
-    pairs = int(images.sum()) ** 2 - int((images**2).sum())
-    probe, gallery = scores.impostor_persons
-    return Weights(draw[scores.genuine_person], draw[probe] * draw[gallery], pairs * scores.directions / 2)

@@ -91,6 +91,44 @@ def rates_at(roc: Roc, threshold: float) -> tuple[float, float]:
     return float(roc.impostor[first:].sum() / impostors), float(roc.genuine[first:].sum() / genuine)
 
 
+def closest_far(roc: Roc, far: float) -> tuple[float, float]:
+    """FAR and TAR at the point of the ROC whose FAR is closest to `far`, ties to the highest TAR (PAPERS.md 10.2).
+
+    That is the number insightface prints, on the points that scikit-learn's roc_curve keeps for it: a threshold
+    between two equal steps is none. Needs both kinds of pair. The FAR obtained may lie above the target: `tar_at_far`
+    is the better definition.
+    """
+    turns = (np.diff(roc.genuine[::-1]) != 0) | (np.diff(roc.impostor[::-1]) != 0)
+    turns[:1] = True  # roc_curve judges every point but its first two and its last
+    fars, tars = (rates[np.r_[True, turns, True]] for rates in roc.curve())
+    last = len(fars) - 1 - int(np.abs(fars - far)[::-1].argmin())
+    return float(fars[last]), float(tars[last])
+
+
+def roc_points(roc: Roc, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """FAR and TAR at up to `count` points of the ROC, whose FAR is spaced evenly on a log axis, for drawing it.
+
+    Each is the last point up to one of the FARs from 1 / impostors to 1. Points of FAR 0 have no place on that axis
+    and are left out. Needs both kinds of pair.
+    """
+    far, tar = roc.curve()
+    targets = np.geomspace(1 / roc.pairs[1], 1, count)
+    chosen = np.unique(np.searchsorted(far, targets * FAR_SLACK, side="right")) - 1
+    chosen = chosen[far[chosen] > 0]
+    return far[chosen], tar[chosen]
+
+
+def histogram(roc: Roc, bins: int = 100) -> tuple[float, float, list[int], list[int]]:
+    """Lowest and highest score, and how many genuine and impostor pairs lie in each of `bins` equal parts between.
+
+    Where all scores are equal, low and high lie 0.5 beside them. Needs a pair.
+    """
+    edges = np.histogram_bin_edges(roc.scores, bins)
+    inner = np.searchsorted(roc.scores, edges[1:-1])
+    genuine, impostor = ([int(part.sum()) for part in np.split(kind, inner)] for kind in (roc.genuine, roc.impostor))
+    return float(edges[0]), float(edges[-1]), genuine, impostor
+
+
 def auc(roc: Roc) -> float | None:
     """The chance that a genuine pair scores above an impostor pair, a tie counting half. None without both kinds."""
     genuine, impostors = roc.pairs

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from facedistill.errors import UserError
-from facedistill.evaluation.metrics import Roc, far_key, tar_at_far
+from facedistill.evaluation.metrics import Roc
 from facedistill.evaluation.statistics import (
     RESAMPLES,
     SEED,
@@ -18,7 +18,7 @@ from facedistill.evaluation.statistics import (
     Weights,
     draws,
     pair_weights,
-    resampled_tar,
+    resampled_points,
 )
 from facedistill.evaluation.verification import Verification
 
@@ -78,19 +78,21 @@ def pair_protocol(
     score = 1 - distance / 2
     genuine, impostor = (np.flatnonzero(kind)[np.argsort(-score[kind], kind="stable")] for kind in (same, ~same))
     roc = Roc.of(score[genuine], score[impostor])
-    tar = resampled_tar(
+    tar, at = resampled_points(
         score[genuine],
         score[impostor],
         fars,
         (Weights(w[genuine], w[impostor], w[impostor].sum()) for w in weights()),
         complete=True,
     )
-    points = {far_key(far): (tar_at_far(roc, far), tar[:, f]) for f, far in enumerate(fars)}
-    return Verification(
-        roc=roc,
-        tar_at_far={key: (point, Estimate(point.tar, values)) for key, (point, values) in points.items() if point},
+    return Verification.at(
+        roc,
+        fars,
+        tar,
+        at,
         accuracy=Estimate(_mean(accuracies), resampled),
         std=float(np.std(accuracies)),
+        decisions=folds.decisions(),
     )
 
 
@@ -125,20 +127,34 @@ class FoldAccuracy:
 
     def __init__(self, distance: np.ndarray, same: np.ndarray, fold: np.ndarray, thresholds: np.ndarray) -> None:
         self.shape = (FOLDS, len(thresholds) + 1)
-        self.cell = fold * self.shape[1] + np.searchsorted(thresholds, distance, side="right")
+        self.above = np.searchsorted(thresholds, distance, side="right")  # the first threshold above each distance
+        self.cell = fold * self.shape[1] + self.above
         self.sign = np.where(same, 1, -1)
         self.fold = fold
 
     def __call__(self, weights: np.ndarray | None = None) -> np.ndarray:
         """Return float64 (folds,); NaN for a fold without weight. `weights`: whole numbers (P,)."""
         w = np.ones(len(self.cell)) if weights is None else weights.astype(np.float64)
+        correct = self._correct(w)
+        total = np.bincount(self.fold, w, FOLDS)
+        right = correct[np.arange(FOLDS), _best(correct)]
+        return np.divide(right, total, out=np.full(FOLDS, np.nan), where=total > 0)
+
+    def decisions(self) -> np.ndarray:
+        """Whether each pair, unweighted, is decided rightly at the threshold of its fold: bool (P,)."""
+        best = _best(self._correct(np.ones(len(self.cell))))
+        return (self.above <= best[self.fold]) == (self.sign > 0)
+
+    def _correct(self, w: np.ndarray) -> np.ndarray:
+        """The weight of the right decisions in each fold at each threshold: float64 (folds, thresholds)."""
         gain = np.bincount(self.cell, w * self.sign, self.shape[0] * self.shape[1]).reshape(self.shape)
         impostors = np.bincount(self.fold, w * (self.sign < 0), FOLDS)
-        correct = impostors[:, None] + np.cumsum(gain, axis=1)[:, :-1]
-        best = (correct.sum(axis=0) - correct).argmax(axis=1)
-        total = np.bincount(self.fold, w, FOLDS)
-        right = correct[np.arange(FOLDS), best]
-        return np.divide(right, total, out=np.full(FOLDS, np.nan), where=total > 0)
+        return impostors[:, None] + np.cumsum(gain, axis=1)[:, :-1]
+
+
+def _best(correct: np.ndarray) -> np.ndarray:
+    """For each fold, the first threshold that is best on the other folds."""
+    return (correct.sum(axis=0) - correct).argmax(axis=1)
 
 
 def _mean(accuracies: np.ndarray) -> float:

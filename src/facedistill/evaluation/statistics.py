@@ -8,6 +8,7 @@ models evaluated on the same set are resampled alike, and their difference has a
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,11 @@ class Estimate:
         finite = self.resampled[np.isfinite(self.resampled)]
         return [float(q) for q in np.quantile(finite, [0.025, 0.975])] if len(finite) else None
 
+    def to_json(self) -> dict[str, Any]:
+        """{"value", "ci95"}; without resamples the value alone."""
+        ci95 = self.ci95
+        return {"value": self.value} | ({"ci95": ci95} if ci95 else {})
+
 
 def paired_difference(a: Estimate, b: Estimate) -> Estimate:
     """a - b, resample by resample. Both must come from the same set with the same seed."""
@@ -41,6 +47,22 @@ def draws(clusters: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterat
     for r in range(resamples):
         rng = np.random.default_rng([seed, r])
         yield np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
+
+
+def resampled_mean(
+    values: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
+) -> np.ndarray:
+    """The mean of `values` (N,) in each resample of their `clusters` (int64 (N,), any numbers): float64 (resamples,).
+
+    NaN in a resample that draws none of them; values that are themselves NaN count for nothing.
+    """
+    known = np.isfinite(values)
+    cluster = np.unique(clusters, return_inverse=True)[1]
+    number = int(cluster.max(initial=-1)) + 1
+    total = np.bincount(cluster[known], values[known], number)
+    count = np.bincount(cluster[known], minlength=number)
+    sums = [(draw @ total, draw @ count) for draw in draws(number, resamples, seed)]
+    return np.array([top / bottom if bottom else np.nan for top, bottom in sums], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -61,10 +83,10 @@ class TooFewImpostors(Exception):
     """The highest impostor scores that are held do not reach down to the threshold of a resample: hold more."""
 
 
-def resampled_tar(
+def resampled_points(
     genuine: np.ndarray, impostor: np.ndarray, fars: Sequence[float], weights: Iterator[Weights], complete: bool
-) -> np.ndarray:
-    """TAR at each FAR in each resample, float64 (resamples, FARs), with the definition of metrics.tar_at_far.
+) -> tuple[np.ndarray, np.ndarray]:
+    """TAR and threshold at each FAR in each resample, both float64 (resamples, FARs), as metrics.tar_at_far has them.
 
     Args:
         genuine, impostor: scores, both descending; `impostor` may be only the highest ones (then complete=False).
@@ -78,19 +100,29 @@ def resampled_tar(
     at = len(genuine) - np.searchsorted(ascending, impostor, side="left")
     above = len(genuine) - np.searchsorted(ascending, impostor, side="right")
     tie = np.searchsorted(-impostor, -impostor, side="left")
-    rows = []
+    tar, thresholds = [], []
     for w in weights:
         accepted, passed = np.append(0, np.cumsum(w.impostor)), np.append(0, np.cumsum(w.genuine))
         if passed[-1] == 0 or w.impostor_total == 0:
-            rows.append(np.full(len(fars), np.nan))
+            tar.append(np.full(len(fars), np.nan))
+            thresholds.append(np.full(len(fars), np.nan))
             continue
         refused = np.searchsorted(accepted[1:], np.asarray(fars) * w.impostor_total * FAR_SLACK, side="right")
         if not complete and refused.max() >= len(impostor):
             raise TooFewImpostors
         before = accepted[tie[refused]]  # the weight of all impostors that score higher than the first refused one
         last = np.searchsorted(accepted[1:], before)  # and the lowest of them that is in this resample
-        rows.append(passed[np.where(before > 0, at[last], above[refused])] / passed[-1])
-    return np.reshape(np.array(rows), (-1, len(fars)))
+        tar.append(passed[np.where(before > 0, at[last], above[refused])] / passed[-1])
+        thresholds.append(np.where(before > 0, impostor[last], np.nextafter(impostor[refused], np.inf)))
+    shape = (-1, len(fars))
+    return np.reshape(np.array(tar), shape), np.reshape(np.array(thresholds, dtype=np.float64), shape)
+
+
+def resampled_tar(
+    genuine: np.ndarray, impostor: np.ndarray, fars: Sequence[float], weights: Iterator[Weights], complete: bool
+) -> np.ndarray:
+    """The TAR of `resampled_points` alone."""
+    return resampled_points(genuine, impostor, fars, weights, complete)[0]
 
 
 def pair_weights(clusters: np.ndarray, same: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,26 +1,64 @@
 """What a verification protocol measured for one (probe model, gallery model), and its form in the evaluation JSON."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from facedistill.evaluation.metrics import OperatingPoint, Roc, auc, eer, rates_at
+import numpy as np
+
+from facedistill.evaluation.measurement import Measurement
+from facedistill.evaluation.metrics import (
+    OperatingPoint,
+    Roc,
+    auc,
+    closest_far,
+    eer,
+    far_key,
+    histogram,
+    rates_at,
+    roc_points,
+    tar_at_far,
+)
 from facedistill.evaluation.statistics import Estimate
 
 
 @dataclass(frozen=True)
-class Verification:
-    """The measurement of one protocol; the resamples inside the estimates are for paired comparisons.
+class Verification(Measurement):
+    """The measurement of one protocol; the resamples inside the estimates are for intervals and paired comparisons.
 
     Attributes:
         roc: counts of all pairs by score (cosine).
         tar_at_far: by name of the target FAR ("1e-3"); absent where the set cannot measure it (metrics.tar_at_far).
+        thresholds: by the same names, the threshold in each resample.
         accuracy, std: of the folds, where the protocol has folds.
+        decisions: bool, whether each comparison is decided rightly at the threshold of its fold; not in the JSON.
     """
 
     roc: Roc
     tar_at_far: dict[str, tuple[OperatingPoint, Estimate]]
+    thresholds: dict[str, Estimate] = field(default_factory=dict)
     accuracy: Estimate | None = None
     std: float | None = None
+    decisions: np.ndarray | None = None
+
+    @classmethod
+    def at(
+        cls, roc: Roc, fars: Sequence[float], tar: np.ndarray, thresholds: np.ndarray, **folds: Any
+    ) -> "Verification":
+        """Measure `roc` at each of `fars` that it can measure.
+
+        Args:
+            tar, thresholds: float64 (resamples, FARs), as statistics.resampled_points returns them; the thresholds
+                in the scores of `roc`.
+            folds: accuracy, std and decisions.
+        """
+        points = [(f, far_key(far), point) for f, far in enumerate(fars) if (point := tar_at_far(roc, far))]
+        return cls(
+            roc,
+            tar_at_far={key: (point, Estimate(point.tar, tar[:, f])) for f, key, point in points},
+            thresholds={key: Estimate(point.threshold, thresholds[:, f]) for f, key, point in points},
+            **folds,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The measured keys of a result; absent where they do not apply, never null."""
@@ -28,18 +66,13 @@ class Verification:
         json: dict[str, Any] = {"pairs": genuine + impostors, "genuine": genuine}
         if self.accuracy is not None:
             json |= {"accuracy": self.accuracy.value, "std": self.std, "ci95": self.accuracy.ci95}
-        json["tar_at_far"] = {
-            key: {
-                "value": point.tar,
-                "ci95": estimate.ci95,
-                "impostors": point.impostors,
-                "far": point.far,
-                "threshold": point.threshold,
-            }
-            for key, (point, estimate) in self.tar_at_far.items()
-        }
-        json |= {"eer": eer(self.roc), "auc": auc(self.roc)}
+        json["tar_at_far"] = {key: self._at(key) for key in self.tar_at_far}
+        json |= {"eer": eer(self.roc), "auc": auc(self.roc), "curves": _curves(self.roc)}
         return _without_none(json)
+
+    def estimates(self) -> dict[str, Estimate]:
+        found = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        return found | {f"tar_at_far.{key}": estimate for key, (_, estimate) in self.tar_at_far.items()}
 
     def at_thresholds_of(self, other: "Verification") -> dict[str, dict[str, float]]:
         """By target FAR: FAR and TAR that these pairs get at the threshold calibrated on `other`."""
@@ -49,6 +82,31 @@ class Verification:
             key: (point.threshold, *rates_at(self.roc, point.threshold)) for key, (point, _) in other.tar_at_far.items()
         }
         return {key: {"threshold": t, "far": far, "tar": tar} for key, (t, far, tar) in rates.items()}
+
+    def _at(self, key: str) -> dict[str, Any]:
+        point, estimate = self.tar_at_far[key]
+        far, tar = closest_far(self.roc, float(key))
+        return {
+            "value": point.tar,
+            "ci95": estimate.ci95,
+            "impostors": point.impostors,
+            "far": point.far,
+            "threshold": point.threshold,
+            "threshold_ci95": self.thresholds[key].ci95 if key in self.thresholds else None,
+            "closest": {"tar": tar, "far": far},
+        }
+
+
+def _curves(roc: Roc) -> dict[str, Any] | None:
+    """What a report draws: the ROC, where there are both kinds of pair, and the histograms of the scores."""
+    if not len(roc.scores):
+        return None
+    low, high, genuine, impostor = histogram(roc)
+    scores = {"low": low, "high": high, "genuine": genuine, "impostor": impostor}
+    if 0 in roc.pairs:
+        return {"scores": scores}
+    far, tar = roc_points(roc)
+    return {"roc": {"far": far.tolist(), "tar": tar.tolist()}, "scores": scores}
 
 
 def _without_none(value: Any) -> Any:

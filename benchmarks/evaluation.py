@@ -1,0 +1,154 @@
+"""What evaluation costs beside the network itself: embedding, all-pairs, its bootstrap, a search among a million.
+
+    python benchmarks/evaluation.py run --lfw lfw.bin --model MODEL.onnx [--threads 1]
+    python benchmarks/evaluation.py table
+
+Embedding and the bare forward pass of the same network on the same pixels take turns in one process; medians of wall
+time. The search runs in a fresh process each, so that its peak memory is its own.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from docs_table import put_table
+
+import facedistill as fd
+from facedistill.data.dataset import open_dataset
+from facedistill.embed import embed_dataset
+from facedistill.evaluation.all_pairs import all_pairs
+from facedistill.evaluation.identification import identify
+from facedistill.files import atomic_write
+from facedistill.model import Model, load_model
+
+RESULTS = Path(__file__).parent / "results" / "evaluation.json"
+IMAGES, BATCH, REPEATS = 2048, 256, 5
+PROBES, GALLERY, DISTRACTORS, DIM, BLOCK = 1000, 1000, 1_000_000, 512, 16_384
+
+
+def embedding(model: Model, lfw: str) -> dict[str, float]:
+    """Images per second of embed_dataset (decode, batch, normalise, both flips) and of the bare network."""
+    dataset = open_dataset(lfw).subset(range(IMAGES))
+    pixels = dataset.batch(range(BATCH)).images
+    model.eval()
+    ready = model.normalise(pixels)
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for _ in range(2 * IMAGES // BATCH):  # an image and its mirror image
+                model.backbone(ready)
+
+    times: dict[str, list[float]] = {"bare": [], "evaluation": []}
+    for _ in range(REPEATS):
+        for name, work in (("bare", bare), ("evaluation", lambda: embed_dataset(model, dataset, batch=BATCH))):
+            start = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - start)
+    return {name: IMAGES / float(np.median(t)) for name, t in times.items()}
+
+
+def pairs(model: Model, lfw: str) -> dict[str, float]:
+    """Seconds of LFW all-pairs once the embeddings are there, without and with its bootstrap."""
+    table = embed_dataset(model, open_dataset(lfw))
+    unit = table.fused("sum")
+    found = {}
+    for name, resamples in (("all_pairs", 0), ("all_pairs_bootstrap", 1000)):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            all_pairs(unit, unit, table.labels, resamples=resamples)
+            times.append(time.perf_counter() - start)
+        found[name] = float(np.median(times))
+    return found
+
+
+def search() -> dict[str, float]:
+    """Seconds and peak memory of 1,000 probes looked for among a million distractors that come in blocks."""
+
+    def unit(rng: np.random.Generator, rows: int) -> np.ndarray:
+        x = rng.standard_normal((rows, DIM), dtype=np.float32)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    spent = [0.0]
+
+    def distractors() -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(2)
+        for start in range(0, DISTRACTORS, BLOCK):
+            began = time.perf_counter()
+            block = unit(rng, min(BLOCK, DISTRACTORS - start))
+            spent[0] += time.perf_counter() - began
+            yield block
+
+    rng = np.random.default_rng(1)
+    gallery = unit(rng, GALLERY)
+    probe = gallery + 0.06 * rng.standard_normal(gallery.shape, dtype=np.float32)
+    probe /= np.linalg.norm(probe, axis=1, keepdims=True)
+    labels = np.arange(PROBES)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    found = identify(probe, labels, gallery, labels, distractors=distractors(), resamples=100)
+    seconds = time.perf_counter() - began - spent[0]  # drawing the distractors is not searching
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held
+    return {"search": seconds, "search_peak_mb": peak / 1024, "rank_1": found.rank[1].value}
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    student = fd.Model(fd.create_backbone("mobilefacenet", embedding_dim=128, width=0.5, input_size=64))
+    large = fd.Model(fd.create_backbone("iresnet18", embedding_dim=512))
+    teacher = load_model(args.model)
+    found: dict[str, Any] = {
+        "threads": args.threads,
+        "images_per_second": {
+            "MobileFaceNet x 0.5, 64 x 64": embedding(student, args.lfw),
+            "the ONNX teacher, 112 x 112": embedding(teacher, args.lfw),
+            "IResNet-18, 112 x 112": embedding(large, args.lfw),
+        },
+        **pairs(teacher, args.lfw),
+        **json.loads(subprocess.check_output([sys.executable, __file__, "search"], text=True)),
+        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
+    }
+    with atomic_write(RESULTS) as temporary:
+        temporary.write_text(json.dumps(found, indent=1))
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = ["| network | bare forward pass, images/s | evaluation, images/s | ratio |", "| --- | --- | --- | --- |"]
+    for name, rate in found["images_per_second"].items():
+        bare, whole = rate["bare"], rate["evaluation"]
+        lines.append(f"| {name} | {bare:.0f} | {whole:.0f} | {whole / bare:.2f} |")
+    lines += ["", "| after embedding | |", "| --- | --- |"]
+    lines.append(f"| LFW all-pairs, 29.6 million scores | {found['all_pairs']:.1f} s |")
+    lines.append(f"| the same with 1,000 bootstrap resamples | {found['all_pairs_bootstrap']:.1f} s |")
+    lines.append(
+        f"| 1,000 probes among 1,000 enrolled and a million distractors, 512-d | {found['search']:.1f} s, "
+        f"{found['search_peak_mb']:.0f} MB beside what is held |"
+    )
+    return "\n".join(lines)
+
+
+def write_table(_: argparse.Namespace) -> None:
+    put_table("evaluation.md", "evaluation", table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    run_parser = verbs.add_parser("run")
+    run_parser.add_argument("--lfw", required=True)
+    run_parser.add_argument("--model", required=True)
+    run_parser.add_argument("--threads", type=int, default=1)
+    run_parser.set_defaults(verb=run)
+    verbs.add_parser("table").set_defaults(verb=write_table)
+    verbs.add_parser("search").set_defaults(verb=lambda _: print(json.dumps(search())))
+    arguments = parser.parse_args()
+    arguments.verb(arguments)

@@ -1,0 +1,86 @@
+"""Low resolution out of high (PAPERS.md 10.6): images shrunk to a few pixels and enlarged again."""
+
+import copy
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from facedistill.data.dataset import Dataset
+from facedistill.data.decode import decode
+from facedistill.data.source import Source
+from facedistill.data.verification import VerificationSet
+from facedistill.errors import UsageError
+from facedistill.files import fingerprint
+
+BICUBIC = Image.Resampling.BICUBIC
+
+
+class DegradedSource(Source):
+    """The images of `source`, each shrunk to `pixels` x `pixels` and enlarged to its own size again, bicubic.
+
+    Shrinking averages (antialias), as Pillow does. Keys, labels and class names are those of `source`.
+
+    Args:
+        blur: sigma, in pixels of the original image, of a Gaussian blur before shrinking; 0 for none.
+        jpeg: quality, 1 to 100, at which the small image is stored; None: it is not.
+
+    Raises:
+        UsageError: no such number of pixels, blur or quality; `read`: an image smaller than `pixels` on a side.
+    """
+
+    def __init__(self, source: Source, pixels: int, blur: float = 0, jpeg: int | None = None) -> None:
+        if pixels < 1:
+            raise UsageError(f"resolution {pixels}: expected a number of pixels, 1 or more")
+        if blur < 0:
+            raise UsageError(f"blur {blur:g}: expected the sigma of a Gaussian in pixels, 0 or more")
+        if jpeg is not None and not 1 <= jpeg <= 100:
+            raise UsageError(f"JPEG quality {jpeg}: expected 1 to 100")
+        self.source, self.pixels, self.blur, self.jpeg = source, pixels, float(blur), jpeg
+        self.path, self.keys = source.path, source.keys
+        self.labels, self.class_names = source.labels, source.class_names
+        self.fingerprint = self.changed(source.fingerprint)
+
+    def changed(self, original: str) -> str:
+        """The fingerprint of data whose fingerprint was `original`."""
+        return fingerprint("degraded", original, self.pixels, self.blur, self.jpeg)
+
+    def read(self, i: int) -> np.ndarray:
+        data = self.source.read(i)
+        image = Image.fromarray(decode(data) if isinstance(data, bytes) else data)
+        if self.pixels > min(image.size):
+            width, height = image.size
+            raise UsageError(
+                f"{self.path}: image {self.keys[i]} has {width} x {height} pixels; expected a resolution up to "
+                f"{min(image.size)}, not {self.pixels}"
+            )
+        small = image.filter(ImageFilter.GaussianBlur(self.blur)) if self.blur else image
+        small = small.resize((self.pixels, self.pixels), BICUBIC)
+        if self.jpeg is not None:
+            stored = io.BytesIO()
+            small.save(stored, "JPEG", quality=self.jpeg)
+            small = Image.fromarray(decode(stored.getvalue()))
+        return np.array(small.resize(image.size, BICUBIC))
+
+
+class DegradedPairs(DegradedSource, VerificationSet):
+    """A verification set whose images are degraded: the same pairs, in the same order."""
+
+    def __init__(self, source: VerificationSet, pixels: int, blur: float = 0, jpeg: int | None = None) -> None:
+        super().__init__(source, pixels, blur, jpeg)
+        self.name, self.pairs, self.same, self.identities = source.name, source.pairs, source.same, source.identities
+
+
+def degraded(dataset: Dataset, pixels: int, blur: float = 0, jpeg: int | None = None) -> Dataset:
+    """Return `dataset` with degraded images (see DegradedSource); a verification set keeps its pairs.
+
+    Its images are degraded at the size its source stores them in, then made the data set's own size.
+    """
+    source, options = dataset.source, (pixels, blur, jpeg)
+    changed = (
+        DegradedPairs(source, *options) if isinstance(source, VerificationSet) else DegradedSource(source, *options)
+    )
+    part = copy.copy(dataset)
+    part.source, part.fingerprint = changed, changed.changed(dataset.fingerprint)
+    part.unreadable = list(dataset.unreadable)
+    return part

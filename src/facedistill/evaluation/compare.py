@@ -1,0 +1,58 @@
+"""Two models on one set: paired differences, McNemar's test, the criterion of backward compatibility."""
+
+from typing import Any
+
+import numpy as np
+
+from facedistill.evaluation.measurement import Measurement
+from facedistill.evaluation.statistics import paired_difference
+
+
+def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
+    """a - b in every number that both measured, by its path: {"value", "ci95", "distinguishable"}.
+
+    The interval is paired: both must come from one set, with the same resamples and seed. A difference is
+    distinguishable when its interval excludes 0. Without resamples there is the value alone.
+    """
+    theirs = b.estimates()
+    found: dict[str, dict[str, Any]] = {}
+    for path, mine in a.estimates().items():
+        if path in theirs:
+            difference = paired_difference(mine, theirs[path])
+            found[path] = {"value": difference.value}
+            if ci95 := difference.ci95:
+                found[path] |= {"ci95": ci95, "distinguishable": ci95[0] > 0 or ci95[1] < 0}
+    return found
+
+
+def compatibility(student_teacher: Measurement, baseline: Measurement) -> dict[str, dict[str, Any]]:
+    """Backward compatibility (PAPERS.md 10.8): is TAR(student probe, teacher gallery) above TAR(baseline, baseline)?
+
+    Returns the `differences` in TAR at each FAR, with "compatible", true or false, where they are distinguishable.
+    """
+    found = differences(student_teacher, baseline)
+    return {
+        path: difference | ({"compatible": difference["value"] > 0} if difference.get("distinguishable") else {})
+        for path, difference in found.items()
+        if path.startswith("tar_at_far.")
+    }
+
+
+def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> dict[str, Any]:
+    """McNemar's exact test on the decisions of two models about the same pairs, both bool (P,).
+
+    Returns the pairs that only a, and only b, decides rightly, and "p": the chance, were both models equally good, of
+    counts at least that far apart (two-sided, binomial). Pairs count as independent, which those of one person are not:
+    the intervals of `differences` are more careful.
+    """
+    a_only, b_only = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
+    return {"a_only": a_only, "b_only": b_only, "p": _two_sided(a_only, b_only)}
+
+
+def _two_sided(a: int, b: int) -> float:
+    """P(min(X, n - X) <= min(a, b)), X binomial of n = a + b throws of a coin; whole numbers, so exact."""
+    n, ways, total = a + b, 1, 1
+    for k in range(min(a, b)):
+        ways = ways * (n - k) // (k + 1)
+        total += ways
+    return min(1.0, 2 * total / 2**n)

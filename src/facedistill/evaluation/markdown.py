@@ -1,0 +1,48 @@
+"""The evaluation JSON as plain Markdown tables, for the terminal and for documents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from facedistill.evaluation import tables
+from facedistill.evaluation.reading import blocks, each
+from facedistill.evaluation.tables import Cell, Table
+
+
+def render_table(evaluation: dict[str, Any]) -> str:
+    """Return the models, groups of sets, and for each set and protocol its results and how they differ.
+
+    Rates are in percent, with 95% intervals. A figure whose threshold fewer than 20 impostors decide carries a star.
+    Missing values are empty cells.
+    """
+    return render_comparison({"": evaluation})
+
+
+def render_comparison(evaluations: Mapping[str, dict[str, Any]]) -> str:
+    """Return the same of several evaluations, by the names of their runs, side by side."""
+    parts = [_markdown(table) for table in (tables.models(evaluations), *tables.groups(each(evaluations, "groups")))]
+    for block, entries in blocks(evaluations).items():
+        read, _ = tables.of_block(evaluations, block, entries)
+        one = entries[0].result
+        parts.append(f"{', '.join(block)} ({tables.sizes(one)}; flip {one['settings']['flip']})\n")
+        parts += [_markdown(table) for table in read]
+    return "\n".join(parts)
+
+
+def _markdown(table: Table) -> str:
+    title = f"{table.caption}. {table.about}".rstrip(" .") + ":"
+    body = markdown(table.columns, [[_plain(cell) for cell in row] for row in table.rows])
+    return "\n".join([title, "", body, *(f"{note}\n" for note in table.notes)])
+
+
+def _plain(cell: Cell) -> str:
+    return " ".join(part for part in (cell.value + cell.mark, cell.below, cell.verdict) if part)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns; empty columns and a table without rows vanish."""
+    used = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    lines = [[header[i] for i in used], *([row[i] for i in used] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
+    lines.insert(1, ["-" * width for width in widths])
+    text = "".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |\n" for line in lines)
+    return text if rows else ""

@@ -1,0 +1,56 @@
+"""Evaluations that runs and `evaluate --json` left behind."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from facedistill.errors import UserError
+
+EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
+
+
+def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return the evaluation JSON of each run or file by its name, in the order given.
+
+    Raises UserError for a place that holds none, and for a file that is something else.
+    """
+    found = {}
+    for name, file in _files(places):
+        try:
+            evaluation = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise UserError(f"{file}: cannot be read as JSON ({e}); {EXPECTED}") from e
+        if not isinstance(evaluation, dict) or not isinstance(evaluation.get("results"), list):
+            raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED}")
+        found[name] = evaluation
+    return found
+
+
+def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Return the lines of each run's log.jsonl by the run's name; of bare files there are none."""
+    logs = {name: file.with_name("log.jsonl") for name, file in _files(places) if file.name == "evaluation.json"}
+    return {
+        name: [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        for name, log in logs.items()
+        if log.exists()
+    }
+
+
+def _files(places: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """(name, evaluation file), each name once: the run's folder or the file's stem, with its parent where two agree."""
+    files = [file for place in places for file in _in(place)]
+    short = [file.parent.name if file.name == "evaluation.json" else file.stem for file in files]
+    for file, name in zip(files, short, strict=True):
+        yield (name if short.count(name) == 1 else str(file.parent / file.stem)), file
+
+
+def _in(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if (place / "evaluation.json").is_file():
+        return [place / "evaluation.json"]
+    inside = sorted(place.glob("*/evaluation.json"))
+    if not inside:
+        raise UserError(f"{place}: no evaluation there; {EXPECTED}")
+    return inside
