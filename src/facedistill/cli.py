@@ -369,7 +369,8 @@ def evaluate(
     from facedistill.evaluation.calibration import thresholds_of
     from facedistill.evaluation.sets import Resolution
     from facedistill.files import cache_dir
-    from facedistill.model import load_model, save_thresholds
+    from facedistill.model import load_model, save_thresholds, thresholds_folder
+    from facedistill.report import require as require_report
 
     if not on:
         raise UsageError("evaluate: --on needs a value, e.g. --on lfw.bin or --on photos")
@@ -377,6 +378,10 @@ def evaluate(
         raise UsageError("evaluate: --show-faces shows them in the report; add --report result.html")
     if distractors is not None and gallery is None:
         raise UsageError("evaluate: --distractors are added to a gallery; name it with --gallery")
+    if save_threshold:
+        thresholds_folder(model)
+    if report is not None:
+        require_report()
     named = {"model" if against is None else "student": model, "baseline": baseline, "teacher": against}
     paths = {name: path for name, path in named.items() if path is not None}
     models = {name: load_model(path) for name, path in paths.items()}
@@ -435,7 +440,10 @@ def compare(
     """
     from facedistill.evaluation import render_comparison
     from facedistill.evaluation.stored import load_evaluations, load_logs
+    from facedistill.report import require as require_report
 
+    if report is not None:
+        require_report()
     evaluations = load_evaluations(runs)
     print(render_comparison(evaluations))
     _write_json(json_, {"schema": 1, "evaluations": evaluations})

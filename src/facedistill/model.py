@@ -293,12 +293,7 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
         UsageError: `path` is a bare .onnx, which has no place for them.
         UserError: no model folder, or it cannot be written.
     """
-    path = Path(path)
-    folder = path / "model" if (path / "model").is_dir() else path
-    if folder.is_file():
-        raise UsageError(
-            f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
-        )
+    folder = thresholds_folder(path)
     config = _read_config(folder)
 
     def holds_for(threshold: dict[str, Any]) -> list[Any]:
@@ -309,6 +304,17 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
     for name, text in (("config.json", _to_json(config)), ("README.md", model_card(config, folder.name))):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text, "utf-8")
+
+
+def thresholds_folder(path: str | Path) -> Path:
+    """The folder that keeps the thresholds of a model folder or a run; UsageError for a bare .onnx, which has none."""
+    path = Path(path)
+    folder = path / "model" if (path / "model").is_dir() else path
+    if folder.is_file():
+        raise UsageError(
+            f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
+        )
+    return folder
 
 
 def _to_json(config: dict[str, Any]) -> str:

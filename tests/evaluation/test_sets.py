@@ -11,6 +11,7 @@ from evaluation_toys import PEOPLE, PHOTOS, model, photo, write_bin, write_folde
 
 from facedistill.classifier import Classifier
 from facedistill.data.dataset import open_dataset
+from facedistill.data.verification import VerificationSet
 from facedistill.embed import embed_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import evaluate, open_sets
@@ -196,6 +197,19 @@ def test_worst_errors_and_their_faces(folder: Path) -> None:
     images = faces(result, sets)
     assert images["faces", worst["a"]][:2] == b"\xff\xd8"
     assert "errors" not in evaluate({"m": model()}, sets, resamples=0)
+
+
+def test_worst_errors_of_a_list_of_pairs(tmp_path: Path) -> None:
+    sets = open_sets([write_bin(tmp_path / "x.bin", names=False)])
+    result = evaluate({"m": model(noise=1.5)}, sets, resamples=0, errors=True)
+    (errors,) = result["errors"]
+    source = open_dataset(tmp_path / "x.bin").source
+    assert isinstance(source, VerificationSet)
+    unit = embed_dataset(model(noise=1.5), open_dataset(tmp_path / "x.bin")).fused("sum")
+    scores = np.einsum("nd,nd->n", *(unit[source.pairs[:, k]] for k in range(2)))
+    assert errors["false_accepts"][0]["score"] == pytest.approx(scores[~source.same].max(), abs=1e-5)
+    assert errors["false_rejects"][0]["score"] == pytest.approx(scores[source.same].min(), abs=1e-5)
+    assert len(faces(result, sets)) > 1
 
 
 def test_latency_is_measured_when_asked_for(folder: Path) -> None:

@@ -21,7 +21,7 @@ from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.sets import EvaluationSet, LabelledSet, Options, Resolution, Side, Spec, open_sets
 from facedistill.evaluation.statistics import RESAMPLES, SEED
 from facedistill.evaluation.verification import Verification
-from facedistill.evaluation.worst import worst_errors
+from facedistill.evaluation.worst import worst_errors, worst_pairs
 from facedistill.model import FLIPS, Model
 
 SCHEMA = 1
@@ -62,7 +62,7 @@ def evaluate(
         resamples: of the bootstrap; 0 for no intervals.
         paths: where each model came from, for the record.
         latency: also measure how long one image takes.
-        errors: also list the worst false accepts and false rejects of labelled sets, by the images' keys.
+        errors: also list the worst false accepts and false rejects of labelled sets and lists of pairs, by image keys.
         of_templates: weight_by_norm, weight_by_detector_score, media_pooling, see templates.template_vectors.
 
     Returns:
@@ -134,8 +134,8 @@ class _Evaluation:
                     found["results"].append(at | self._result(pair, condition, *own[pair], reference))
                 found["differences"] += [at | settings | d for d in _differences(results)]
                 found["compatibility"] += [at | settings | c for c in _compatibility(results)]
-        if self.errors and isinstance(self.set, LabelledSet) and self.set.named:
-            found["errors"] += [self._worst(pair) for pair in self.crossed]
+        if self.errors and isinstance(self.set, LabelledSet):
+            found["errors"] += [self._worst(self.set, pair) for pair in self.crossed]
 
     def _chosen(self, asked: Sequence[str] | None) -> Sequence[str]:
         if asked is None:
@@ -203,10 +203,13 @@ class _Evaluation:
             result["mean_cosine"] = _mean_cosine(probe, gallery)
         return result
 
-    def _worst(self, pair: tuple[str, str]) -> dict[str, Any]:
+    def _worst(self, there: LabelledSet, pair: tuple[str, str]) -> dict[str, Any]:
         probe, gallery = self._sides(pair, (FULL, FULL))
-        table = gallery.table("images")
-        worst = worst_errors(probe.unit("images"), gallery.unit("images"), table.labels)
+        table, units = gallery.table("images"), (probe.unit("images"), gallery.unit("images"))
+        if there.named or there.pair_list is None:
+            worst = worst_errors(*units, table.labels)
+        else:
+            worst = worst_pairs(*units, there.pair_list.pairs, there.pair_list.same)
         lists = zip(("false_accepts", "false_rejects"), worst, strict=True)
         named = {
             kind: [{"a": table.keys[i], "b": table.keys[j], "score": score} for i, j, score in found]

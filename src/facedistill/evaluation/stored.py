@@ -28,13 +28,15 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
-    """Return the lines of each run's log.jsonl by the run's name; of bare files there are none."""
-    logs = {name: file.with_name("log.jsonl") for name, file in _files(places) if file.name == "evaluation.json"}
-    return {
-        name: [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        for name, log in logs.items()
-        if log.exists()
-    }
+    """Return the lines of log.jsonl and verification.jsonl of each run by its name; of bare files there are none."""
+    runs = {name: file.parent for name, file in _files(places) if file.name == "evaluation.json"}
+    found = {}
+    for name, run in runs.items():
+        logs = [log for log in (run / "log.jsonl", run / "verification.jsonl") if log.exists()]
+        lines = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+        if lines:
+            found[name] = [json.loads(line) for line in lines]
+    return found
 
 
 def _files(places: Iterable[Path]) -> Iterator[tuple[str, Path]]:

@@ -24,8 +24,8 @@ def worst_errors(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, cou
     """Compare every image with every other, in tiles; return the `count` worst impostor and genuine pairs.
 
     An image is never compared with itself. Symmetric (`probe is gallery`): each unordered pair once. Otherwise both
-    (i probe, j gallery) and (j probe, i gallery). Two persons are taken for one at most once in the list: one person
-    under two names would fill it.
+    (i probe, j gallery) and (j probe, i gallery). Two persons are taken for one, and a person is rejected, at most once
+    in a list: one person under two names, or one image of somebody else, would fill it.
 
     Args:
         probe, gallery: unit rows (N, d) of the same images. labels: int64 (N,).
@@ -37,7 +37,7 @@ def worst_errors(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, cou
         persons = np.sort([person[top + i], person[left + j]], axis=0)
         accepts.add(top + i, left + j, score[i, j], once=persons[0] * len(person) + persons[1])
         i, j = np.nonzero(genuine & (-score > rejects.least))
-        rejects.add(top + i, left + j, -score[i, j], once=(top + i) * len(person) + left + j)
+        rejects.add(top + i, left + j, -score[i, j], once=person[top + i])
     return accepts.pairs(), rejects.pairs(-1)
 
 
