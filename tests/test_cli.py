@@ -20,7 +20,7 @@ from facedistill.evaluation import render_table
 from facedistill.model import load_model
 from tiny_world import Tiny
 
-VERBS = ("demo", "import", "check", "distill", "train", "evaluate", "embed", "show", "list")
+VERBS = ("demo", "import", "check", "distill", "train", "evaluate", "compare", "embed", "show", "list")
 SMALL = ("student.input_size=32", "student.options.width=0.25", "schedule.epochs=1", "schedule.batch=12")
 
 
@@ -115,6 +115,9 @@ def test_a_real_process_and_its_exit_codes(tmp_path: Path) -> None:
         (["show", "a", "b"], ["unexpected argument 'b'"]),
         (["evaluate", "m", "--on", "x", "--flip", "both"], ["both", "sum", "concat", "none"]),
         (["evaluate", "m", "--on"], ["--on needs a value"]),
+        (["evaluate", "m", "--on", "x", "--show-faces"], ["--show-faces", "--report"]),
+        (["evaluate", "m", "--on", "x", "--distractors", "y"], ["--distractors", "--gallery"]),
+        (["compare"], ["RUNS needs a value"]),
         (["import", "x.onnx", "--out", "t", "--mean", "grey"], ["--mean", "grey"]),
         (["import", "x.onnx", "--out", "t", "--from", "onx"], ["onx", "arcface_torch"]),
         (["list", "method"], ["did you mean 'methods'?"]),
@@ -249,6 +252,11 @@ def block(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(builtins, "__import__", fake)
 
 
+def test_a_report_asks_for_its_libraries_first(cli: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused(cli("evaluate", tiny.student, "--on", "nowhere.bin", "--report", "r.html"), 1, "facedistill[report]")
+
+
 # The way of a user
 
 
@@ -306,7 +314,7 @@ def test_distil_evaluate_check_and_use(cli: Cli, tiny: Tiny) -> None:
     ran = cli(*arguments)
     assert ran.code == 0, ran.err
     assert "check passed" in ran.out and "run: proxylesskd (W: teacher)" in ran.out
-    assert "hold-out, all-pairs" in ran.out and "| student | teacher |" in ran.out
+    assert "hold-out, all-pairs" in ran.out and "| student → teacher |" in ran.out
     again = cli(*arguments)
     assert again.code == 0 and "nothing to do" in again.err and "check passed" not in again.out
     assert again.out == cli("show", "run").out
@@ -317,12 +325,63 @@ def test_distil_evaluate_check_and_use(cli: Cli, tiny: Tiny) -> None:
     assert ran.code == 0 and set(result["models"]) == {"student", "teacher"}
     assert all(r["same_space"] and r["settings"]["flip"] == "none" for r in result["results"])
 
+    ran = cli("evaluate", "run", "--on", tiny.pairs, "--against", tiny.teacher, "--save-threshold", 0.1, 0.01)
+    assert ran.code == 0, ran.err
+    kept = load_model("run").thresholds
+    assert [t["far"] for t in kept] == [0.1, 0.01] * 2  # for a gallery of its own, and the teacher's
+    assert {t["probe"] for t in kept} == {load_model("run").fingerprint()}
+    assert {t["gallery"] for t in kept} == {load_model(m).fingerprint() for m in ("run", tiny.teacher)}
+    assert f"| 0.01 | {kept[1]['value']:.4f} |" in Path("run/model/README.md").read_text()
+
     ran = cli("check", "run", "--against", tiny.teacher, "--data", tiny.photos)
     assert ran.code in (0, 1) and "check " in ran.out.splitlines()[-1]
 
     ran = cli("embed", "run", tiny.photos, "--out", "photos.npz")
     assert ran.code == 0 and "72 images of 12 classes" in ran.out
     assert f"space {load_model('run').space}" in cli("show", "photos.npz").out
+
+
+def test_evaluate_by_other_protocols_with_a_report(cli: Cli, tiny: Tiny) -> None:
+    asked = ("--protocol", "identification", "retrieval", "--resolution", 14, "--jpeg", 50, "--baseline", tiny.teacher)
+    outputs = ("--json", "r.json", "--report", "r.html", "--show-faces")
+    ran = cli("evaluate", tiny.student, "--on", tiny.pairs, "--against", tiny.teacher, *asked, *outputs)
+    assert ran.code == 0, ran.err
+    result = json.loads(Path("r.json").read_text())
+    assert {r["protocol"] for r in result["results"]} == {"identification", "retrieval"}
+    low = [r["settings"]["resolution"] for r in result["results"] if "resolution" in r["settings"]]
+    assert {"probe": 14, "jpeg": 50} in low and {"probe": 14, "gallery": 14, "jpeg": 50} in low
+    assert result["errors"][0]["false_accepts"] and result["models"]["student"]["latency_ms"] > 0
+    rank = result["results"][0]["rank"]["1"]["value"]
+    page = Path("r.html").read_text()
+    assert f"{100 * rank:.2f}" in page and f"{100 * rank:.2f} [" in ran.out and "data:image/jpeg" in page
+    assert "r.html: open it in a browser" in ran.out
+
+    ran = cli("evaluate", tiny.student, "--on", tiny.pairs, "--gallery", tiny.pairs, "--distractors", tiny.photos)
+    assert ran.code == 0 and "72 distractors" in ran.out, ran
+    refused(
+        cli("evaluate", tiny.student, "--on", tiny.photos, "--protocol", "templates 1:1"), 2, "templates", "all-pairs"
+    )
+
+
+def test_a_threshold_needs_a_folder_before_anything_is_measured(cli: Cli, tiny: Tiny) -> None:
+    Path("m.onnx").write_bytes(b"")
+    refused(cli("evaluate", "m.onnx", "--on", tiny.pairs, "--save-threshold", 0.1), 2, "m.onnx", "facedistill import")
+
+
+def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
+    assert cli("evaluate", tiny.student, "--on", tiny.pairs, "--json", "mine.json").code == 0
+    ran = cli("compare", tiny.student, "mine.json", "--report", "c.html", "--json", "c.json")
+    assert ran.code == 0, ran.err
+    stored = json.loads(Path("c.json").read_text())["evaluations"]
+    assert list(stored) == [tiny.student.name, "mine"]
+    assert stored["mine"] == json.loads(Path("mine.json").read_text())
+    for run, evaluation in stored.items():
+        eer = evaluation["results"][0]["eer"]
+        assert any(line.startswith(f"| {run}") and f"{100 * eer:.2f}" in line for line in ran.out.splitlines())
+    assert "Training" in Path("c.html").read_text()
+    refused(cli("compare", "nowhere"), 1, "nowhere", "finished run")
+    Path("not.json").write_text("{}")
+    refused(cli("compare", "not.json"), 1, "not.json", "results")
 
 
 def test_distil_refuses_a_teacher_that_does_not_fit(cli: Cli, tiny: Tiny) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from facedistill.backbones import Backbone, create_backbone
 from facedistill.classifier import Classifier
 from facedistill.errors import UsageError, UserError
-from facedistill.model import InputSpec, Model, load_model, make_space, save_model
+from facedistill.model import InputSpec, Model, load_model, make_space, save_model, save_thresholds
 
 SIZE, DIM = 32, 16
 
@@ -141,6 +141,19 @@ def test_input_spec_that_does_not_fit() -> None:
     for options in ({"colour": "grb"}, {"mean": (1.0, 2.0)}, {"std": (0.0,)}):
         with pytest.raises(UsageError):
             InputSpec(SIZE, **options)  # type: ignore[arg-type]
+
+
+def test_thresholds_are_added_and_replaced(tmp_path: Path) -> None:
+    save_model(student(), tmp_path / "run" / "model")
+    first = {"far": 1e-3, "value": 0.41234, "interval": [0.3, 0.5], "probe": "a", "gallery": "b", "flip": "sum"}
+    save_thresholds(tmp_path / "run", [first, first | {"gallery": "c"}])
+    save_thresholds(tmp_path / "run" / "model", [first | {"value": 0.45}, first | {"far": 1e-4}])
+    kept = load_model(tmp_path / "run").thresholds
+    assert kept == [first | {"gallery": "c"}, first | {"value": 0.45}, first | {"far": 1e-4}]
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "| 0.001 | 0.4500 | 0.3000 to 0.5000 | `a` | `b` |" in card and card.count("| 0.001 |") == 2
+    with pytest.raises(UserError):
+        save_thresholds(tmp_path / "nowhere", [first])
 
 
 def test_model_folder_keeps_everything(tmp_path: Path) -> None:

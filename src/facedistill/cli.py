@@ -342,7 +342,7 @@ def evaluate(
     threshold:
         Which thresholds the ten folds try: insightface's grid of 0.01 in squared distance, or every one.
     far:
-        False-accept rates to measure at. [default: the protocol's own]
+        False-accept rates to measure at. [default: those of --save-threshold, else the protocol's own]
     resolution:
         Measure again with images shrunk to so many pixels, the probes alone and both sides.
     blur:
@@ -392,7 +392,7 @@ def evaluate(
         protocols=protocol,
         flip=flip,
         threshold=threshold,
-        fars=sorted({*(far or []), *(save_threshold or [])}, reverse=True) if far else None,
+        fars=sorted({*(far or []), *(save_threshold or [])}, reverse=True) or None,
         resolutions=[Resolution(pixels, blur, jpeg) for pixels in resolution or []],
         cache=cache_dir() / "embeddings",
         paths=paths,
