@@ -156,13 +156,13 @@ def ticks(svg: str, axis: str) -> dict[float, float]:
 
 def test_det_axes_are_normal_deviates_and_the_roc_s_is_logarithmic(drawn: list[Plot]) -> None:
     deviate = NormalDist().inv_cdf
-    for axis in "xy":
+    for axis, whole in (("x", 1), ("y", 100)):  # the FAR as a fraction, the miss rate in percent
         at = ticks(drawn[1].file, axis)
         assert len(at) >= 3
         (first, *_, last) = sorted(at)
-        scale = (at[last] - at[first]) / (deviate(last / 100) - deviate(first / 100))
-        for percent, place in at.items():
-            expected = at[first] + scale * (deviate(percent / 100) - deviate(first / 100))
+        scale = (at[last] - at[first]) / (deviate(last / whole) - deviate(first / whole))
+        for rate, place in at.items():
+            expected = at[first] + scale * (deviate(rate / whole) - deviate(first / whole))
             assert place == pytest.approx(expected, abs=0.1)
     at = ticks(drawn[0].file, "x")
     places = [at[far] for far in (1e-4, 1e-3, 1e-2)]

@@ -67,10 +67,10 @@ def roc(results: Results, places: Places, about: str, key: str) -> Plot:
                 if at["far"] > 0:
                     _point(ax, at["far"], at, places[name], size=3.5)
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(lambda far, _: f"{far:.0e}".replace("e-0", "e-").replace("1e+00", "1"))
+        ax.xaxis.set_major_formatter(lambda far, _: _rate(far))
         ax.set_xlabel("false-accept rate (FAR)")
         ax.set_ylabel("true-accept rate (TAR), %")
-        ax.set_ylim(top=101)
+        ax.set_ylim(top=100 + 0.02 * (100 - ax.get_ylim()[0]))
 
     alt = f"{about}: TAR in percent over FAR, logarithmic; bars are 95% intervals. {_all(results)}."
     return _plot("ROC", alt, paint, _legend(results, places), _curve_csv(results), key)
@@ -89,16 +89,22 @@ def det(results: Results, places: Places, about: str, key: str) -> Plot:
         for name, curve in inside.items():
             ax.plot(*_columns([(deviate(far), deviate(miss)) for far, miss in curve]), **_line(places[name]))
         far, miss = _columns([at for curve in inside.values() for at in curve])
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_ticks([deviate(t) for t in ticks], [f"{100 * t:g}" for t in ticks])
+        at = [deviate(t) for t in ticks]
+        ax.set_xticks(at, [_rate(t) for t in ticks])
+        ax.set_yticks(at, [f"{100 * t:g}" for t in ticks])
         if far:
             ax.set_xlim(deviate(min(far)), deviate(max(min(0.5, max(far)), 2 * min(far))))
             ax.set_ylim(deviate(min(miss)) - 0.1, deviate(max(miss)) + 0.1)
-        ax.set_xlabel("false-accept rate, %")
+        ax.set_xlabel("false-accept rate (FAR)")
         ax.set_ylabel("miss rate (1 − TAR), %")
 
-    alt = f"{about}: miss rate over false-accept rate in percent, both in normal deviates. {_all(results)}."
+    alt = f"{about}: miss rate in percent over false-accept rate, both in normal deviates. {_all(results)}."
     return _plot("DET", alt, paint, _legend(results, places), _curve_csv(results), key)
+
+
+def _rate(rate: float) -> str:
+    """0.00001 -> "1e-5", 0.05 as it is."""
+    return f"{rate:.0e}".replace("e-0", "e-") if rate < 0.02 else f"{rate:g}"
 
 
 def _curve(result: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -118,6 +124,8 @@ def scores(results: Results, far: str | None, about: str, key: str) -> Plot:
     """Histograms of the genuine and the impostor scores of each result, with the threshold of a FAR."""
     bins = {name: _bins(result["curves"]["scores"]) for name, result in results.items()}
     used = [edge for rows in bins.values() for low, high, *counts in rows if any(counts) for edge in (low, high)]
+    ends = min(used, default=-1), max(used, default=1)
+    middle = sum(ends) / 2
 
     def paint(*axes: "Axes") -> None:
         for ax, (name, result) in zip(axes, results.items(), strict=True):
@@ -129,12 +137,20 @@ def scores(results: Results, far: str | None, about: str, key: str) -> Plot:
                 ax.stairs(density, [*low, high[-1]], **_line(i))
             if at := result.get("tar_at_far", {}).get(far):
                 ax.axvline(at["threshold"], color=INK, linewidth=1)
-                place = (at["threshold"], 0.95)
-                ax.annotate(f"FAR {far}", place, (4, 0), ("data", "axes fraction"), "offset points", va="top")
+                left = at["threshold"] > middle
+                ax.annotate(
+                    f"FAR {far}",
+                    (at["threshold"], 0.95),
+                    (-4 if left else 4, 0),
+                    ("data", "axes fraction"),
+                    "offset points",
+                    va="top",
+                    ha="right" if left else "left",
+                )
             ax.set_title(_short(name), loc="left", pad=3)
             ax.set_yticks([])
             ax.set_ylim(0, 1.25 * ax.get_ylim()[1])
-            ax.set_xlim(min(used, default=-1), max(used, default=1))
+            ax.set_xlim(*ends)
         axes[-1].set_xlabel("score (cosine)")
 
     alt = f"{about}: how the scores of genuine and of impostor pairs are distributed. {_all(results)}."
