@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "raw_l2": ("embedding_l2", {"normalise": False}),
     "soft_targets": ("soft_targets", {"scale": 8.0}),
     "likeliest_targets": ("soft_targets", {"scale": 8.0, "top_k": 2}),
+    "margin_distillation": ("margin_distillation", {"scale": 8.0}),
     "fitnet": ("fitnet", {"stage": 1}),
     "ekd": ("ekd", {"hardest": 5, "temperature": 0.1}),
     **{

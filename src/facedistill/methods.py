@@ -44,6 +44,7 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", sampler=PK),
         _rival("ekd", sampler=PK),
+        MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }
 

@@ -11,6 +11,7 @@ from facedistill.terms.darkrank import DarkRank
 from facedistill.terms.ekd import EKD
 from facedistill.terms.embedding_l2 import EmbeddingL2
 from facedistill.terms.fitnet import FitNet
+from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
 from facedistill.terms.pkt import PKT
 from facedistill.terms.rkd import RKD
@@ -34,6 +35,7 @@ TERMS: dict[str, type[Term]] = {
     "pkt": PKT,
     "cckd": CCKD,
     "ekd": EKD,
+    "margin_distillation": MarginDistillation,
 }
 
 
