@@ -62,7 +62,7 @@ def test_w_takes_the_datas_classes_in_the_datas_order(teacher: Path) -> None:
     assert found.method.student.embedding_dim == 8
 
 
-@pytest.mark.parametrize("method", ["l2kd", "margin_softmax_l2", "proxylesskd", "kd"])
+@pytest.mark.parametrize("method", ["l2kd", "margin_softmax_l2", "shrinkteanet", "proxylesskd", "kd"])
 def test_an_embedding_size_of_its_own_needs_a_projection_where_spaces_meet(method: str, teacher: Path) -> None:
     if method == "kd":  # logits meet, not embeddings
         assert _assemble(teacher, method=method, student={"embedding_dim": 5}).method.student.embedding_dim == 5
@@ -129,6 +129,31 @@ def test_what_a_teacher_lacks_is_said(teacher: Path, tmp_path: Path) -> None:
 def test_a_w_that_does_not_fit_is_refused_before_training(teacher: Path) -> None:
     with pytest.raises(UserError):  # the rows are random numbers
         _assemble(teacher, method="proxylesskd", check={"own_class": 0.9})
+
+
+@pytest.mark.parametrize("method", ["fitnet", "attention_transfer"])
+def test_stage_maps_need_a_network_that_gives_them(
+    method: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _assemble(teacher, method=method)
+    assert found.method.teachers["teacher"].cache is None  # stage maps are never cached
+    trained = {name for name, _ in found.method.named_parameters() if name.startswith("terms.")}
+    assert trained == (
+        {f"terms.fitnet.projection.{part}" for part in ("weight", "bias")} if method == "fitnet" else set()
+    )
+    save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
+    with pytest.raises(UserError, match=f"term '{method}' needs the stage features of .*only its embeddings are known"):
+        _assemble(tmp_path / "table", method=method)
+    monkeypatch.setattr(module, "OnnxBackbone", type(found.models["teacher"].backbone))
+    with pytest.raises(UserError, match="an ONNX file gives its embedding alone; import the teacher's checkpoint"):
+        _assemble(teacher, method=method)
+
+
+@pytest.mark.parametrize("method", ["similarity_preserving", "rkd", "darkrank", "pkt", "cckd", "ekd", "fitnet"])
+def test_relations_and_stage_maps_tie_the_student_to_no_dimension(method: str, teacher: Path) -> None:
+    found = _assemble(teacher, method=method, student={"embedding_dim": 5})
+    assert found.method.student.embedding_dim == 5 and found.method.anchors is None
+    assert _assemble(teacher, method=method).method.student.embedding_dim == 8
 
 
 def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:

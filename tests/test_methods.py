@@ -13,7 +13,7 @@ from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, UserError
 from facedistill.methods import METHODS, Method, build_terms, describe, missing_teachers, resolve
 from facedistill.model import Output
-from facedistill.recipe import ClassifierSpec, MethodSpec, TermSpec, make_recipe
+from facedistill.recipe import ClassifierSpec, MethodSpec, Sampler, TermSpec, make_recipe
 from facedistill.terms import TERMS, Term, make_term
 
 
@@ -54,6 +54,13 @@ def test_weight_0_removes_a_term_for_good() -> None:
     assert list(build_terms(method)) == list(build_terms(resolve(method))) == ["embedding_l2"]
     with pytest.raises(UsageError, match="no term has a weight"):
         build_terms(resolve(_method(name="l2kd", terms={"embedding_l2": 0})))
+
+
+def test_the_sampler_is_the_methods_unless_the_recipe_says_otherwise() -> None:
+    assert resolve(_method(name="proxylesskd")).sampler == Sampler("uniform", 4)
+    assert resolve(_method(name="cckd")).sampler == Sampler("pk", 4)
+    assert resolve(_method(name="cckd", sampler={"k": 2})).sampler == Sampler("pk", 2)
+    assert resolve(_method(name="cckd", sampler={"kind": "uniform"})).sampler == Sampler("uniform", 4)
 
 
 def test_unknown_names_suggest_the_near_one() -> None:
@@ -141,7 +148,9 @@ def test_errors_of_terms_from_outside(name: str, options: dict[str, Any], expect
 
 
 class _Student(nn.Module):
-    """Embeds by the mean of each channel; remembers whether features were asked for."""
+    """Embeds by the mean of each channel; its stage map is the image. Remembers whether features were asked."""
+
+    input_size, device = 8, torch.device("cpu")
 
     def __init__(self, dim: int = 3) -> None:
         super().__init__()
@@ -150,12 +159,13 @@ class _Student(nn.Module):
 
     def outputs(self, images: Tensor, features: bool = True) -> Output:
         self.asked.append(features)
-        return Output(self.linear(images.float().mean((2, 3))))
+        return Output(self.linear(images.float().mean((2, 3))), (images.float(),) if features else ())
 
 
 class _FakeTeacher:
     def __init__(self, classifier: Classifier | None = None) -> None:
         self.classifier, self.asked, self.epochs = classifier, [], []  # type: ignore[var-annotated]
+        self.model = _Student()
 
     def __call__(self, batch: Batch, needs: frozenset[str]) -> Output | None:
         self.asked.append(needs)
@@ -200,11 +210,24 @@ def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
         "b": frozenset({"embedding"}),
         "idle": frozenset(),
     }
+    method.student.asked.clear()  # type: ignore[union-attr,operator]
     method(_batch())
     assert teachers["a"].asked == [method.needs["a"]] and teachers["idle"].asked == [frozenset()]
     assert method.student.asked == [True]  # type: ignore[comparison-overlap]
     method.start_epoch(3)
     assert all(t.epochs == [3] for t in teachers.values())
+
+
+def test_a_term_on_features_learns_their_shapes_once_and_leaves_the_networks_as_they_were() -> None:
+    class Shapes(_Needs):
+        def bind_features(self, student: Any, teacher: Any) -> None:
+            self.shapes = (list(student), list(teacher))
+
+    term, teacher = Shapes("features"), _FakeTeacher()
+    teacher.model.eval()
+    method = _together({"x": (term, 1.0, "t"), "y": (_Needs("embedding"), 1.0, "t")}, {"t": teacher})
+    assert term.shapes == ([(3, 8, 8)], [(3, 8, 8)])
+    assert method.student.training and not teacher.model.training
 
 
 def test_losses_are_weighted_named_and_ask_for_no_features_in_vain() -> None:

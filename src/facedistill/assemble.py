@@ -1,12 +1,13 @@
 """From a recipe to the things that train: data, teachers, W, student, method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from facedistill import parallel, starts
-from facedistill.backbones import create_backbone
+from facedistill.backbones import OnnxBackbone, create_backbone
 from facedistill.check import require_fit
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.dataset import Dataset, open_dataset
@@ -41,6 +42,7 @@ def assemble(recipe: Recipe) -> Assembly:
     method = resolve(recipe.method)
     terms = build_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
+    _require_features(terms, models)
     train, held_out = open_training_data(recipe.data)
     needs = {
         name: frozenset[str]().union(*(term.needs for term, _, teacher in terms.values() if teacher == name))
@@ -58,7 +60,7 @@ def assemble(recipe: Recipe) -> Assembly:
     ]
     space_dim = anchors[0] if anchors else None
     classifier = _make_classifier(recipe, method, head, source, space_dim, models, train, embeddings) if head else None
-    student = make_student(recipe, models, classifier)
+    student = make_student(recipe, models, classifier, space_dim)
     teachers = {}
     for name, model in models.items():
         own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
@@ -147,17 +149,36 @@ def _require_fit(
     require_fit(classifier, known, head.margin, head.scale, recipe.check.own_class)
 
 
+def _require_features(terms: Mapping[str, tuple[Term, float, str]], models: dict[str, Model]) -> None:
+    """Refuse a teacher without stage maps where a term reads them, before anything long begins."""
+    for name, (term, _, teacher) in terms.items():
+        if "features" not in term.needs or teacher not in models:
+            continue
+        backbone = models[teacher].backbone
+        if backbone is None or isinstance(backbone, OnnxBackbone):
+            what = "only its embeddings are known" if backbone is None else "an ONNX file gives its embedding alone"
+            raise UserError(
+                f"term '{name}' needs the stage features of teacher '{teacher}', but {what}; import the teacher's "
+                "checkpoint, or choose a method on embeddings"
+            )
+
+
 def _margin_of(term: Term) -> tuple[Margin, float]:
     if not isinstance(term, MarginSoftmax):
         raise UsageError("method.classifier.start=fitted needs the term margin_softmax, whose margin and scale it uses")
     return term.margin, term.scale
 
 
-def make_student(recipe: Recipe, models: dict[str, Model], classifier: Classifier | None) -> Model:
-    """Make the student: its embedding size is the teacher's unless the recipe says otherwise."""
+def make_student(
+    recipe: Recipe, models: dict[str, Model], classifier: Classifier | None, space_dim: int | None = None
+) -> Model:
+    """Make the student: its embedding size is the teacher's unless the recipe says otherwise.
+
+    `space_dim`: the size of a space that the method ties it to.
+    """
     spec = recipe.student
-    wanted = classifier.dim if classifier else next((m.embedding_dim for m in models.values()), None)
-    dim = spec.embedding_dim or wanted or 512
+    wanted = classifier.dim if classifier else space_dim
+    dim = spec.embedding_dim or wanted or next((m.embedding_dim for m in models.values()), 512)
     if wanted and dim != wanted and not spec.projection:
         raise UsageError(
             f"student.embedding_dim is {dim} but the teacher's space has {wanted} dimensions; drop it to use {wanted}, "

@@ -3,19 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from facedistill.classifier import ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, closest
 from facedistill.model import Model
-from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, TermSpec
+from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec
 from facedistill.teacher import Teacher
 from facedistill.terms import Term, make_term
 
 LEARNED = ClassifierSpec("random", "gradient")
 INHERITED = ClassifierSpec("teacher", "nothing")
 SOFTMAX = {"margin_softmax": TermSpec()}
+PK = Sampler("pk")
+
+
+def _rival(name: str, weight: float = 1.0, sampler: Sampler | None = None) -> MethodSpec:
+    """A term of the method's own name beside the margin softmax, at its published weight."""
+    return MethodSpec(name, LEARNED, {**SOFTMAX, name: TermSpec(weight)}, sampler or Sampler())
+
 
 METHODS: dict[str, MethodSpec] = {
     row.name: row
@@ -26,6 +34,17 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec("l2kd", ClassifierSpec(), {"embedding_l2": TermSpec()}),
         MethodSpec("margin_softmax_l2", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec()}),
         MethodSpec("kd", LEARNED, {**SOFTMAX, "soft_targets": TermSpec()}),
+        _rival("fitnet", 100),
+        _rival("attention_transfer", 1000),
+        _rival("shrinkteanet"),
+        _rival("triplet_distillation", sampler=PK),
+        _rival("similarity_preserving", 3000),
+        _rival("rkd"),
+        _rival("darkrank"),
+        _rival("pkt", 469),
+        _rival("cckd", sampler=PK),
+        _rival("ekd", sampler=PK),
+        MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }
 
@@ -53,7 +72,8 @@ def resolve(method: MethodSpec) -> MethodSpec:
     classifier = ClassifierSpec(
         method.classifier.start or row.classifier.start, method.classifier.moved_by or row.classifier.moved_by
     )
-    return MethodSpec(method.name, classifier, terms, method.sampler)
+    sampler = Sampler(method.sampler.kind or row.sampler.kind or "uniform", method.sampler.k or row.sampler.k or 4)
+    return MethodSpec(method.name, classifier, terms, sampler)
 
 
 def missing_teachers(recipe: Recipe) -> list[str]:
@@ -107,6 +127,8 @@ class Method(nn.Module):
             if teacher in teachers:
                 self.needs[teacher] |= term.needs
             term.bind(weight, teachers[teacher].classifier if teacher in teachers else None)
+            if "features" in term.needs:
+                term.bind_features(_stage_shapes(student), _stage_shapes(teachers[teacher].model))
 
     @property
     def anchors(self) -> str | None:
@@ -141,3 +163,14 @@ def build_terms(method: MethodSpec) -> dict[str, tuple[Term, float, str]]:
     if not terms:
         raise UsageError(f"method {method.name}: no term has a weight, so there is no loss; set method.terms.<name>=1")
     return terms
+
+
+@torch.no_grad()
+def _stage_shapes(model: Model) -> list[torch.Size]:
+    """Shapes (C, h, w) of the model's stage maps; its statistics and mode stay as they are."""
+    training, side = model.training, model.input_size
+    try:
+        output = model.eval().outputs(torch.zeros(1, 3, side, side, device=model.device))
+    finally:
+        model.train(training)
+    return [stage.shape[1:] for stage in output.features]

@@ -70,10 +70,10 @@ class ClassifierSpec:
 
 @typed(config=STRICT)
 class Sampler:
-    """`pk`: batch / k classes with k images each."""
+    """null = the method's (uniform, 4). `pk`: batch / k classes with k images each."""
 
-    kind: Literal["uniform", "class_balanced", "pk"] = "uniform"
-    k: Count = 4
+    kind: Literal["uniform", "class_balanced", "pk"] | None = None
+    k: Count | None = None
 
 
 @typed(config=STRICT)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedistill.data.batch import Batch
+from facedistill.errors import UserError
 from facedistill.model import Output
 from facedistill.terms.embedding_l2 import EmbeddingL2, embedding_l2
 
@@ -61,3 +62,8 @@ def test_the_term_works_in_float32_whatever_the_networks_use() -> None:
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(embedding_l2(s.float(), t, normalise).item())
     assert EmbeddingL2.needs == {"embedding"} and EmbeddingL2.anchors and not EmbeddingL2.needs_weight
+
+
+def test_embeddings_of_two_dimensions_are_refused() -> None:
+    with pytest.raises(UserError, match="embedding_l2: the student's embeddings have 4 dimensions, the teacher's 6"):
+        EmbeddingL2()(Output(torch.ones(2, 4)), Output(torch.ones(2, 6)), BATCH)

@@ -46,6 +46,16 @@ def test_gradient() -> None:
     np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-12)
 
 
+def test_top_k_leaves_the_teachers_likeliest_classes_of_each_sample() -> None:
+    s, t = torch.randn(6, 9).double(), torch.randn(6, 9).double()
+    kept = np.argsort(-t.numpy(), axis=1)[:, :3]
+    expected = _kl(*(np.take_along_axis(z.numpy(), kept, 1) for z in (s, t)), 4.0)
+    assert soft_targets(s, t, 4.0, top_k=3).item() == pytest.approx(expected, rel=1e-10)
+    assert soft_targets(s, t, 4.0, top_k=99).item() == pytest.approx(soft_targets(s, t, 4.0).item(), rel=1e-10)
+    x = s[:3].requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: soft_targets(x, t[:3], 4.0, 3), x)
+
+
 def test_extreme_logits_stay_finite() -> None:
     s = torch.tensor([[64.0, -64.0, -64.0]], requires_grad=True)
     loss = soft_targets(s, torch.tensor([[-64.0, 64.0, -64.0]]), 1.0)
@@ -63,7 +73,11 @@ def test_the_term_takes_scaled_cosines_to_each_networks_own_classifier() -> None
         a, b = x.double().numpy(), w.double().numpy()
         return a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
 
-    expected = _kl(10 * cosines(s, own), 10 * cosines(t, theirs), 2.0)
+    own_logits, their_logits = 10 * cosines(s, own), 10 * cosines(t, theirs)
+    assert term(Output(s), Output(t), BATCH).item() == pytest.approx(_kl(own_logits, their_logits, 2.0), rel=1e-4)
+    term.top_k = 2
+    kept = np.argsort(-their_logits, axis=1)[:, :2]
+    expected = _kl(*(np.take_along_axis(z, kept, 1) for z in (own_logits, their_logits)), 2.0)
     assert term(Output(s), Output(t), BATCH).item() == pytest.approx(expected, rel=1e-4)
 
 

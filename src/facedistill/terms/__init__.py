@@ -5,15 +5,37 @@ from typing import Any
 
 from facedistill.errors import UsageError, closest
 from facedistill.options import build
+from facedistill.terms.attention_transfer import AttentionTransfer
+from facedistill.terms.cckd import CCKD
+from facedistill.terms.darkrank import DarkRank
+from facedistill.terms.ekd import EKD
 from facedistill.terms.embedding_l2 import EmbeddingL2
+from facedistill.terms.fitnet import FitNet
+from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
+from facedistill.terms.pkt import PKT
+from facedistill.terms.rkd import RKD
+from facedistill.terms.shrinkteanet import ShrinkTeaNet
+from facedistill.terms.similarity_preserving import SimilarityPreserving
 from facedistill.terms.soft_targets import SoftTargets
-from facedistill.terms.term import Term
+from facedistill.terms.term import Relation, Term
+from facedistill.terms.triplet_distillation import TripletDistillation
 
 TERMS: dict[str, type[Term]] = {
     "margin_softmax": MarginSoftmax,
     "embedding_l2": EmbeddingL2,
     "soft_targets": SoftTargets,
+    "fitnet": FitNet,
+    "attention_transfer": AttentionTransfer,
+    "shrinkteanet": ShrinkTeaNet,
+    "triplet_distillation": TripletDistillation,
+    "similarity_preserving": SimilarityPreserving,
+    "rkd": RKD,
+    "darkrank": DarkRank,
+    "pkt": PKT,
+    "cckd": CCKD,
+    "ekd": EKD,
+    "margin_distillation": MarginDistillation,
 }
 
 
@@ -34,4 +56,4 @@ def make_term(name: str, options: dict[str, Any]) -> Term:
     return build(term, options, f"term '{name}'")
 
 
-__all__ = ["TERMS", "EmbeddingL2", "MarginSoftmax", "SoftTargets", "Term", "make_term"]
+__all__ = ["TERMS", "EmbeddingL2", "MarginSoftmax", "Relation", "SoftTargets", "Term", "make_term"]

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from facedistill.data.batch import Batch
 from facedistill.model import Output
-from facedistill.terms.term import Term
+from facedistill.terms.term import Term, require_same_dimension
 
 
 def embedding_l2(student: Tensor, teacher: Tensor, normalise: bool = True) -> Tensor:
@@ -32,5 +32,6 @@ class EmbeddingL2(Term):
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         assert teacher is not None
+        require_same_dimension("embedding_l2", student, teacher)
         with torch.autocast(student.embedding.device.type, enabled=False):
             return embedding_l2(student.embedding.float(), teacher.embedding.float(), self.normalise)

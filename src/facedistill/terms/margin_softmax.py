@@ -74,12 +74,13 @@ class MarginSoftmax(Term):
                 self._update(x.detach(), batch)
             loss = torch.zeros((), device=x.device)
             function = frozen_margin_softmax if self.classes.frozen else margin_softmax
-            size = self._size(x, batch.progress)
             for labels, share in batch.targets:
+                size = self.sizes(x, teacher, labels, batch.progress)
                 loss = loss + share * function(x, labels, self.classes.weight, self.margin, self.scale, size).mean()
         return loss
 
-    def _size(self, x: Tensor, progress: float) -> float | Tensor | None:
+    def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> float | Tensor | None:
+        """Return the margin of every sample: a number, (B,), or None where the margin has no single size."""
         if progress >= self.margin_warmup:
             return self.margin.sizes(x.detach().norm(dim=1))
         assert self.margin.size is not None and self.margin.neutral is not None

@@ -8,11 +8,18 @@ from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UserError
 from facedistill.model import Output
+from facedistill.recipe import Count
 from facedistill.terms.term import Term
 
 
-def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), mean over the batch (arXiv 1503.02531). Shapes: (B, C), (B, C)."""
+def soft_targets(student: Tensor, teacher: Tensor, temperature: float, top_k: int | None = None) -> Tensor:
+    """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), mean over the batch (arXiv 1503.02531). Shapes: (B, C), (B, C).
+
+    With `top_k` both softmaxes run over the teacher's `top_k` likeliest classes of each sample alone.
+    """
+    if top_k is not None:
+        teacher, classes = teacher.topk(min(top_k, teacher.shape[1]))
+        student = student.gather(1, classes)
     log_s, log_t = (F.log_softmax(z / temperature, dim=1) for z in (student, teacher))
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
@@ -23,14 +30,16 @@ class SoftTargets(Term):
     Args:
         temperature: T; 4 at scale 64 is what public face-recognition code uses.
         scale: s of both networks' logits.
+        top_k: compare each sample's classes that are likeliest for the teacher alone, for very many classes, among
+            which nearly all carry nothing; null = all.
     """
 
     needs = frozenset({"logits"})
     needs_weight = True
 
-    def __init__(self, temperature: float = 4.0, scale: float = 64.0) -> None:
+    def __init__(self, temperature: float = 4.0, scale: float = 64.0, top_k: Count | None = None) -> None:
         super().__init__()
-        self.temperature, self.scale = temperature, scale
+        self.temperature, self.scale, self.top_k = temperature, scale, top_k
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         if weight is None or teacher is None:
@@ -49,9 +58,8 @@ class SoftTargets(Term):
         assert teacher is not None
         with torch.autocast(student.embedding.device.type, enabled=False):
             z_student = self._logits(student.embedding, self.classes.weight)
-            return soft_targets(
-                z_student, self._logits(teacher.embedding, self.teacher_classes.weight), self.temperature
-            )
+            z_teacher = self._logits(teacher.embedding, self.teacher_classes.weight)
+            return soft_targets(z_student, z_teacher, self.temperature, self.top_k)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.scale * F.normalize(x.float(), dim=1) @ F.normalize(weight.float(), dim=1).T

@@ -1,9 +1,14 @@
 """A Term: one named, weighted loss on (student outputs, one teacher's outputs, batch)."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
+from facedistill import parallel
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.batch import Batch
+from facedistill.errors import UserError
 from facedistill.model import Output
 
 
@@ -20,9 +25,45 @@ class Term(nn.Module):
     needs_weight: bool = False
     anchors: bool = False
 
+    def __init__(self) -> None:  # its signature is the options of a term that has none
+        super().__init__()
+
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         """Receive, once, the student's W and the teacher's classifier; raise UserError where one is missing."""
+
+    def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
+        """Receive, once, the shapes (C, h, w) of both networks' stage maps; only a term that needs "features"."""
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         """Return the mean loss over the batch, a float32 scalar."""
         raise NotImplementedError
+
+
+class Relation(Term):
+    """A term on how the embeddings of a batch lie to each other; subclasses define `loss`.
+
+    Each network's embeddings are compared with its own alone. So the two may differ in dimension, and the student is
+    not tied to the teacher's space.
+    """
+
+    needs = frozenset({"embedding"})
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert teacher is not None
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            whole = [parallel.gather(output.embedding.float()) for output in (student, teacher)]
+            return self.loss(whole[0], whole[1], batch)
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of the embeddings (B, d_S) and (B, d_T), float32, of all processes; `batch` is a slice."""
+        raise NotImplementedError
+
+
+def require_same_dimension(term: str, student: Output, teacher: Output) -> None:
+    """Raise UserError unless both embeddings have the same dimension, so that one can be compared with the other."""
+    own, other = student.embedding.shape[1], teacher.embedding.shape[1]
+    if own != other:
+        raise UserError(
+            f"{term}: the student's embeddings have {own} dimensions, the teacher's {other}; give the student the "
+            "teacher's size (student.embedding_dim) or a projection"
+        )

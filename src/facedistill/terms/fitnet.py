@@ -1,0 +1,54 @@
+"""FitNet: the student's map of one stage, through a trained projection, imitates the teacher's."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facedistill.data.batch import Batch
+from facedistill.errors import UsageError
+from facedistill.model import Output
+from facedistill.recipe import Count
+from facedistill.terms.features import common_size
+from facedistill.terms.term import Term
+
+
+def hint(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean ||r(a_S) - a_T||^2 over batch, channels and positions (arXiv 1412.6550, eq. 3, which has 1/2 a sum).
+
+    Shapes: projected map (B, C, h, w) of the student and map (B, C, h', w') of the teacher -> scalar; where the sizes
+    differ the larger is averaged down.
+    """
+    return F.mse_loss(*common_size(student, teacher))
+
+
+class FitNet(Term):
+    """FitNet: L2 between a stage map of the teacher and the student's, through a 1x1 convolution that the term trains.
+
+    The hints act all through training, as in the public comparisons; the paper's act in a stage of their own before it.
+
+    Args:
+        stage: which of the stage maps, 1 with the highest resolution.
+
+    Raises:
+        UsageError: a network has fewer stages.
+    """
+
+    needs = frozenset({"features"})
+
+    def __init__(self, stage: Count = 3) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
+        stages = min(len(student), len(teacher))
+        if self.stage > stages:
+            raise UsageError(f"fitnet: stage {self.stage}, but a network has {stages} stages; set stage to 1..{stages}")
+        self.projection = nn.Conv2d(student[self.stage - 1][0], teacher[self.stage - 1][0], 1)
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert teacher is not None
+        own, other = (output.features[self.stage - 1].float() for output in (student, teacher))
+        with torch.autocast(own.device.type, enabled=False):
+            return hint(self.projection(own), other)

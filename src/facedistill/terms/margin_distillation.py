@@ -1,0 +1,46 @@
+"""MarginDistillation: a margin for every image, wide where the teacher is sure of it."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facedistill import parallel
+from facedistill.classifier import Classifier, ClassWeight
+from facedistill.errors import UsageError
+from facedistill.model import Output
+from facedistill.terms.margin_softmax import MarginSoftmax
+
+
+class MarginDistillation(MarginSoftmax):
+    """ArcFace with the margin m_i = smallest + (largest - smallest) d_i / max d, d_i = cos(f_T(x_i), w_{y_i}).
+
+    Of arXiv 2003.02586, where W is the teacher's and frozen. A reconstruction from the authors' code: the paper's text
+    was not at hand. The maximum is over the batch of all processes; a negative d_i counts as 0.
+
+    Args:
+        smallest, largest: margins in radians. scale: s.
+
+    Raises:
+        UsageError: W starts at random, so that the teacher's cosine to it says nothing.
+    """
+
+    needs = frozenset({"embedding"})
+
+    def __init__(self, smallest: float = 0.2, largest: float = 0.5, scale: float = 64.0) -> None:
+        super().__init__("arcface", {"size": largest}, scale)
+        self.smallest, self.largest = smallest, largest
+
+    def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
+        super().bind(weight, teacher)
+        if self.classes.origin == "random":
+            raise UsageError(
+                "margin_distillation: W starts at random, so the teacher's distance to it says nothing; set "
+                "method.classifier.start to teacher, centres or fitted"
+            )
+
+    @torch.no_grad()
+    def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> Tensor:
+        assert teacher is not None
+        sure = F.cosine_similarity(teacher.embedding.float(), self.classes.weight[labels]).relu()
+        most = parallel.gather(sure).max().clamp_min(1e-12)
+        return self.smallest + (self.largest - self.smallest) * sure / most

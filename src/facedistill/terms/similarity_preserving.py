@@ -1,0 +1,26 @@
+"""Similarity-preserving distillation: images that are alike for the teacher are alike for the student."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from facedistill.data.batch import Batch
+from facedistill.terms.term import Relation
+
+
+def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
+    """||G_S - G_T||_F^2 / B^2, G the Gram matrix of the embeddings with unit rows (arXiv 1907.09682, eq. 2 to 4).
+
+    Shapes: (B, d_S), (B, d_T) -> scalar.
+    """
+    own, other = (F.normalize(x @ x.T, dim=1) for x in (student, teacher))
+    return F.mse_loss(own, other)
+
+
+class SimilarityPreserving(Relation):
+    """Similarity-preserving distillation (SP) of the embeddings, as its face-recognition comparisons do.
+
+    The paper takes activation maps, with weight 3000.
+    """
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return similarity_preserving(student, teacher)

@@ -1,0 +1,74 @@
+"""FitNet's hint against numpy, and the projection that the term owns."""
+
+import numpy as np
+import pytest
+import torch
+from term_toys import batch_of
+
+from facedistill.errors import UsageError
+from facedistill.model import Output
+from facedistill.terms.fitnet import FitNet, hint
+
+
+def _maps(*shape: int) -> torch.Tensor:
+    return torch.randn(2, *shape, dtype=torch.float64)
+
+
+def _term(stage: int = 1) -> FitNet:
+    term = FitNet(stage)
+    term.bind_features([torch.Size([3, 4, 4]), torch.Size([5, 2, 2])], [torch.Size([4, 2, 2]), torch.Size([6, 2, 2])])
+    return term
+
+
+def test_the_mean_squared_difference() -> None:
+    own, other = _maps(4, 3, 3), _maps(4, 3, 3)
+    expected = np.mean((own.numpy() - other.numpy()) ** 2)
+    assert hint(own, other).item() == pytest.approx(expected, rel=1e-12)
+    assert hint(torch.full((1, 2, 2, 2), 3.0), torch.full((1, 2, 2, 2), 1.0)).item() == 4.0
+    assert hint(other, other).item() == 0
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_larger_map_is_averaged_down(swapped: bool) -> None:
+    large, small = _maps(3, 4, 4), _maps(3, 2, 2)
+    mean = large.numpy().reshape(2, 3, 2, 2, 2, 2).mean((3, 5))
+    expected = np.mean((mean - small.numpy()) ** 2)
+    pair = (small, large) if swapped else (large, small)
+    assert hint(*pair).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_gradcheck() -> None:
+    other = _maps(2, 2, 2)
+    assert torch.autograd.gradcheck(lambda x: hint(x, other), _maps(2, 4, 4).requires_grad_())
+
+
+def test_the_term_projects_the_students_channels_by_a_1x1_convolution_that_is_trained() -> None:
+    term = _term()
+    own, other = _maps(3, 2, 2).float(), _maps(4, 2, 2).float()
+    weight, bias = (p.detach().double().numpy() for p in (term.projection.weight, term.projection.bias))  # type: ignore[union-attr]
+    projected = np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], own.double().numpy()) + bias[:, None, None]
+    loss = term(Output(torch.zeros(2, 1), (own,)), Output(torch.zeros(2, 1), (other,)), batch_of([0, 1]))
+    assert loss.item() == pytest.approx(np.mean((projected - other.double().numpy()) ** 2), rel=1e-5)
+    loss.backward()
+    assert set(term.state_dict()) == {"projection.weight", "projection.bias"}
+    assert all(p.grad is not None and bool(p.grad.any()) for p in term.parameters())
+
+
+def test_the_stage_chooses_the_map_of_both_networks() -> None:
+    term = _term(stage=2)
+    assert tuple(term.projection.weight.shape) == (6, 5, 1, 1)
+    own, other = (_maps(3, 4, 4), _maps(5, 2, 2)), (_maps(4, 2, 2), _maps(6, 2, 2))
+    before, after = (
+        term(Output(torch.zeros(2, 1), (change * own[0], own[1])), Output(torch.zeros(2, 1), other), batch_of([0, 1]))
+        for change in (1, 5)
+    )
+    assert before.item() == after.item()
+
+
+def test_float32_under_autocast_and_a_stage_that_is_not_there() -> None:
+    own, other = _maps(3, 4, 4).bfloat16(), _maps(4, 2, 2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = _term()(Output(torch.zeros(2, 1), (own,)), Output(torch.zeros(2, 1), (other,)), batch_of([0, 1]))
+    assert loss.dtype == torch.float32
+    with pytest.raises(UsageError, match=r"fitnet: stage 3, but a network has 2 stages; set stage to 1\.\.2"):
+        _term(stage=3)
