@@ -18,7 +18,7 @@ LAYERS = [
     ["errors"],
     ["files", "progress", "modelcard"],
     ["options", "parallel", "recipe"],
-    ["backbones", "classifier"],
+    ["backbones", "classifier", "rows"],
     ["model"],
     ["arcface_torch", "data"],
     ["embed"],

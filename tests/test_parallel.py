@@ -1,10 +1,6 @@
 """Two real processes on the loopback: gather and its gradient, every term, the engine as torchrun starts it."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +17,7 @@ from facedistill.data.batch import Batch
 from facedistill.model import Output
 from facedistill.recipe import make_recipe
 from facedistill.terms import TERMS, Term
+from processes import start
 
 BATCH, DIM, CLASSES = 8, 6, 5
 NAMES = [f"c{i}" for i in range(CLASSES)]
@@ -52,40 +49,6 @@ RECIPE: dict[str, Any] = {
     "method": {"name": "scratch", "terms": {"margin_softmax": {"scale": 16, "margin": "adaface"}}},
     "schedule": {"epochs": 2, "batch": 8, "lr": 0.05, "checkpoint_steps": 2, "log_steps": 1},
 }
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def _start(code: str, world: int) -> None:
-    """Run `code` in `world` processes with the environment that torchrun would give them; fail if one fails."""
-    port = str(_free_port())
-    processes = []
-    for rank in range(world):
-        # fmt: off
-        described = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-                     "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        # fmt: on
-        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", code],
-                env=os.environ | described | {"PYTHONPATH": path},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    try:
-        said = [p.communicate(timeout=400)[0] for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    for p, text in zip(processes, said):
-        assert p.returncode == 0, text
 
 
 class _Toy(nn.Module):
@@ -207,7 +170,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEDISTILL_CACHE", str(out / "cache"))
-        _start(f"import test_parallel; test_parallel._worker({str(out)!r})", 2)
+        start(f"import test_parallel; test_parallel._worker({str(out)!r})", 2)
         yield out
 
 

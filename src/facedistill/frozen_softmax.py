@@ -1,7 +1,8 @@
 """The margin softmax against a W that no gradient moves: loss and gradient in one streaming pass over W.
 
 The B x C logits are never held: for each block of rows of W the pass adds exp(s cos) to a sum and its product with
-the rows to the embeddings' gradient. DESIGN.md section 6 has the derivation.
+the rows to the embeddings' gradient. W may be sharded: each process passes everyone's embeddings over its own rows,
+and the sums are added. What is computed once a sample, not once a logit, is computed in float64.
 """
 
 from typing import Any
@@ -11,117 +12,199 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from facedistill import parallel
 from facedistill.classifier import Classifier
 from facedistill.errors import UserError
 from facedistill.margins import Margin
+from facedistill.rows import Rows, as_rows
 
-BLOCK = 4096  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
+BLOCK = 2048  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
 # exp(+-64) x 1e8 classes is still a normal float32: up to here logits need no shift, beyond it a running maximum.
 LARGEST_EXPONENT = 64.0
+
+
+def product_type(rows: Rows) -> torch.dtype:
+    """Return the type of the matrix products: float32, or bfloat16 where the rows are short and a unit takes it."""
+    stored = rows.values
+    if stored.dtype in (torch.float32, torch.float64):
+        return stored.dtype
+    if stored.device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    # Without such a unit torch emulates bfloat16 products, 10 times slower than float32; turning a block is cheap.
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 class _LogSumOfNegatives(torch.autograd.Function):
     """log sum_{j != y} exp(s n(cos_j)) of each sample, with its gradient computed in the same pass.
 
-    Shapes: x (B, d) unit rows, cos_y (B,), labels (B,), weight (C, d) unit rows -> (B,); -inf where C = 1.
+    Shapes: x (b, d) unit rows, cos_y (b,), labels (b,) of this process's samples -> float64 (b,); -inf where C = 1.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, cos_y: Tensor, labels: Tensor, weight: Tensor, margin: Margin, scale: float
+        ctx: Any, x: Tensor, cos_y: Tensor, labels: Tensor, rows: Rows, margin: Margin, scale: float, dtype: torch.dtype
     ) -> Tensor:
         need_gradient = ctx.needs_input_grad[0]
-        running = scale * margin.bound > LARGEST_EXPONENT
-        shift = x.new_full((len(x),), -scale if running else 0.0)
-        rows = x.T.to(weight.dtype).contiguous()
-        total = x.new_zeros(len(x))
-        gradient = torch.zeros_like(x) if need_gradient else None
-        for start in range(0, len(weight), BLOCK):
-            block = weight[start : start + BLOCK]
-            cos = (block @ rows).to(x.dtype)
-            slope = None
-            if margin.negative is not None:
-                cos, slope = margin.negative(cos, cos_y)
-            own = torch.nonzero((labels >= start) & (labels < start + len(block))).flatten()
-            # The own class is left out here; taking it out of the full sum afterwards would cancel catastrophically.
-            logits = cos.mul_(scale)
-            logits[labels[own] - start, own] = -torch.inf
-            if running:
-                higher = torch.maximum(shift, logits.amax(0))
-                rescale = (shift - higher).exp()
-                shift, total = higher, total * rescale
-                gradient = None if gradient is None else gradient.mul_(rescale[:, None])
-            p = (logits.sub_(shift) if running else logits).exp_()
-            total += p.sum(0)
-            if gradient is not None:
-                p = p if slope is None else p * slope
-                gradient += (p.T.to(block.dtype) @ block).to(x.dtype)
+        counts = parallel.counts(x) if rows.sharded else []
+        x = x.to(torch.promote_types(dtype, torch.float32))
+        cos_y = cos_y.to(x.dtype)
+        if rows.sharded:
+            x, cos_y, labels = parallel.gather(x), parallel.gather(cos_y), parallel.gather(labels)
+        shift, total, gradient = _stream(x, cos_y, labels - rows.first, rows, margin, scale, dtype, need_gradient)
+        if rows.sharded:
+            shift, total, gradient = _add_up(shift, total, gradient, counts)
         if gradient is not None:
-            ctx.save_for_backward(gradient.mul_(torch.where(total > 0, scale / total, 0)[:, None]))
+            ctx.save_for_backward(gradient * torch.where(total > 0, scale / total, 0)[:, None])
         return total.log() + shift
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (gradient,) = ctx.saved_tensors
-        return gradient * grad[:, None], None, None, None, None, None
+        return gradient * grad[:, None], None, None, None, None, None, None
+
+
+def _stream(
+    x: Tensor,
+    cos_y: Tensor,
+    labels: Tensor,
+    rows: Rows,
+    margin: Margin,
+    scale: float,
+    dtype: torch.dtype,
+    need_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pass once over the rows: (shift (B,), total (B,), gradient (B, d)).
+
+    total = sum_{j != y} exp(s n(cos_j) - shift), and gradient = sum_{j != y} exp(s n(cos_j) - shift) n'(cos_j) w_j.
+    """
+    wide = x.dtype
+    running = scale * margin.bound > LARGEST_EXPONENT
+    shift = x.new_full((len(x),), -scale if running else 0.0)
+    total = x.new_zeros(len(x), dtype=torch.float64)
+    gradient = torch.zeros_like(x) if need_gradient else None
+    columns = (x if margin.negative is not None else scale * x).T.to(dtype).contiguous()
+    # Buffers are made once: a fresh one a block costs page faults.
+    block_buffer = columns.new_empty(min(BLOCK, len(rows)), x.shape[1])
+    logits_buffer = columns.new_empty(len(block_buffer), len(x))
+    order, bounds = _by_block(labels, len(rows))
+    for start, first, last in zip(range(0, len(rows), BLOCK), bounds, bounds[1:]):
+        block = rows.read(start, start + BLOCK, block_buffer)
+        logits = torch.mm(block, columns, out=logits_buffer[: len(block)]).to(wide)
+        slope = None
+        if margin.negative is not None:
+            logits, slope = margin.negative(logits, cos_y)
+            logits = logits.mul_(scale)
+        # The own class is left out here; taking it out of the full sum afterwards would cancel catastrophically.
+        samples = order[first:last]
+        logits[labels[samples] - start, samples] = -torch.inf
+        if running:
+            higher = torch.maximum(shift, logits.amax(0))
+            rescale = (shift - higher).exp_()
+            shift, total = higher, total.mul_(rescale)
+            gradient = None if gradient is None else gradient.mul_(rescale[:, None])
+            logits.sub_(shift)
+        p = logits.exp_()
+        total += p.sum(0)
+        if gradient is not None:
+            p = p if slope is None else p * slope
+            if dtype == wide:
+                gradient.addmm_(p.T, block)
+            else:
+                gradient += p.T.to(dtype) @ block
+    return shift, total, gradient
+
+
+def _by_block(labels: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Return the samples in the order of their labels, and where in it the samples of each block begin and end."""
+    ordered, order = labels.sort()
+    starts = torch.arange(-(-count // BLOCK) + 1, device=labels.device).mul_(BLOCK).clamp_(max=count)
+    return order, torch.searchsorted(ordered, starts).tolist()
+
+
+def _add_up(
+    shift: Tensor, total: Tensor, gradient: Tensor | None, counts: list[int]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Add the processes' sums over their rows, brought to one shift, and return those of this process's samples."""
+    common = parallel.maximum(shift)
+    rescale = (shift - common).exp()
+    sums = (total * rescale).to(shift.dtype)[:, None]
+    if gradient is not None:
+        sums = torch.cat([sums, gradient.mul_(rescale[:, None])], 1)
+    sums = parallel.scatter_sum(sums, counts)
+    mine = common.split(counts)[parallel.rank()]
+    return mine, sums[:, 0].double(), None if gradient is None else sums[:, 1:]
 
 
 def frozen_margin_softmax(
     embeddings: Tensor,
     labels: Tensor,
-    weight: Tensor,
+    weight: Tensor | Rows,
     margin: Margin,
     scale: float,
     size: float | Tensor | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """Return the margin softmax loss of each sample without holding the logits.
 
+    Where `weight` is a share of the rows, all processes call it together, each with its own samples.
+
     Args:
-        embeddings: (B, d), raw, any float type; normalised here in float32.
-        labels: int64 (B,), 0 <= label < C.
-        weight: (C, d), unit rows, float32 or bfloat16; gets no gradient.
+        embeddings: (b, d), raw, any float type; normalised here.
+        labels: int64 (b,), 0 <= label < C.
+        weight: (C, d), unit rows, float32 or bfloat16, or `Rows`; gets no gradient.
         margin: any margin of `margins`; its `negative` must not let gradient flow to cos_y.
         scale: s.
-        size: margin of each sample (B,) or a number; None asks the margin (AdaFace: from the norms).
+        size: margin of each sample (b,) or a number; None asks the margin (AdaFace: from the norms).
+        products: type of the matrix products; None: `product_type` of the rows.
 
     Returns:
-        Losses (B,), float32: -log softmax with the own class's logit s psi(theta_y).
+        Losses (b,), float32 or wider: -log softmax with the own class's logit s psi(theta_y).
 
     Raises:
-        UserError: a label outside 0..C-1, or embeddings and W of different sizes.
+        UserError: a label outside 0..C-1, an embedding that is not finite, or embeddings and W of different sizes.
     """
-    if embeddings.shape[1] != weight.shape[1]:
+    rows = as_rows(weight)
+    if embeddings.shape[1] != rows.dim:
         raise UserError(
-            f"frozen softmax: embeddings have {embeddings.shape[1]} dimensions, the classifier {weight.shape[1]}; "
+            f"frozen softmax: embeddings have {embeddings.shape[1]} dimensions, the classifier {rows.dim}; "
             "give the student the teacher's size or a projection"
         )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(weight):
+    bad = torch.nonzero(~torch.isfinite(embeddings.detach()).all(1)).flatten()
+    if len(bad):
         raise UserError(
-            f"frozen softmax: labels from {int(labels.min())} to {int(labels.max())} do not fit a classifier of "
-            f"{len(weight)} classes"
+            f"frozen softmax: embedding {int(bad[0])} of the batch is not finite ({len(bad)} of {len(embeddings)} are "
+            "not); the network has diverged, or its input is damaged: lower the learning rate or add warm-up"
         )
-    wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-    x = F.normalize(wide, dim=1)
-    cos_y = (x * weight[labels].to(x.dtype)).sum(1)
-    if size is None:
-        size = margin.sizes(wide.detach().norm(dim=1))
-    target = scale * margin.target(cos_y, size)
-    log_negatives = _LogSumOfNegatives.apply(x, cos_y.detach(), labels, weight, margin, scale)
-    # softplus keeps its precision where log(z + exp(t)) - t cancels.
-    return F.softplus(log_negatives - target)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        wide = embeddings.double()
+        x = F.normalize(wide, dim=1)
+        cos_y = (x * rows.of(labels)).sum(1)
+        if size is None:
+            size = margin.sizes(wide.detach().norm(dim=1))
+        target = scale * margin.target(cos_y, size)
+        log_negatives = _LogSumOfNegatives.apply(
+            x, cos_y.detach(), labels, rows, margin, scale, products or product_type(rows)
+        )
+        # softplus keeps its precision where log(z + exp(t)) - t cancels.
+        loss = F.softplus(log_negatives - target)
+    return loss.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 class FrozenMarginSoftmax(nn.Module):
-    """The frozen head as a module: `head(embeddings (B, d), labels (B,)) -> mean loss`, no (B, C) tensor ever held.
+    """The frozen head as a module: `head(embeddings (b, d), labels (b,)) -> mean loss`, no (b, C) tensor ever held.
 
     W is a plain tensor, neither parameter nor buffer, so that no optimiser, DDP or state dict touches it.
+
+    Args:
+        classifier: a Classifier, or Rows, which may be stored shorter, memory-mapped or sharded (`load_rows`).
     """
 
-    def __init__(self, classifier: Classifier, margin: Margin, scale: float = 64.0) -> None:
+    def __init__(self, classifier: Classifier | Rows, margin: Margin, scale: float = 64.0) -> None:
         super().__init__()
-        self.weight, self.margin, self.scale = classifier.weight, margin, scale
+        self.rows = classifier if isinstance(classifier, Rows) else Rows(classifier.weight)
+        self.margin, self.scale = margin, scale
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        self.weight = self.weight.to(embeddings.device)
-        return frozen_margin_softmax(embeddings, labels, self.weight, self.margin, self.scale).mean()
+        self.rows = self.rows.to(embeddings.device)
+        return frozen_margin_softmax(embeddings, labels, self.rows, self.margin, self.scale).mean()

@@ -54,14 +54,18 @@ def wrap(module: nn.Module) -> nn.Module:
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
+def counts(x: Tensor) -> list[int]:
+    """Return len(x) of each process: slices are equal but for images that could not be read."""
+    found = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world())]
+    dist.all_gather(found, torch.tensor([len(x)], device=x.device))
+    return [int(n) for n in found]
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        # Slices are equal but for images that could not be read; all_gather wants one size.
-        counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world())]
-        dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
-        ctx.counts = [int(n) for n in counts]
-        padded = x.new_zeros(max(ctx.counts), *x.shape[1:])
+        ctx.counts = counts(x)
+        padded = x.new_zeros(max(ctx.counts), *x.shape[1:])  # all_gather wants one size
         padded[: len(x)] = x
         parts = [torch.empty_like(padded) for _ in range(world())]
         dist.all_gather(parts, padded)
@@ -76,3 +80,26 @@ class _Gather(torch.autograd.Function):
 def gather(x: Tensor) -> Tensor:
     """Concatenate `x` (b, ...) of all processes in rank order to the global batch (B, ...), with its gradient."""
     return x if world() == 1 else _Gather.apply(x)
+
+
+def scatter_sum(x: Tensor, counts: list[int]) -> Tensor:
+    """Sum `x` (B, ...) over the processes and return this process's slice of it: the way back from `gather`.
+
+    Args:
+        counts: how long the slices are, one number a process. No gradient passes.
+    """
+    parts = [part.contiguous() for part in x.split(counts)]
+    mine = torch.empty_like(parts[rank()])
+    if world() == 1:
+        return mine.copy_(x)
+    dist.reduce_scatter(mine, parts)
+    return mine
+
+
+def maximum(x: Tensor) -> Tensor:
+    """Return the elementwise maximum of `x` over the processes."""
+    if world() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x

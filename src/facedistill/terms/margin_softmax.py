@@ -14,6 +14,7 @@ from facedistill.frozen_softmax import frozen_margin_softmax
 from facedistill.margins import MARGINS, Margin, margin_softmax
 from facedistill.model import Output
 from facedistill.options import build
+from facedistill.rows import as_rows
 from facedistill.terms.term import Term
 
 
@@ -88,6 +89,6 @@ class MarginSoftmax(Term):
 
     @torch.no_grad()
     def _update(self, x: Tensor, batch: Batch) -> None:
-        rows = self.classes.weight[batch.targets[0][0]].to(x.dtype)
+        rows = as_rows(self.classes.weight).of(batch.targets[0][0]).to(x.dtype)
         cos_y = F.cosine_similarity(x, rows)
         self.margin.update(parallel.gather(cos_y), parallel.gather(x.norm(dim=1)))
