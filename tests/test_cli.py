@@ -20,7 +20,7 @@ from facedistill.evaluation import render_table
 from facedistill.model import load_model
 from tiny_world import Tiny
 
-VERBS = ("demo", "import", "check", "distill", "train", "evaluate", "compare", "embed", "show", "list")
+VERBS = ("demo", "import", "check", "distill", "train", "sweep", "evaluate", "compare", "embed", "show", "list")
 SMALL = ("student.input_size=32", "student.options.width=0.25", "schedule.epochs=1", "schedule.batch=12")
 
 
@@ -118,6 +118,8 @@ def test_a_real_process_and_its_exit_codes(tmp_path: Path) -> None:
         (["evaluate", "m", "--on", "x", "--show-faces"], ["--show-faces", "--report"]),
         (["evaluate", "m", "--on", "x", "--distractors", "y"], ["--distractors", "--gallery"]),
         (["compare"], ["RUNS needs a value"]),
+        (["sweep", "seed=0,1", "--out", "r"], ["RECIPES needs a value", "facedistill sweep"]),
+        (["sweep", "l2kd", "schedule.epoch=1,2", "--out", "r"], ["schedule.epoch", "did you mean 'epochs'?"]),
         (["import", "x.onnx", "--out", "t", "--mean", "grey"], ["--mean", "grey"]),
         (["import", "x.onnx", "--out", "t", "--from", "onx"], ["onx", "arcface_torch"]),
         (["list", "method"], ["did you mean 'methods'?"]),
@@ -378,10 +380,19 @@ def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
     for run, evaluation in stored.items():
         eer = evaluation["results"][0]["eer"]
         assert any(line.startswith(f"| {run}") and f"{100 * eer:.2f}" in line for line in ran.out.splitlines())
-    assert "Training" in Path("c.html").read_text()
+    assert "Training curves" in Path("c.html").read_text()
     refused(cli("compare", "nowhere"), 1, "nowhere", "finished run")
     Path("not.json").write_text("{}")
     refused(cli("compare", "not.json"), 1, "not.json", "results")
+
+
+def test_a_sweep_is_planned_run_and_compared(cli: Cli, tiny: Tiny) -> None:
+    asked = ("sweep", "l2kd", "scratch", "--out", "runs", "seed=0,1", f"data={tiny.photos}", f"teacher={tiny.teacher}")
+    ran = cli(*asked, *SMALL, "--plan")
+    assert ran.code == 0 and "4 runs" in ran.out and not list(Path("runs").glob("*/evaluation.json")), ran
+    assert cli(*asked, *SMALL).code == 0
+    ran = cli("compare", "runs")
+    assert ran.code == 0 and ran.out.count("| l2kd-seed1 ") >= 2 and "teacher forwards" in ran.out
 
 
 def test_distil_refuses_a_teacher_that_does_not_fit(cli: Cli, tiny: Tiny) -> None:

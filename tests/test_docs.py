@@ -22,6 +22,7 @@ from facedistill.margins import MARGINS
 from facedistill.methods import METHODS
 from facedistill.model import load_model
 from facedistill.recipe import Recipe, TeacherSpec, TermSpec, load_recipe
+from facedistill.sweep import combinations
 from facedistill.terms import TERMS
 from tiny_world import Tiny
 
@@ -113,7 +114,7 @@ def test_commands_parse(file: Path) -> None:
             pytest.fail(f"{file.name}: facedistill {command}: {e}")
         for word in words:
             if re.match(r"[a-z_.]+=", word):
-                load_recipe("scratch", [word])  # an override with a key that exists
+                combinations(["scratch"], [word])  # an override with a key that exists, and of a sweep its values
 
 
 def test_commands_are_found() -> None:

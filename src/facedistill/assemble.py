@@ -28,13 +28,19 @@ CHECKED_IMAGES = 2000  # of a teacher that brings its classifier, before trainin
 
 @dataclass
 class Assembly:
-    """What a run works with. `models`: the teachers' models, for evaluation."""
+    """What a run works with.
+
+    Attributes:
+        models: the teachers' models, for evaluation.
+        embedded: how often a teacher's network embeds an image before training (or did, when the cache was made).
+    """
 
     train: Dataset
     held_out: Dataset | None
     method: Method
     models: dict[str, Model]
     origin: str | None
+    embedded: int
 
 
 def assemble(recipe: Recipe) -> Assembly:
@@ -69,7 +75,8 @@ def assemble(recipe: Recipe) -> Assembly:
         _require_fit(recipe, classifier, head, models[source], train, embeddings.get(source))
     weight = ClassWeight(classifier, method.classifier.moved_by or "nothing") if classifier else None
     origin = classifier.origin if classifier else None
-    return Assembly(train, held_out, Method(student, weight, teachers, terms), models, origin)
+    embedded = sum(vectors.shape[0] * vectors.shape[1] for vectors in (e.vectors for e in embeddings.values()))
+    return Assembly(train, held_out, Method(student, weight, teachers, terms), models, origin, embedded)
 
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:

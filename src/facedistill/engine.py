@@ -5,9 +5,13 @@ torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
 """
 
 import json
+import resource
+import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,23 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     return run
 
 
+MEASURED_STEPS = 12
+
+
+def measure(recipe: Recipe) -> tuple[int, float]:
+    """Train the first steps of a recipe, keep nothing, and return how many images it trains on, and images per second.
+
+    What comes before the first step, such as the teacher's embeddings, is made and cached as in a run.
+    """
+    recipe = replace(recipe, schedule=replace(recipe.schedule, log_steps=MEASURED_STEPS // 3), track="none")
+    with parallel.processes(), _denormals_flushed(), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(recipe.seed)
+        assembly = assemble(recipe)
+        _fit(recipe, Path(folder), assembly, stop=MEASURED_STEPS)
+        rates = [row["images_per_second"] for row in _log_of(Path(folder))]
+    return len(assembly.train), statistics.median(rates[-2:])  # the first steps are slow
+
+
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
     """Numbers too small for a normal float count as 0, because they slow a CPU down; afterwards all is as before."""
@@ -86,8 +107,8 @@ def _claim(run: Path, recipe: Recipe) -> None:
     parallel.barrier()
 
 
-def _fit(recipe: Recipe, run: Path, assembly: Assembly) -> None:
-    """The heart: epochs, batches, forward, backward, step, log, checkpoint."""
+def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> None:
+    """The heart: epochs, batches, forward, backward, step, log, checkpoint. `stop`: after so many steps."""
     schedule, device = recipe.schedule, parallel.device()
     method = assembly.method.to(device).train()
     if schedule.channels_last:
@@ -129,6 +150,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly) -> None:
                 display.update(task, advance=schedule.batch, note=f"loss {loss.item():.3f}")
                 if log is not None and (step % schedule.log_steps == 0 or step == total):
                     log.write(step, epoch, lr, norm, loss, losses, schedule.batch)
+                if step == stop:
+                    return
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
                     _checkpoint(run, step, method, optimizer)
             if schedule.keep == "epochs" and parallel.rank() == 0:
@@ -303,5 +326,36 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
         cache=cache_dir() / "embeddings",
     )
     result["method"] = name
+    result["training"] = _cost(recipe, run, assembly)
     with atomic_write(run / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def _log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
+    """What was trained on and what it took; seconds of the steps alone, without embedding, evaluation and pauses."""
+    rows, batch = _log_of(run), recipe.schedule.batch
+    steps = [after["step"] - before["step"] for before, after in zip([{"step": 0}, *rows], rows)]
+    seconds = sum(n * batch / row["images_per_second"] for n, row in zip(steps, rows))
+    seen = sum(steps) * batch
+    at_every_step = sum(
+        seen for name, teacher in assembly.method.teachers.items() if assembly.method.needs[name] and not teacher.cached
+    )
+    memory = (
+        torch.cuda.max_memory_allocated()
+        if parallel.device().type == "cuda"
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
+    return {
+        "epochs": recipe.schedule.epochs,
+        "seed": recipe.seed,
+        "images": len(assembly.train),
+        "data": assembly.train.fingerprint,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(seen / seconds, 1),
+        "teacher_forwards": assembly.embedded + at_every_step,
+        "peak_memory_mb": round(memory / 2**20),
+    }

@@ -38,6 +38,11 @@ class Teacher:
                 )
             self.cache = torch.from_numpy(cache.vectors)
 
+    @property
+    def cached(self) -> bool:
+        """Whether the network never runs while training."""
+        return self.cache is not None
+
     def __call__(self, batch: Batch, needs: Set[str]) -> Output | None:
         """Return the teacher's output for the batch; None when nothing is needed: then nothing runs."""
         if not needs:

@@ -19,7 +19,9 @@ def render_table(evaluation: dict[str, Any]) -> str:
 
 def render_comparison(evaluations: Mapping[str, dict[str, Any]]) -> str:
     """Return the same of several evaluations, by the names of their runs, side by side."""
-    parts = [_markdown(table) for table in (tables.models(evaluations), *tables.groups(each(evaluations, "groups")))]
+    trained = [tables.training(evaluations)] if any("training" in e for e in evaluations.values()) else []
+    first = [tables.models(evaluations), *trained, *tables.groups(each(evaluations, "groups"))]
+    parts = [_markdown(table) for table in first]
     for block, entries in blocks(evaluations).items():
         read, _ = tables.of_block(evaluations, block, entries)
         one = entries[0].result

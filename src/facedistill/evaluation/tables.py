@@ -110,6 +110,38 @@ def models(evaluations: Mapping[str, dict[str, Any]]) -> Table:
     return Table("Models", "", columns, [row for of in rows.values() for row in of], heads=2)
 
 
+def training(evaluations: Mapping[str, dict[str, Any]]) -> Table:
+    """What each run was trained on, and what that took."""
+    rows = []
+    for run, evaluation in evaluations.items():
+        of = evaluation.get("training", {})
+        rows.append(
+            [
+                text(run),
+                text(evaluation.get("method")),
+                *(whole(of.get(key)) for key in ("epochs", "seed", "images")),
+                Cell(f"{of['seconds'] / 60:,.1f}" if "seconds" in of else ""),
+                Cell(f"{of['images_per_second']:,.0f}" if "images_per_second" in of else ""),
+                *(whole(of.get(key)) for key in ("teacher_forwards", "peak_memory_mb")),
+            ]
+        )
+    columns = [
+        "run",
+        "method",
+        "epochs",
+        "seed",
+        "images",
+        "minutes",
+        "images/s",
+        "teacher forwards",
+        "peak memory, MB",
+    ]
+    found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
+    data = {(of["epochs"], of["data"]) for e in evaluations.values() if (of := e.get("training"))}
+    found.notes += ["The runs differ in epochs or data: not comparable."] * (len(data) > 1)
+    return found
+
+
 def of_block(
     evaluations: Mapping[str, dict[str, Any]], block: Block, entries: Sequence[Entry]
 ) -> tuple[list[Table], list[Table]]:

@@ -139,6 +139,8 @@ class _Sections:
 
     def all(self) -> Iterator[Section]:
         yield Section("Models", tables=[tables.models(self.evaluations)], plots=list(self._costs()))
+        if any("training" in e for e in self.evaluations.values()):
+            yield Section("Training", tables=[tables.training(self.evaluations)])
         if groups := each(self.evaluations, "groups"):
             yield Section("Groups of sets", tables=tables.groups(groups))
         for n, (block, entries) in enumerate(self.found.items()):
@@ -240,7 +242,7 @@ def _training(logs: Logs) -> list[Section]:
     """A curve for each number that the logs hold."""
     names = dict.fromkeys(name for log in logs.values() for row in log for name in row if name not in ("step", "epoch"))
     curves = [plots.training(logs, name, f"log-{n}") for n, name in enumerate(names)]
-    return [Section("Training", plots=curves)] if curves else []
+    return [Section("Training curves", plots=curves)] if curves else []
 
 
 def _errors(evaluation: Mapping[str, Any], faces: Faces) -> list[Section]:
