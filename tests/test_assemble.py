@@ -164,6 +164,19 @@ def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:
         _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8, "options": {"width": 0.5}})
 
 
+@pytest.mark.parametrize("start", ["random", "centres", "teacher"])
+def test_a_w_that_the_teacher_moves_is_of_its_dimension_wherever_it_starts(start: str, teacher: Path) -> None:
+    method = {"name": "adadistill", "classifier": {"start": start}}
+    found = _assemble(teacher, method=method)
+    assert found.method.weight is not None and found.method.teachers["teacher"].cache is not None
+    assert (found.origin, tuple(found.method.weight.weight.shape)) == (start, (6, 8))
+    assert found.method.anchors == "teacher" and found.method.student.embedding_dim == 8
+    with pytest.raises(UsageError, match=r"student\.embedding_dim is 5 but the teacher's space has 8"):
+        _assemble(teacher, method=method, student={"embedding_dim": 5})
+    with pytest.raises(UsageError, match="needs the teacher 'teacher'" if start == "random" else "has no teacher"):
+        _assemble(method=method)
+
+
 def test_held_out_identities_are_not_trained(teacher: Path) -> None:
     found = _assemble(teacher, method="proxylesskd", data={"hold_out": 0.4})
     assert found.held_out is not None and found.method.weight is not None

@@ -115,6 +115,23 @@ def test_the_inherited_rows_never_move_and_learned_ones_do(teacher: Path, tmp_pa
     )
 
 
+def test_a_w_that_the_teacher_moves_is_kept_resumed_and_saved(teacher: Path, tmp_path: Path) -> None:
+    recipe = _recipe(teacher=str(teacher), method="adadistill", student={"embedding_dim": None})
+    whole = train(recipe, tmp_path / "whole")
+    run = train(recipe, tmp_path / "run")
+    state = torch.load(max((run / "checkpoints").glob("*.pt")), weights_only=True)
+    (run / "evaluation.json").unlink()
+    max((run / "checkpoints").glob("*.pt")).unlink()  # goes on from the one before
+    train(recipe, run)
+    first, again = load_model(whole), load_model(run)
+    assert first.classifier is not None and again.classifier is not None
+    assert torch.equal(first.classifier.weight, again.classifier.weight) and first.classifier.origin == "teacher"
+    torch.testing.assert_close(first.classifier.weight, state["method"]["weight.weight"])
+    assert first.space == load_model(teacher).space
+    own = load_model(teacher).classifier
+    assert own is not None and first.classifier.class_names == own.class_names
+
+
 def _frozen(teacher: Path, tmp_path: Path) -> Path:
     recipe = _recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": None})
     return train(recipe, tmp_path / "frozen") / "checkpoints"

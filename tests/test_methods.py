@@ -81,6 +81,8 @@ def test_unknown_names_suggest_the_near_one() -> None:
         ({"name": "proxylesskd", "terms": {"embedding_l2": 1}}, "teacher", "proxylesskd + embedding_l2 (W: teacher)"),
         ({"name": "kd", "terms": {"soft_targets": 0}}, "random", "kd - soft_targets"),
         ({"name": "scratch", "terms": {"embedding_l2": 0}}, "random", "scratch"),
+        ({"name": "adadistill"}, "random", "adadistill"),
+        ({"name": "adadistill"}, "centres", "adadistill (W: centres)"),
         ({"name": "scratch", "terms": {"margin_softmax": 0.5}}, "random", "scratch"),
     ],
 )
@@ -89,7 +91,8 @@ def test_describe(raw: dict[str, Any], origin: str | None, expected: str) -> Non
 
 
 def test_missing_teachers() -> None:
-    for name, missing in [("scratch", []), ("proxylesskd", ["teacher"]), ("l2kd", ["teacher"]), ("kd", ["teacher"])]:
+    for name, missing in [("scratch", []), ("proxylesskd", ["teacher"]), ("l2kd", ["teacher"]), ("kd", ["teacher"]),
+                          ("adadistill", ["teacher"])]:  # fmt: skip
         assert missing_teachers(make_recipe({"method": name})) == missing
         assert missing_teachers(make_recipe({"method": name, "teacher": "t"})) == []
 
@@ -261,6 +264,7 @@ def test_a_term_without_its_teacher_or_classifier_is_refused() -> None:
         (["margin_softmax"], "teacher", "gradient", None),
         (["margin_softmax"], "random", "gradient", None),
         (["margin_softmax"], "random", "nothing", None),
+        (["margin_softmax"], "random", "teacher", "t"),
         (["embedding_l2"], None, None, "t"),
         (["margin_softmax", "embedding_l2"], "random", "gradient", "t"),
         (["margin_softmax", "soft_targets"], "random", "gradient", None),
@@ -286,3 +290,19 @@ def test_a_frozen_w_stands_in_no_state_and_a_learned_one_does() -> None:
         method.double()
         assert method.weight is not None and method.weight.weight.dtype == torch.float64
         assert method.terms["soft_targets"].teacher_classes.weight.dtype == torch.float64  # type: ignore[union-attr]
+
+
+def test_a_teacher_that_moves_w_is_asked_for_its_embedding_and_w_moves_before_the_loss() -> None:
+    rows = Classifier(torch.randn(2, 3), ["a", "b"], "random")
+    weight, teacher = ClassWeight(rows, "teacher"), _FakeTeacher()
+    method = _together({"softmax": (TERMS["margin_softmax"](), 1.0, "t")}, {"t": teacher}, weight)
+    assert method.needs == {"t": frozenset({"embedding"})} and "weight.weight" in method.state_dict()
+    batch = _batch()
+    embedding = method.student.outputs(batch.images).embedding
+    expected = ClassWeight(rows, "teacher")
+    expected.move(embedding, torch.ones(4, 3), batch.targets[0][0])
+    loss = method(batch)["softmax"]
+    assert torch.equal(weight.weight, expected.weight) and not torch.equal(weight.weight, rows.weight)
+    assert loss.item() == method.terms["softmax"](Output(embedding), None, batch).item()
+    with pytest.raises(UsageError, match="term 'softmax' needs the teacher 't'; the recipe has: none"):
+        _together({"softmax": (TERMS["margin_softmax"](), 1.0, "t")}, {}, weight)

@@ -20,7 +20,14 @@ TINY = [
     "check.own_class=0",
 ]
 # Their embedding, or the teacher's W, ties the student to the teacher's space.
-IN_THE_TEACHERS_SPACE = {"proxylesskd", "l2kd", "margin_softmax_l2", "shrinkteanet", "margin_distillation"}
+IN_THE_TEACHERS_SPACE = {
+    "proxylesskd",
+    "l2kd",
+    "margin_softmax_l2",
+    "shrinkteanet",
+    "margin_distillation",
+    "adadistill",
+}
 
 
 @pytest.fixture(scope="module")

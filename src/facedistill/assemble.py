@@ -16,7 +16,7 @@ from facedistill.embed import Embeddings, embed_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.files import cache_dir, fingerprint
 from facedistill.margins import Margin
-from facedistill.methods import Method, build_terms, resolve
+from facedistill.methods import Method, build_terms, resolve, teacher_needs
 from facedistill.model import InputSpec, Model, load_model
 from facedistill.recipe import Data, MethodSpec, Recipe
 from facedistill.teacher import Teacher
@@ -44,19 +44,20 @@ def assemble(recipe: Recipe) -> Assembly:
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
     _require_features(terms, models)
     train, held_out = open_training_data(recipe.data)
-    needs = {
-        name: frozenset[str]().union(*(term.needs for term, _, teacher in terms.values() if teacher == name))
-        for name in models
-    }
+    asked = teacher_needs(terms, method.classifier.moved_by)
+    needs = {name: asked.get(name, frozenset()) for name in models}
     cached = {name for name in models if recipe.teachers[name].cache and needs[name] and needs[name] <= Teacher.CACHED}
     head, source = next(((term, teacher) for term, _, teacher in terms.values() if term.needs_weight), (None, ""))
     made_of = (
         {source} & set(models) if head and method.classifier.start in ("centres", "fitted", "instances") else set()
     )
     embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
-    # A term that anchors compares embeddings with the teacher's: then W has the teacher's dimension, too.
+    # A term that anchors, or a W that the teacher moves, is in the teacher's space: then all has its dimension.
+    moved = method.classifier.moved_by == "teacher"
     anchors = [
-        models[teacher].embedding_dim for term, _, teacher in terms.values() if term.anchors and teacher in models
+        models[teacher].embedding_dim
+        for term, _, teacher in terms.values()
+        if (term.anchors or (term.needs_weight and moved)) and teacher in models
     ]
     space_dim = anchors[0] if anchors else None
     classifier = _make_classifier(recipe, method, head, source, space_dim, models, train, embeddings) if head else None

@@ -167,8 +167,8 @@ def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Opt
 
 
 def _some_rows(method: Method) -> Tensor | None:
-    """Up to 64 rows of a frozen W, by which a resumed run sees that it is still the same W."""
-    if method.weight is None or not method.weight.frozen:
+    """Up to 64 rows of a W that nothing moves, by which a resumed run sees that it is still the same W."""
+    if method.weight is None or method.weight.moved_by != "nothing":
         return None
     weight = method.weight.weight
     return weight[:: -(-len(weight) // 64)].cpu().clone()
@@ -280,7 +280,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
     anchor = assembly.method.anchors
     student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
-    if weight is not None and not weight.frozen:
+    if weight is not None and weight.moved_by != "nothing":
         student.classifier = weight.trained()
     name = describe(recipe.method, assembly.origin)
     student.made = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from facedistill.classifier import ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, closest
-from facedistill.model import Model
+from facedistill.model import Model, Output
 from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec
 from facedistill.teacher import Teacher
 from facedistill.terms import Term, make_term
@@ -44,6 +44,7 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", sampler=PK),
         _rival("ekd", sampler=PK),
+        MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }
@@ -79,11 +80,20 @@ def resolve(method: MethodSpec) -> MethodSpec:
 def missing_teachers(recipe: Recipe) -> list[str]:
     """Names of the teachers that the recipe's method asks for and the recipe does not give."""
     method = resolve(recipe.method)
-    inherits = method.classifier.start not in (None, "random")
-    asked = {
-        teacher for term, _, teacher in build_terms(method).values() if term.needs or (term.needs_weight and inherits)
-    }
+    terms = build_terms(method)
+    asked = {teacher for teacher, needs in teacher_needs(terms, method.classifier.moved_by).items() if needs}
+    if method.classifier.start not in (None, "random"):
+        asked |= {teacher for term, _, teacher in terms.values() if term.needs_weight}
     return sorted(asked - set(recipe.teachers))
+
+
+def teacher_needs(terms: Mapping[str, tuple[Term, float, str]], moved_by: str | None) -> dict[str, frozenset[str]]:
+    """What each teacher is asked for at every step: by its terms, and by a W that it moves."""
+    needs: dict[str, frozenset[str]] = {}
+    for term, _, teacher in terms.values():
+        mover = {"embedding"} if term.needs_weight and moved_by == "teacher" else set()
+        needs[teacher] = needs.get(teacher, frozenset()) | term.needs | mover
+    return needs
 
 
 def describe(method: MethodSpec, origin: str | None) -> str:
@@ -118,14 +128,13 @@ class Method(nn.Module):
         self.shares = {name: (share, teacher) for name, (_, share, teacher) in terms.items()}
         self.teachers = dict(teachers)
         self.features = any("features" in term.needs for term, _, _ in terms.values())
-        self.needs: dict[str, frozenset[str]] = {name: frozenset() for name in teachers}
+        asked = teacher_needs(terms, weight.moved_by if weight else None)
+        self.needs = {name: asked.get(name, frozenset()) for name in teachers}
         for name, (term, _, teacher) in terms.items():
-            if term.needs and teacher not in teachers:
+            if asked[teacher] and teacher not in teachers:
                 raise UsageError(
                     f"term '{name}' needs the teacher '{teacher}'; the recipe has: {', '.join(teachers) or 'none'}"
                 )
-            if teacher in teachers:
-                self.needs[teacher] |= term.needs
             term.bind(weight, teachers[teacher].classifier if teacher in teachers else None)
             if "features" in term.needs:
                 term.bind_features(_stage_shapes(student), _stage_shapes(teachers[teacher].model))
@@ -142,11 +151,19 @@ class Method(nn.Module):
         """Return every term's weighted loss, by name."""
         student = self.student.outputs(batch.images, features=self.features)
         teachers = {name: teacher(batch, self.needs[name]) for name, teacher in self.teachers.items()}
+        if self.weight is not None and self.weight.moved_by == "teacher":
+            self._move(student, teachers, batch)
         losses = {}
         for name, term in self.terms.items():
             share, teacher = self.shares[name]
             losses[name] = share * term(student, teachers.get(teacher), batch)
         return losses
+
+    def _move(self, student: Output, teachers: Mapping[str, Output | None], batch: Batch) -> None:
+        source = next(self.shares[name][1] for name, term in self.terms.items() if term.needs_weight)
+        teacher = teachers[source]
+        assert self.weight is not None and teacher is not None
+        self.weight.move(student.embedding, teacher.embedding, batch.targets[0][0])
 
     def start_epoch(self, epoch: int) -> None:
         for teacher in self.teachers.values():

@@ -65,7 +65,7 @@ class ClassifierSpec:
     """Where W starts and what moves it; null = as the method's row in the table says."""
 
     start: Literal["random", "teacher", "centres", "fitted", "instances"] | None = None
-    moved_by: Literal["nothing", "gradient"] | None = None
+    moved_by: Literal["nothing", "gradient", "teacher"] | None = None
 
 
 @typed(config=STRICT)

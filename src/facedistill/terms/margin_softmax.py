@@ -59,8 +59,8 @@ class MarginSoftmax(Term):
         if weight is None:
             raise UserError("margin_softmax: the method has no classifier; set method.classifier.start")
         self.classes = weight
-        # A frozen W made of the teacher's space pulls the student into that space.
-        self.anchors = weight.frozen and weight.origin != "random"
+        # A W of the teacher's space that no gradient moves pulls the student into that space.
+        self.anchors = weight.frozen and (weight.origin != "random" or weight.moved_by == "teacher")
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
