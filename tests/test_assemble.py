@@ -142,7 +142,7 @@ def test_stage_maps_need_a_network_that_gives_them(
         {f"terms.fitnet.projection.{part}" for part in ("weight", "bias")} if method == "fitnet" else set()
     )
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
-    with pytest.raises(UserError, match=f"term '{method}' needs the stage features of .*only its embeddings are known"):
+    with pytest.raises(UserError, match="needs of teacher 'teacher' its stage features, but only its embeddings"):
         _assemble(tmp_path / "table", method=method)
     monkeypatch.setattr(module, "OnnxBackbone", type(found.models["teacher"].backbone))
     with pytest.raises(UserError, match="an ONNX file gives its embedding alone; import the teacher's checkpoint"):
@@ -154,6 +154,19 @@ def test_relations_and_stage_maps_tie_the_student_to_no_dimension(method: str, t
     found = _assemble(teacher, method=method, student={"embedding_dim": 5})
     assert found.method.student.embedding_dim == 5 and found.method.anchors is None
     assert _assemble(teacher, method=method).method.student.embedding_dim == 8
+
+
+def test_mixed_images_rule_out_what_knows_only_the_images_as_they_are(teacher: Path, tmp_path: Path) -> None:
+    found = _assemble(teacher, method="stkd")
+    assert found.method.teachers["teacher"].cache is None and found.method.view is not None
+    assert _assemble(teacher, method={"name": "stkd", "view": {"kind": "same"}}).method.view is None
+    save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
+    with pytest.raises(UserError, match="its network to see the mixed images, but only its embeddings are known"):
+        _assemble(tmp_path / "table", method="stkd")
+    mixed = {"name": "proxylesskd", "view": {"kind": "mixup"}}  # the teacher does not run
+    assert _assemble(teacher, method=mixed).method.view is not None
+    with pytest.raises(UsageError, match=r"cannot follow mixed images; set method\.view\.kind=same"):
+        _assemble(teacher, method={"name": "adadistill", "view": {"kind": "mixup"}})
 
 
 def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:

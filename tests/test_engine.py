@@ -167,6 +167,17 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
 
 
+def test_a_recipe_of_an_earlier_version_without_todays_keys_is_the_same_recipe(tmp_path: Path) -> None:
+    run = train(_recipe(schedule={"epochs": 1}), tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    older = text.replace("  view:\n    kind: same\n    alpha: 0.2\n", "")
+    assert older != text
+    (run / "recipe.yaml").write_text(older)
+    train(_recipe(schedule={"epochs": 1}), run)
+    with pytest.raises(UsageError, match="there: 'epochs: 1'"):
+        train(_recipe(schedule={"epochs": 3}), run)
+
+
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+"):
         train(_recipe(schedule={"lr": 1e18, "clip": None, "checkpoint_steps": 1}), tmp_path / "run")

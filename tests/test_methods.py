@@ -1,6 +1,7 @@
 """The method table, what a recipe changes in a row, terms from outside, and the module that runs them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, UserError
 from facedistill.methods import METHODS, Method, build_terms, describe, missing_teachers, resolve
 from facedistill.model import Output
-from facedistill.recipe import ClassifierSpec, MethodSpec, Sampler, TermSpec, make_recipe
+from facedistill.recipe import ClassifierSpec, MethodSpec, Sampler, TermSpec, View, make_recipe
 from facedistill.terms import TERMS, Term, make_term
 
 
@@ -63,6 +64,15 @@ def test_the_sampler_is_the_methods_unless_the_recipe_says_otherwise() -> None:
     assert resolve(_method(name="cckd", sampler={"kind": "uniform"})).sampler == Sampler("uniform", 4)
 
 
+def test_the_view_is_the_methods_unless_the_recipe_says_otherwise() -> None:
+    assert resolve(_method(name="kd")).view == View("same", 0.2)
+    assert resolve(_method(name="stkd")).view == View("mixup", 0.2)
+    assert resolve(_method(name="stkd", view={"alpha": 1})).view == View("mixup", 1.0)
+    assert resolve(_method(name="kd", view={"kind": "mixup"})).view == View("mixup", 0.2)
+    with pytest.raises(UsageError, match=r"method\.view\.alpha: Input should be greater than 0"):
+        _method(name="stkd", view={"alpha": 0})
+
+
 def test_unknown_names_suggest_the_near_one() -> None:
     with pytest.raises(
         UsageError, match=r"method 'proxyleskd' is unknown \(did you mean 'proxylesskd'\?\); known: scra"
@@ -82,6 +92,9 @@ def test_unknown_names_suggest_the_near_one() -> None:
         ({"name": "kd", "terms": {"soft_targets": 0}}, "random", "kd - soft_targets"),
         ({"name": "scratch", "terms": {"embedding_l2": 0}}, "random", "scratch"),
         ({"name": "adadistill"}, "random", "adadistill"),
+        ({"name": "stkd"}, "random", "stkd"),
+        ({"name": "stkd", "view": {"kind": "same"}}, "random", "stkd - mixup"),
+        ({"name": "kd", "view": {"kind": "mixup"}}, "random", "kd + mixup"),
         ({"name": "adadistill"}, "centres", "adadistill (W: centres)"),
         ({"name": "scratch", "terms": {"margin_softmax": 0.5}}, "random", "scratch"),
     ],
@@ -306,3 +319,24 @@ def test_a_teacher_that_moves_w_is_asked_for_its_embedding_and_w_moves_before_th
     assert loss.item() == method.terms["softmax"](Output(embedding), None, batch).item()
     with pytest.raises(UsageError, match="term 'softmax' needs the teacher 't'; the recipe has: none"):
         _together({"softmax": (TERMS["margin_softmax"](), 1.0, "t")}, {}, weight)
+
+
+def test_student_teacher_and_terms_all_get_what_the_view_makes() -> None:
+    seen: list[Batch] = []
+
+    class Watch(_Needs):
+        def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+            seen.append(batch)
+            return super().forward(student, teacher, batch)
+
+    class Looking(_FakeTeacher):
+        def __call__(self, batch: Batch, needs: frozenset[str]) -> Output | None:
+            seen.append(batch)
+            return super().__call__(batch, needs)
+
+    batch, student = _batch(), _Student()
+    mixed = replace(batch, images=batch.images.flip(0).float())
+    terms = {"x": (Watch("embedding"), 1.0, "t")}
+    method = Method(student, None, {"t": Looking()}, terms, lambda b: mixed)  # type: ignore[arg-type,dict-item]
+    method(batch)
+    assert len(seen) == 2 and all(b is mixed for b in seen)

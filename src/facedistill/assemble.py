@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import nn
@@ -12,6 +13,7 @@ from facedistill.check import require_fit
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.split import hold_out
+from facedistill.data.views import mixup
 from facedistill.embed import Embeddings, embed_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.files import cache_dir, fingerprint
@@ -42,11 +44,19 @@ def assemble(recipe: Recipe) -> Assembly:
     method = resolve(recipe.method)
     terms = build_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
-    _require_features(terms, models)
-    train, held_out = open_training_data(recipe.data)
     asked = teacher_needs(terms, method.classifier.moved_by)
+    mixed = method.view.kind == "mixup"
+    if mixed and method.classifier.moved_by == "teacher":
+        raise UsageError("a W that the teacher moves cannot follow mixed images; set method.view.kind=same")
+    _require_networks(asked, models, mixed)
+    train, held_out = open_training_data(recipe.data)
     needs = {name: asked.get(name, frozenset()) for name in models}
-    cached = {name for name in models if recipe.teachers[name].cache and needs[name] and needs[name] <= Teacher.CACHED}
+    # A cache knows the images as they are, not mixed.
+    cached = {
+        name
+        for name in models
+        if recipe.teachers[name].cache and not mixed and needs[name] and needs[name] <= Teacher.CACHED
+    }
     head, source = next(((term, teacher) for term, _, teacher in terms.values() if term.needs_weight), (None, ""))
     made_of = (
         {source} & set(models) if head and method.classifier.start in ("centres", "fitted", "instances") else set()
@@ -70,7 +80,9 @@ def assemble(recipe: Recipe) -> Assembly:
         _require_fit(recipe, classifier, head, models[source], train, embeddings.get(source))
     weight = ClassWeight(classifier, method.classifier.moved_by or "nothing") if classifier else None
     origin = classifier.origin if classifier else None
-    return Assembly(train, held_out, Method(student, weight, teachers, terms), models, origin)
+    assert method.view.alpha is not None  # resolved
+    view = partial(mixup, alpha=method.view.alpha, seed=recipe.seed) if mixed else None
+    return Assembly(train, held_out, Method(student, weight, teachers, terms, view), models, origin)
 
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
@@ -150,17 +162,22 @@ def _require_fit(
     require_fit(classifier, known, head.margin, head.scale, recipe.check.own_class)
 
 
-def _require_features(terms: Mapping[str, tuple[Term, float, str]], models: dict[str, Model]) -> None:
-    """Refuse a teacher without stage maps where a term reads them, before anything long begins."""
-    for name, (term, _, teacher) in terms.items():
-        if "features" not in term.needs or teacher not in models:
+def _require_networks(asked: Mapping[str, frozenset[str]], models: dict[str, Model], mixed: bool) -> None:
+    """Refuse a teacher that cannot answer what it is asked at every step, before anything long begins."""
+    for name, needs in asked.items():
+        backbone = models[name].backbone if name in models else None
+        if name not in models or not needs or not (mixed or "features" in needs):
             continue
-        backbone = models[teacher].backbone
-        if backbone is None or isinstance(backbone, OnnxBackbone):
-            what = "only its embeddings are known" if backbone is None else "an ONNX file gives its embedding alone"
+        if backbone is None:
+            what = "its network to see the mixed images" if mixed else "its stage features"
             raise UserError(
-                f"term '{name}' needs the stage features of teacher '{teacher}', but {what}; import the teacher's "
-                "checkpoint, or choose a method on embeddings"
+                f"method: a term needs of teacher '{name}' {what}, but only its embeddings are known; import the "
+                "teacher's checkpoint, or choose a method on embeddings of images as they are"
+            )
+        if "features" in needs and isinstance(backbone, OnnxBackbone):
+            raise UserError(
+                f"method: a term needs of teacher '{name}' its stage features, but an ONNX file gives its embedding "
+                "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
 
 

@@ -26,7 +26,7 @@ from facedistill.methods import Method, describe, resolve
 from facedistill.model import save_model, save_tensors
 from facedistill.optimisation import learning_rate, make_optimizer
 from facedistill.progress import bar, console
-from facedistill.recipe import Recipe, dump_recipe
+from facedistill.recipe import Recipe, dump_recipe, load_recipe
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
@@ -71,9 +71,11 @@ def _claim(run: Path, recipe: Recipe) -> None:
     text, file = dump_recipe(recipe), run / "recipe.yaml"
     there = file.exists()
     if there:
-        if file.read_text(encoding="utf-8") != text:
+        begun = load_recipe(str(file))  # an earlier version's file lacks the keys that came later: they are at default
+        begun.method = resolve(begun.method)
+        if (old := dump_recipe(begun)) != text:
             lines = text.splitlines()
-            other = next((line for line in file.read_text().splitlines() if line not in lines), "other keys")
+            other = next((line for line in old.splitlines() if line not in lines), "other keys")
             raise UsageError(
                 f"{run} holds a run of another recipe (there: '{other.strip()}'); choose another --out or delete it"
             )

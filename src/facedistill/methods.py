@@ -1,6 +1,6 @@
 """Methods: named rows of data (terms + classifier + sampler), and the module that puts a row to work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,13 +10,18 @@ from facedistill.classifier import ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, closest
 from facedistill.model import Model, Output
-from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec
+from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec, View
 from facedistill.teacher import Teacher
 from facedistill.terms import Term, make_term
 
 LEARNED = ClassifierSpec("random", "gradient")
 INHERITED = ClassifierSpec("teacher", "nothing")
 SOFTMAX = {"margin_softmax": TermSpec()}
+# Two labels an image leave no one class to keep a margin to.
+STKD = {
+    "margin_softmax": TermSpec(options={"margin": "cosface", "margin_options": {"size": 0.0}}),
+    "soft_targets": TermSpec(),
+}
 PK = Sampler("pk")
 
 
@@ -44,6 +49,7 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", sampler=PK),
         _rival("ekd", sampler=PK),
+        MethodSpec("stkd", LEARNED, STKD, view=View("mixup")),
         MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
@@ -74,7 +80,8 @@ def resolve(method: MethodSpec) -> MethodSpec:
         method.classifier.start or row.classifier.start, method.classifier.moved_by or row.classifier.moved_by
     )
     sampler = Sampler(method.sampler.kind or row.sampler.kind or "uniform", method.sampler.k or row.sampler.k or 4)
-    return MethodSpec(method.name, classifier, terms, sampler)
+    view = View(method.view.kind or row.view.kind or "same", method.view.alpha or row.view.alpha or 0.2)
+    return MethodSpec(method.name, classifier, terms, sampler, view)
 
 
 def missing_teachers(recipe: Recipe) -> list[str]:
@@ -98,9 +105,11 @@ def teacher_needs(terms: Mapping[str, tuple[Term, float, str]], moved_by: str | 
 
 def describe(method: MethodSpec, origin: str | None) -> str:
     """Name the method as results print it: what differs from its row, and where an inherited W came from."""
-    row = METHODS[method.name].terms
-    extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row]
-    removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row]
+    row = METHODS[method.name]
+    extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row.terms]
+    removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row.terms]
+    if (mixed := method.view.kind == "mixup") != (row.view.kind == "mixup"):
+        (extra if mixed else removed).append(" + mixup" if mixed else " - mixup")
     name = "".join([method.name, *extra, *removed])
     return f"{name} (W: {origin})" if origin not in (None, "random") else name
 
@@ -113,6 +122,7 @@ class Method(nn.Module):
         weight: its W, None where no term uses one.
         teachers: by name.
         terms: by name: (term, weight, name of its teacher).
+        view: what is done to each batch before both networks see it.
     """
 
     def __init__(
@@ -121,9 +131,10 @@ class Method(nn.Module):
         weight: ClassWeight | None,
         teachers: Mapping[str, Teacher],
         terms: Mapping[str, tuple[Term, float, str]],
+        view: Callable[[Batch], Batch] | None = None,
     ) -> None:
         super().__init__()
-        self.student, self.weight = student, weight
+        self.student, self.weight, self.view = student, weight, view
         self.terms = nn.ModuleDict({name: term for name, (term, _, _) in terms.items()})
         self.shares = {name: (share, teacher) for name, (_, share, teacher) in terms.items()}
         self.teachers = dict(teachers)
@@ -149,6 +160,8 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term's weighted loss, by name."""
+        if self.view is not None:
+            batch = self.view(batch)
         student = self.student.outputs(batch.images, features=self.features)
         teachers = {name: teacher(batch, self.needs[name]) for name, teacher in self.teachers.items()}
         if self.weight is not None and self.weight.moved_by == "teacher":

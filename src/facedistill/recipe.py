@@ -77,6 +77,15 @@ class Sampler:
 
 
 @typed(config=STRICT)
+class View:
+    """What both networks see; null = the method's (same, 0.2). `mixup`: pairs of images of the batch are mixed, and so
+    are their labels; shares from Beta(alpha, alpha)."""
+
+    kind: Literal["same", "mixup"] | None = None
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+@typed(config=STRICT)
 class TermSpec:
     """A term of the loss: `weight` x term(options); weight 0 removes it. `term` names its class where the key is only a
     label. In YAML the options stand beside weight: `margin_softmax: {scale: 32}`."""
@@ -95,6 +104,7 @@ class MethodSpec:
     classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
     terms: dict[str, TermSpec] = field(default_factory=dict)
     sampler: Sampler = field(default_factory=Sampler)
+    view: View = field(default_factory=View)
 
 
 @typed(config=STRICT)
