@@ -169,6 +169,32 @@ def test_mixed_images_rule_out_what_knows_only_the_images_as_they_are(teacher: P
         _assemble(teacher, method={"name": "adadistill", "view": {"kind": "mixup"}})
 
 
+TWO = {"margin_softmax": {"scale": 16}, "second": {"term": "margin_softmax", "teacher": "second", "scale": 16}}
+
+
+@pytest.mark.parametrize("classifier", [{}, {"start": "centres"}, {"moved_by": "gradient"}, {"moved_by": "teacher"}])
+def test_several_teachers_bring_a_w_each(classifier: dict[str, str], teacher: Path, tmp_path: Path) -> None:
+    own = Classifier(torch.randn(6, 12), NAMES)
+    models = {"teacher": {"model": str(teacher)}, "second": {"model": str(_save(tmp_path / "second", own, dim=12))}}
+    found = _assemble(teachers=models, method={"name": "proxylesskd", "terms": TWO, "classifier": classifier})
+    first, second = found.method.weights
+    assert found.method.student.embedding_dim == 8 and first.projection is None and second.projection is not None
+    assert tuple(second.projection.weight.shape) == (12, 8)
+    if not classifier:
+        torch.testing.assert_close(second.weight, own.weight)
+        assert "further.0.projection.weight" in found.method.state_dict()
+    gradient = classifier.get("moved_by") == "gradient"
+    assert found.method.anchors == (None if gradient else "teacher")
+    with pytest.raises(UsageError, match="'second'"):
+        _assemble(teacher, method={"name": "proxylesskd", "terms": TWO, "classifier": classifier})
+
+
+def test_a_learned_w_is_one_for_the_terms_of_all_teachers(teacher: Path) -> None:
+    terms = {"second": {"term": "soft_targets", "teacher": "second"}}
+    models = {name: {"model": str(teacher)} for name in ("teacher", "second")}
+    assert len(_assemble(teachers=models, method={"name": "kd", "terms": terms}).method.weights) == 1
+
+
 def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:
     found = _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8})
     own, start = found.method.student.state_dict(), module.load_model(teacher).state_dict()

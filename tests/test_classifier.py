@@ -141,6 +141,15 @@ def test_w_goes_to_a_strangers_embedding_at_once_and_stays_where_all_agree() -> 
     torch.testing.assert_close(weight.weight, before)
 
 
+def test_a_w_of_another_space_is_reached_by_a_trained_projection() -> None:
+    rows = Classifier(torch.randn(4, 3), list("abcd"))
+    plain, weight = ClassWeight(rows, "nothing"), ClassWeight(rows, "nothing", student_dim=5)
+    x = torch.randn(2, 5).bfloat16()
+    assert plain.place(x).dtype == torch.float32 and torch.equal(plain.place(x), x.float())
+    assert weight.projection is not None and weight.frozen and list(weight.state_dict()) == ["projection.weight"]
+    torch.testing.assert_close(weight.place(x), x.float() @ weight.projection.weight.T)
+
+
 def test_every_trained_w_starts_with_unit_rows_of_its_own() -> None:
     for origin in ("random", "teacher", "centres"):
         classifier = Classifier(torch.randn(4, 100), list("abcd"), origin)

@@ -288,6 +288,30 @@ def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path)
         train(recipe, run)
 
 
+def test_a_resumed_run_with_two_teachers_sees_that_the_seconds_w_changed(teacher: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(teacher / "model", second)
+    terms = {"margin_softmax": {"scale": 16}, "other": {"term": "margin_softmax", "teacher": "second", "scale": 16}}
+    recipe = _recipe(
+        teachers={"teacher": {"model": str(teacher)}, "second": {"model": str(second)}},
+        method={"name": "proxylesskd", "terms": terms},
+        student={"embedding_dim": None},
+        schedule={"epochs": 1},
+    )
+    run = train(recipe, tmp_path / "run")
+    assert json.loads((run / "evaluation.json").read_text())["method"] == "proxylesskd + other (W: teacher)"
+    assert not any("projection" in name for name in _weights(run))
+    (run / "evaluation.json").unlink()
+    train(recipe, run)  # unchanged, it goes on
+    (run / "evaluation.json").unlink()
+    model = load_model(second)
+    assert model.classifier is not None
+    model.classifier.weight = model.classifier.weight.roll(1, 0)
+    save_model(model, second)
+    with pytest.raises(UserError, match="W is not the one this run began with"):
+        train(recipe, run)
+
+
 def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
     torch.set_flush_denormal(False)  # another test may have opened an ONNX model
     tiny = torch.tensor([1e-39])

@@ -340,3 +340,26 @@ def test_student_teacher_and_terms_all_get_what_the_view_makes() -> None:
     method = Method(student, None, {"t": Looking()}, terms, lambda b: mixed)  # type: ignore[arg-type,dict-item]
     method(batch)
     assert len(seen) == 2 and all(b is mixed for b in seen)
+
+
+def test_each_teachers_w_serves_its_own_terms_and_the_student_lives_in_the_first_ones_space() -> None:
+    first, second = (Classifier(torch.randn(2, dim), ["a", "b"]) for dim in (3, 5))
+    weight, other = ClassWeight(first, "nothing"), ClassWeight(second, "nothing", student_dim=3)
+    terms: dict[str, tuple[Term, float, str]] = {
+        "one": (TERMS["margin_softmax"](), 1.0, "t"),
+        "two": (TERMS["margin_softmax"](), 0.5, "u"),
+    }
+    teachers: Any = {"t": _FakeTeacher(), "u": _FakeTeacher()}
+    method = Method(_Student(), weight, teachers, terms, further={"u": other})  # type: ignore[arg-type]
+    assert method.weights == [weight, other] and method.anchors == "t" and not method.terms["two"].anchors
+    assert method.needs == {"t": frozenset(), "u": frozenset()}  # W is inherited: no teacher runs
+    batch = _batch()
+    embedding = method.student.outputs(batch.images).embedding
+    alone = TERMS["margin_softmax"]()
+    alone.bind(ClassWeight(second, "nothing"), None)
+    expected = 0.5 * alone(Output(other.place(embedding)), None, batch)
+    losses = method(batch)
+    torch.testing.assert_close(losses["two"], expected)
+    losses["two"].backward()
+    assert other.projection is not None and other.projection.weight.grad is not None
+    assert any(name.endswith("projection.weight") for name in method.state_dict())

@@ -57,10 +57,8 @@ def assemble(recipe: Recipe) -> Assembly:
         for name in models
         if recipe.teachers[name].cache and not mixed and needs[name] and needs[name] <= Teacher.CACHED
     }
-    head, source = next(((term, teacher) for term, _, teacher in terms.values() if term.needs_weight), (None, ""))
-    made_of = (
-        {source} & set(models) if head and method.classifier.start in ("centres", "fitted", "instances") else set()
-    )
+    heads = _heads(method, terms)
+    made_of = set(heads) & set(models) if method.classifier.start in ("centres", "fitted", "instances") else set()
     embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
     # A term that anchors, or a W that the teacher moves, is in the teacher's space: then all has its dimension.
     moved = method.classifier.moved_by == "teacher"
@@ -70,19 +68,41 @@ def assemble(recipe: Recipe) -> Assembly:
         if (term.anchors or (term.needs_weight and moved)) and teacher in models
     ]
     space_dim = anchors[0] if anchors else None
-    classifier = _make_classifier(recipe, method, head, source, space_dim, models, train, embeddings) if head else None
+    classifiers = {
+        name: _make_classifier(recipe, method, head, name, space_dim, models, train, embeddings)
+        for name, head in heads.items()
+    }
+    classifier = next(iter(classifiers.values()), None)
     student = make_student(recipe, models, classifier, space_dim)
     teachers = {}
     for name, model in models.items():
         own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
         teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None)
-    if classifier and source in models and method.classifier.start != "random":
-        _require_fit(recipe, classifier, head, models[source], train, embeddings.get(source))
-    weight = ClassWeight(classifier, method.classifier.moved_by or "nothing") if classifier else None
+    for name, made in classifiers.items():
+        if name in models and made.origin != "random":
+            _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
+    # The student lives in the first W's space; the spaces of other teachers are reached by a projection each.
+    moved_by = method.classifier.moved_by or "nothing"
+    weights = {
+        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim)
+        for name, made in classifiers.items()
+    }
+    weight = weights.pop(next(iter(weights))) if weights else None
     origin = classifier.origin if classifier else None
     assert method.view.alpha is not None  # resolved
     view = partial(mixup, alpha=method.view.alpha, seed=recipe.seed) if mixed else None
-    return Assembly(train, held_out, Method(student, weight, teachers, terms, view), models, origin)
+    return Assembly(train, held_out, Method(student, weight, teachers, terms, view, weights), models, origin)
+
+
+def _heads(method: MethodSpec, terms: Mapping[str, tuple[Term, float, str]]) -> dict[str, Term]:
+    """The first term that needs a W, of every teacher that brings one; where none does, of one W for all terms."""
+    heads: dict[str, Term] = {}
+    for term, _, teacher in terms.values():
+        if term.needs_weight:
+            heads.setdefault(teacher, term)
+    if method.classifier.start in (None, "random") and method.classifier.moved_by != "teacher":
+        return dict(list(heads.items())[:1])
+    return heads
 
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:

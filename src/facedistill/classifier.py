@@ -75,12 +75,17 @@ class ClassWeight(nn.Module):
 
     Moved by "gradient" it is a parameter; by "teacher" a buffer, float32, which `move` changes; by "nothing" a plain
     tensor, neither parameter nor buffer, so that no optimiser, checkpoint or DDP broadcast touches it.
+
+    Args:
+        student_dim: of the embeddings, where W lies in another space than theirs: `place` then takes them there by a
+            linear projection, trained with the rest and no part of the student.
     """
 
     weight: Tensor
 
-    def __init__(self, classifier: Classifier, moved_by: str) -> None:
+    def __init__(self, classifier: Classifier, moved_by: str, student_dim: int | None = None) -> None:
         super().__init__()
+        self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         if moved_by == "gradient":
             # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
@@ -102,6 +107,11 @@ class ClassWeight(nn.Module):
         """True where W gets no gradient: the streaming head may be used."""
         return not isinstance(self.weight, nn.Parameter)
 
+    def place(self, embeddings: Tensor) -> Tensor:
+        """Return the student's embeddings (B, d') in W's space (B, d), float32."""
+        embeddings = embeddings.float()
+        return embeddings if self.projection is None else self.projection(embeddings)
+
     @torch.no_grad()
     def move(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
         """AdaDistill's step of the rows of the batch's classes towards the teacher's embeddings (arXiv 2407.01332).
@@ -113,7 +123,7 @@ class ClassWeight(nn.Module):
 
         Shapes: (b, d), (b, d), int64 (b,), of this process.
         """
-        own, other = (parallel.gather(F.normalize(x.float(), dim=1)) for x in (student, teacher))
+        own, other = (parallel.gather(F.normalize(x, dim=1)) for x in (self.place(student), teacher.float()))
         classes, row = parallel.gather(labels).unique(return_inverse=True)
         weight = self.weight[classes][row]
         kept = ((own * other).sum(1).relu() * (weight * other).sum(1).relu())[:, None]

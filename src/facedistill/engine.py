@@ -168,23 +168,22 @@ def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Opt
     parallel.barrier()
 
 
-def _some_rows(method: Method) -> Tensor | None:
-    """Up to 64 rows of a W that nothing moves, by which a resumed run sees that it is still the same W."""
-    if method.weight is None or method.weight.moved_by != "nothing":
-        return None
-    weight = method.weight.weight
-    return weight[:: -(-len(weight) // 64)].cpu().clone()
+def _some_rows(method: Method) -> list[Tensor]:
+    """Up to 64 rows of each W that nothing moves, by which a resumed run sees that it is still the same W."""
+    frozen = [weight.weight for weight in method.weights if weight.moved_by == "nothing"]
+    return [weight[:: -(-len(weight) // 64)].cpu().clone() for weight in frozen]
 
 
 def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
     state = checkpoint.latest(run)
     if state is None:
         return 0
-    saved, found = state["frozen_weight"], _some_rows(method)
+    saved = state["frozen_weight"]
+    saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
+    found = _some_rows(method)
     # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
-    if found is not None and not (
-        isinstance(saved, Tensor) and saved.shape == found.shape and (saved * found).sum(1).min() > 0.999
-    ):
+    same = [a.shape == b.shape and bool((a * b).sum(1).min() > 0.999) for a, b in zip(saved, found, strict=False)]
+    if len(saved) != len(found) or not all(same):
         raise UserError(
             f"{run}: W is not the one this run began with: its teacher or data changed; restore them, or start a new "
             "run with another --out"

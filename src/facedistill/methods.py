@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from facedistill.classifier import ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, closest
-from facedistill.model import Model, Output
+from facedistill.model import Model
 from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec, View
 from facedistill.teacher import Teacher
 from facedistill.terms import Term, make_term
@@ -120,6 +120,7 @@ class Method(nn.Module):
     Args:
         student: the model that is trained.
         weight: its W, None where no term uses one.
+        further: the W of other teachers, by name, which take the place of `weight` for those teachers' terms.
         teachers: by name.
         terms: by name: (term, weight, name of its teacher).
         view: what is done to each batch before both networks see it.
@@ -132,23 +133,35 @@ class Method(nn.Module):
         teachers: Mapping[str, Teacher],
         terms: Mapping[str, tuple[Term, float, str]],
         view: Callable[[Batch], Batch] | None = None,
+        further: Mapping[str, ClassWeight] | None = None,
     ) -> None:
         super().__init__()
         self.student, self.weight, self.view = student, weight, view
+        further = further or {}
+        self.further = nn.ModuleList(further.values())
         self.terms = nn.ModuleDict({name: term for name, (term, _, _) in terms.items()})
         self.shares = {name: (share, teacher) for name, (_, share, teacher) in terms.items()}
         self.teachers = dict(teachers)
         self.features = any("features" in term.needs for term, _, _ in terms.values())
         asked = teacher_needs(terms, weight.moved_by if weight else None)
         self.needs = {name: asked.get(name, frozenset()) for name in teachers}
+        self.moved: dict[str, ClassWeight] = {}  # by the teacher that moves it
         for name, (term, _, teacher) in terms.items():
             if asked[teacher] and teacher not in teachers:
                 raise UsageError(
                     f"term '{name}' needs the teacher '{teacher}'; the recipe has: {', '.join(teachers) or 'none'}"
                 )
-            term.bind(weight, teachers[teacher].classifier if teacher in teachers else None)
+            own = further.get(teacher, weight)
+            if term.needs_weight and own is not None and own.moved_by == "teacher":
+                self.moved[teacher] = own
+            term.bind(own, teachers[teacher].classifier if teacher in teachers else None)
             if "features" in term.needs:
                 term.bind_features(_stage_shapes(student), _stage_shapes(teachers[teacher].model))
+
+    @property
+    def weights(self) -> list[ClassWeight]:
+        """Every W, the student's own first."""
+        return [] if self.weight is None else [self.weight, *self.further]  # type: ignore[list-item]
 
     @property
     def anchors(self) -> str | None:
@@ -164,19 +177,15 @@ class Method(nn.Module):
             batch = self.view(batch)
         student = self.student.outputs(batch.images, features=self.features)
         teachers = {name: teacher(batch, self.needs[name]) for name, teacher in self.teachers.items()}
-        if self.weight is not None and self.weight.moved_by == "teacher":
-            self._move(student, teachers, batch)
+        for name, weight in self.moved.items():
+            output = teachers[name]
+            assert output is not None
+            weight.move(student.embedding, output.embedding, batch.targets[0][0])
         losses = {}
         for name, term in self.terms.items():
             share, teacher = self.shares[name]
             losses[name] = share * term(student, teachers.get(teacher), batch)
         return losses
-
-    def _move(self, student: Output, teachers: Mapping[str, Output | None], batch: Batch) -> None:
-        source = next(self.shares[name][1] for name, term in self.terms.items() if term.needs_weight)
-        teacher = teachers[source]
-        assert self.weight is not None and teacher is not None
-        self.weight.move(student.embedding, teacher.embedding, batch.targets[0][0])
 
     def start_epoch(self, epoch: int) -> None:
         for teacher in self.teachers.values():

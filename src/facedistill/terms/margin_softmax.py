@@ -60,11 +60,12 @@ class MarginSoftmax(Term):
             raise UserError("margin_softmax: the method has no classifier; set method.classifier.start")
         self.classes = weight
         # A W of the teacher's space that no gradient moves pulls the student into that space.
-        self.anchors = weight.frozen and (weight.origin != "random" or weight.moved_by == "teacher")
+        of_teacher = weight.frozen and (weight.origin != "random" or weight.moved_by == "teacher")
+        self.anchors = of_teacher and weight.projection is None
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
-            x = student.embedding.float()
+            x = self.classes.place(student.embedding)
             if x.shape[1] != self.classes.weight.shape[1]:
                 raise UserError(
                     f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.weight.shape[1]}; give "
