@@ -142,7 +142,7 @@ def test_stage_maps_need_a_network_that_gives_them(
         {f"terms.fitnet.projection.{part}" for part in ("weight", "bias")} if method == "fitnet" else set()
     )
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
-    with pytest.raises(UserError, match=f"term '{method}' needs the stage features of .*only its embeddings are known"):
+    with pytest.raises(UserError, match="needs of teacher 'teacher' its stage features, but only its embeddings"):
         _assemble(tmp_path / "table", method=method)
     monkeypatch.setattr(module, "OnnxBackbone", type(found.models["teacher"].backbone))
     with pytest.raises(UserError, match="an ONNX file gives its embedding alone; import the teacher's checkpoint"):
@@ -156,12 +156,64 @@ def test_relations_and_stage_maps_tie_the_student_to_no_dimension(method: str, t
     assert _assemble(teacher, method=method).method.student.embedding_dim == 8
 
 
+def test_mixed_images_rule_out_what_knows_only_the_images_as_they_are(teacher: Path, tmp_path: Path) -> None:
+    found = _assemble(teacher, method="stkd")
+    assert found.method.teachers["teacher"].cache is None and found.method.view is not None
+    assert _assemble(teacher, method={"name": "stkd", "view": {"kind": "same"}}).method.view is None
+    save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
+    with pytest.raises(UserError, match="its network to see the mixed images, but only its embeddings are known"):
+        _assemble(tmp_path / "table", method="stkd")
+    mixed = {"name": "proxylesskd", "view": {"kind": "mixup"}}  # the teacher does not run
+    assert _assemble(teacher, method=mixed).method.view is not None
+    with pytest.raises(UsageError, match=r"cannot follow mixed images; set method\.view\.kind=same"):
+        _assemble(teacher, method={"name": "adadistill", "view": {"kind": "mixup"}})
+
+
+TWO = {"margin_softmax": {"scale": 16}, "second": {"term": "margin_softmax", "teacher": "second", "scale": 16}}
+
+
+@pytest.mark.parametrize("classifier", [{}, {"start": "centres"}, {"moved_by": "gradient"}, {"moved_by": "teacher"}])
+def test_several_teachers_bring_a_w_each(classifier: dict[str, str], teacher: Path, tmp_path: Path) -> None:
+    own = Classifier(torch.randn(6, 12), NAMES)
+    models = {"teacher": {"model": str(teacher)}, "second": {"model": str(_save(tmp_path / "second", own, dim=12))}}
+    found = _assemble(teachers=models, method={"name": "proxylesskd", "terms": TWO, "classifier": classifier})
+    first, second = found.method.weights
+    assert found.method.student.embedding_dim == 8 and first.projection is None and second.projection is not None
+    assert tuple(second.projection.weight.shape) == (12, 8)
+    if not classifier:
+        torch.testing.assert_close(second.weight, own.weight)
+        assert "further.0.projection.weight" in found.method.state_dict()
+    gradient = classifier.get("moved_by") == "gradient"
+    assert found.method.anchors == (None if gradient else "teacher")
+    with pytest.raises(UsageError, match="'second'"):
+        _assemble(teacher, method={"name": "proxylesskd", "terms": TWO, "classifier": classifier})
+
+
+def test_a_learned_w_is_one_for_the_terms_of_all_teachers(teacher: Path) -> None:
+    terms = {"second": {"term": "soft_targets", "teacher": "second"}}
+    models = {name: {"model": str(teacher)} for name in ("teacher", "second")}
+    assert len(_assemble(teachers=models, method={"name": "kd", "terms": terms}).method.weights) == 1
+
+
 def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:
     found = _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8})
     own, start = found.method.student.state_dict(), module.load_model(teacher).state_dict()
     assert all(torch.equal(own[name], start[name]) for name in own)
     with pytest.raises(UserError, match=r"student\.start .*: 'backbone.* is \(.*the student expects \("):
         _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8, "options": {"width": 0.5}})
+
+
+@pytest.mark.parametrize("start", ["random", "centres", "teacher"])
+def test_a_w_that_the_teacher_moves_is_of_its_dimension_wherever_it_starts(start: str, teacher: Path) -> None:
+    method = {"name": "adadistill", "classifier": {"start": start}}
+    found = _assemble(teacher, method=method)
+    assert found.method.weight is not None and found.method.teachers["teacher"].cache is not None
+    assert (found.origin, tuple(found.method.weight.weight.shape)) == (start, (6, 8))
+    assert found.method.anchors == "teacher" and found.method.student.embedding_dim == 8
+    with pytest.raises(UsageError, match=r"student\.embedding_dim is 5 but the teacher's space has 8"):
+        _assemble(teacher, method=method, student={"embedding_dim": 5})
+    with pytest.raises(UsageError, match="needs the teacher 'teacher'" if start == "random" else "has no teacher"):
+        _assemble(method=method)
 
 
 def test_held_out_identities_are_not_trained(teacher: Path) -> None:

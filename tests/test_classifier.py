@@ -1,5 +1,6 @@
 """W by itself and inside a training run."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -72,6 +73,81 @@ def test_a_learned_w_is_a_parameter() -> None:
     weight = ClassWeight(Classifier(torch.randn(4, 3), list("abcd")), "gradient")
     assert not weight.frozen and [n for n, _ in weight.named_parameters()] == ["weight"]
     assert isinstance(weight.double().weight, nn.Parameter) and weight.weight.dtype == torch.float64
+
+
+def _moving(classes: int = 4, dim: int = 3) -> ClassWeight:
+    rows = torch.randn(classes, dim, generator=torch.Generator().manual_seed(3))
+    return ClassWeight(Classifier(rows, [str(i) for i in range(classes)], "random"), "teacher")
+
+
+def _unit(x: torch.Tensor) -> np.ndarray:
+    a = x.double().numpy()
+    return a / np.linalg.norm(a, axis=1, keepdims=True)
+
+
+def test_a_w_that_the_teacher_moves_is_a_float32_buffer_of_its_own() -> None:
+    classifier = Classifier(torch.randn(4, 3), list("abcd"), "random")
+    weight = ClassWeight(classifier, "teacher")
+    assert weight.frozen and not list(weight.parameters()) and list(weight.state_dict()) == ["weight"]
+    x = torch.randn(2, 3).bfloat16()
+    weight.move(x, x, torch.tensor([0, 1]))
+    assert weight.weight.dtype == torch.float32 and not torch.equal(weight.weight, classifier.weight)
+    assert weight.to("meta").weight.device.type == "meta" and classifier.weight.device.type == "cpu"
+
+
+def test_the_teacher_moves_the_rows_of_the_batchs_classes_by_adadistills_formula() -> None:
+    weight, s, t = _moving(), torch.randn(3, 3), torch.randn(3, 3)
+    s[0], t[1] = t[0] + 0.1 * s[0], weight.weight[1] + 0.2 * t[1]
+    s[1] = t[1] + 0.3 * s[1]
+    before, student, teacher = _unit(weight.weight), _unit(s), _unit(t)
+    labels = [3, 1, 0]
+    expected = before.copy()
+    shares = []
+    for i, y in enumerate(labels):
+        kept = max(0, student[i] @ teacher[i]) * max(0, before[y] @ teacher[i])
+        row = kept * before[y] + (1 - kept) * teacher[i]
+        expected[y] = row / np.linalg.norm(row)
+        shares.append(kept)
+    weight.move(7 * s, 0.1 * t, torch.tensor(labels))  # norms play no part
+    np.testing.assert_allclose(weight.weight.numpy(), expected, atol=1e-6)
+    assert max(shares) > 0.5 and np.array_equal(weight.weight[2].numpy(), before[2].astype("float32"))
+
+
+def test_a_class_that_comes_twice_takes_the_mean_of_its_steps_once_in_any_order() -> None:
+    s, t = torch.randn(5, 3), torch.randn(5, 3)
+    s[:3] = t[:3] + 0.2 * s[:3]
+    labels = torch.tensor([2, 0, 2, 2, 0])
+    found = []
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3]):
+        weight = _moving()
+        weight.move(s[order], t[order], labels[order])
+        found.append(weight.weight)
+    torch.testing.assert_close(found[0], found[1])
+    steps = []
+    for i in (0, 2, 3):
+        before = _unit(_moving().weight)[2]
+        kept = max(0, _unit(s)[i] @ _unit(t)[i]) * max(0, before @ _unit(t)[i])
+        steps.append(kept * before + (1 - kept) * _unit(t)[i])
+    mean = np.mean(steps, axis=0)
+    np.testing.assert_allclose(found[0][2].numpy(), mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_w_goes_to_a_strangers_embedding_at_once_and_stays_where_all_agree() -> None:
+    weight, t = _moving(), torch.randn(1, 3)
+    weight.move(-t, t, torch.tensor([1]))  # the student is lost
+    torch.testing.assert_close(weight.weight[1], nn.functional.normalize(t, dim=1)[0])
+    before = weight.weight.clone()
+    weight.move(5 * before, 2 * before, torch.arange(4))
+    torch.testing.assert_close(weight.weight, before)
+
+
+def test_a_w_of_another_space_is_reached_by_a_trained_projection() -> None:
+    rows = Classifier(torch.randn(4, 3), list("abcd"))
+    plain, weight = ClassWeight(rows, "nothing"), ClassWeight(rows, "nothing", student_dim=5)
+    x = torch.randn(2, 5).bfloat16()
+    assert plain.place(x).dtype == torch.float32 and torch.equal(plain.place(x), x.float())
+    assert weight.projection is not None and weight.frozen and list(weight.state_dict()) == ["projection.weight"]
+    torch.testing.assert_close(weight.place(x), x.float() @ weight.projection.weight.T)
 
 
 def test_every_trained_w_starts_with_unit_rows_of_its_own() -> None:

@@ -115,6 +115,23 @@ def test_the_inherited_rows_never_move_and_learned_ones_do(teacher: Path, tmp_pa
     )
 
 
+def test_a_w_that_the_teacher_moves_is_kept_resumed_and_saved(teacher: Path, tmp_path: Path) -> None:
+    recipe = _recipe(teacher=str(teacher), method="adadistill", student={"embedding_dim": None})
+    whole = train(recipe, tmp_path / "whole")
+    run = train(recipe, tmp_path / "run")
+    state = torch.load(max((run / "checkpoints").glob("*.pt")), weights_only=True)
+    (run / "evaluation.json").unlink()
+    max((run / "checkpoints").glob("*.pt")).unlink()  # goes on from the one before
+    train(recipe, run)
+    first, again = load_model(whole), load_model(run)
+    assert first.classifier is not None and again.classifier is not None
+    assert torch.equal(first.classifier.weight, again.classifier.weight) and first.classifier.origin == "teacher"
+    torch.testing.assert_close(first.classifier.weight, state["method"]["weight.weight"])
+    assert first.space == load_model(teacher).space
+    own = load_model(teacher).classifier
+    assert own is not None and first.classifier.class_names == own.class_names
+
+
 def _frozen(teacher: Path, tmp_path: Path) -> Path:
     recipe = _recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": None})
     return train(recipe, tmp_path / "frozen") / "checkpoints"
@@ -148,6 +165,17 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="holds no run"):
         train(_recipe(), tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_a_recipe_of_an_earlier_version_without_todays_keys_is_the_same_recipe(tmp_path: Path) -> None:
+    run = train(_recipe(schedule={"epochs": 1}), tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    older = text.replace("  view:\n    kind: same\n    alpha: 0.2\n", "")
+    assert older != text
+    (run / "recipe.yaml").write_text(older)
+    train(_recipe(schedule={"epochs": 1}), run)
+    with pytest.raises(UsageError, match="there: 'epochs: 1'"):
+        train(_recipe(schedule={"epochs": 3}), run)
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
@@ -256,6 +284,30 @@ def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path)
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
     save_model(model, moved)
+    with pytest.raises(UserError, match="W is not the one this run began with"):
+        train(recipe, run)
+
+
+def test_a_resumed_run_with_two_teachers_sees_that_the_seconds_w_changed(teacher: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(teacher / "model", second)
+    terms = {"margin_softmax": {"scale": 16}, "other": {"term": "margin_softmax", "teacher": "second", "scale": 16}}
+    recipe = _recipe(
+        teachers={"teacher": {"model": str(teacher)}, "second": {"model": str(second)}},
+        method={"name": "proxylesskd", "terms": terms},
+        student={"embedding_dim": None},
+        schedule={"epochs": 1},
+    )
+    run = train(recipe, tmp_path / "run")
+    assert json.loads((run / "evaluation.json").read_text())["method"] == "proxylesskd + other (W: teacher)"
+    assert not any("projection" in name for name in _weights(run))
+    (run / "evaluation.json").unlink()
+    train(recipe, run)  # unchanged, it goes on
+    (run / "evaluation.json").unlink()
+    model = load_model(second)
+    assert model.classifier is not None
+    model.classifier.weight = model.classifier.weight.roll(1, 0)
+    save_model(model, second)
     with pytest.raises(UserError, match="W is not the one this run began with"):
         train(recipe, run)
 

@@ -1,6 +1,7 @@
 """The method table, what a recipe changes in a row, terms from outside, and the module that runs them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, UserError
 from facedistill.methods import METHODS, Method, build_terms, describe, missing_teachers, resolve
 from facedistill.model import Output
-from facedistill.recipe import ClassifierSpec, MethodSpec, Sampler, TermSpec, make_recipe
+from facedistill.recipe import ClassifierSpec, MethodSpec, Sampler, TermSpec, View, make_recipe
 from facedistill.terms import TERMS, Term, make_term
 
 
@@ -63,6 +64,15 @@ def test_the_sampler_is_the_methods_unless_the_recipe_says_otherwise() -> None:
     assert resolve(_method(name="cckd", sampler={"kind": "uniform"})).sampler == Sampler("uniform", 4)
 
 
+def test_the_view_is_the_methods_unless_the_recipe_says_otherwise() -> None:
+    assert resolve(_method(name="kd")).view == View("same", 0.2)
+    assert resolve(_method(name="stkd")).view == View("mixup", 0.2)
+    assert resolve(_method(name="stkd", view={"alpha": 1})).view == View("mixup", 1.0)
+    assert resolve(_method(name="kd", view={"kind": "mixup"})).view == View("mixup", 0.2)
+    with pytest.raises(UsageError, match=r"method\.view\.alpha: Input should be greater than 0"):
+        _method(name="stkd", view={"alpha": 0})
+
+
 def test_unknown_names_suggest_the_near_one() -> None:
     with pytest.raises(
         UsageError, match=r"method 'proxyleskd' is unknown \(did you mean 'proxylesskd'\?\); known: scra"
@@ -81,6 +91,11 @@ def test_unknown_names_suggest_the_near_one() -> None:
         ({"name": "proxylesskd", "terms": {"embedding_l2": 1}}, "teacher", "proxylesskd + embedding_l2 (W: teacher)"),
         ({"name": "kd", "terms": {"soft_targets": 0}}, "random", "kd - soft_targets"),
         ({"name": "scratch", "terms": {"embedding_l2": 0}}, "random", "scratch"),
+        ({"name": "adadistill"}, "random", "adadistill"),
+        ({"name": "stkd"}, "random", "stkd"),
+        ({"name": "stkd", "view": {"kind": "same"}}, "random", "stkd - mixup"),
+        ({"name": "kd", "view": {"kind": "mixup"}}, "random", "kd + mixup"),
+        ({"name": "adadistill"}, "centres", "adadistill (W: centres)"),
         ({"name": "scratch", "terms": {"margin_softmax": 0.5}}, "random", "scratch"),
     ],
 )
@@ -89,7 +104,8 @@ def test_describe(raw: dict[str, Any], origin: str | None, expected: str) -> Non
 
 
 def test_missing_teachers() -> None:
-    for name, missing in [("scratch", []), ("proxylesskd", ["teacher"]), ("l2kd", ["teacher"]), ("kd", ["teacher"])]:
+    for name, missing in [("scratch", []), ("proxylesskd", ["teacher"]), ("l2kd", ["teacher"]), ("kd", ["teacher"]),
+                          ("adadistill", ["teacher"])]:  # fmt: skip
         assert missing_teachers(make_recipe({"method": name})) == missing
         assert missing_teachers(make_recipe({"method": name, "teacher": "t"})) == []
 
@@ -261,6 +277,7 @@ def test_a_term_without_its_teacher_or_classifier_is_refused() -> None:
         (["margin_softmax"], "teacher", "gradient", None),
         (["margin_softmax"], "random", "gradient", None),
         (["margin_softmax"], "random", "nothing", None),
+        (["margin_softmax"], "random", "teacher", "t"),
         (["embedding_l2"], None, None, "t"),
         (["margin_softmax", "embedding_l2"], "random", "gradient", "t"),
         (["margin_softmax", "soft_targets"], "random", "gradient", None),
@@ -286,3 +303,63 @@ def test_a_frozen_w_stands_in_no_state_and_a_learned_one_does() -> None:
         method.double()
         assert method.weight is not None and method.weight.weight.dtype == torch.float64
         assert method.terms["soft_targets"].teacher_classes.weight.dtype == torch.float64  # type: ignore[union-attr]
+
+
+def test_a_teacher_that_moves_w_is_asked_for_its_embedding_and_w_moves_before_the_loss() -> None:
+    rows = Classifier(torch.randn(2, 3), ["a", "b"], "random")
+    weight, teacher = ClassWeight(rows, "teacher"), _FakeTeacher()
+    method = _together({"softmax": (TERMS["margin_softmax"](), 1.0, "t")}, {"t": teacher}, weight)
+    assert method.needs == {"t": frozenset({"embedding"})} and "weight.weight" in method.state_dict()
+    batch = _batch()
+    embedding = method.student.outputs(batch.images).embedding
+    expected = ClassWeight(rows, "teacher")
+    expected.move(embedding, torch.ones(4, 3), batch.targets[0][0])
+    loss = method(batch)["softmax"]
+    assert torch.equal(weight.weight, expected.weight) and not torch.equal(weight.weight, rows.weight)
+    assert loss.item() == method.terms["softmax"](Output(embedding), None, batch).item()
+    with pytest.raises(UsageError, match="term 'softmax' needs the teacher 't'; the recipe has: none"):
+        _together({"softmax": (TERMS["margin_softmax"](), 1.0, "t")}, {}, weight)
+
+
+def test_student_teacher_and_terms_all_get_what_the_view_makes() -> None:
+    seen: list[Batch] = []
+
+    class Watch(_Needs):
+        def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+            seen.append(batch)
+            return super().forward(student, teacher, batch)
+
+    class Looking(_FakeTeacher):
+        def __call__(self, batch: Batch, needs: frozenset[str]) -> Output | None:
+            seen.append(batch)
+            return super().__call__(batch, needs)
+
+    batch, student = _batch(), _Student()
+    mixed = replace(batch, images=batch.images.flip(0).float())
+    terms = {"x": (Watch("embedding"), 1.0, "t")}
+    method = Method(student, None, {"t": Looking()}, terms, lambda b: mixed)  # type: ignore[arg-type,dict-item]
+    method(batch)
+    assert len(seen) == 2 and all(b is mixed for b in seen)
+
+
+def test_each_teachers_w_serves_its_own_terms_and_the_student_lives_in_the_first_ones_space() -> None:
+    first, second = (Classifier(torch.randn(2, dim), ["a", "b"]) for dim in (3, 5))
+    weight, other = ClassWeight(first, "nothing"), ClassWeight(second, "nothing", student_dim=3)
+    terms: dict[str, tuple[Term, float, str]] = {
+        "one": (TERMS["margin_softmax"](), 1.0, "t"),
+        "two": (TERMS["margin_softmax"](), 0.5, "u"),
+    }
+    teachers: Any = {"t": _FakeTeacher(), "u": _FakeTeacher()}
+    method = Method(_Student(), weight, teachers, terms, further={"u": other})  # type: ignore[arg-type]
+    assert method.weights == [weight, other] and method.anchors == "t" and not method.terms["two"].anchors
+    assert method.needs == {"t": frozenset(), "u": frozenset()}  # W is inherited: no teacher runs
+    batch = _batch()
+    embedding = method.student.outputs(batch.images).embedding
+    alone = TERMS["margin_softmax"]()
+    alone.bind(ClassWeight(second, "nothing"), None)
+    expected = 0.5 * alone(Output(other.place(embedding)), None, batch)
+    losses = method(batch)
+    torch.testing.assert_close(losses["two"], expected)
+    losses["two"].backward()
+    assert other.projection is not None and other.projection.weight.grad is not None
+    assert any(name.endswith("projection.weight") for name in method.state_dict())

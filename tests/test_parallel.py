@@ -129,6 +129,16 @@ def _gathered(mine: slice) -> dict[str, Any]:
     return {"loss": loss.detach(), "gradient": module.network.weight.grad}
 
 
+def _moved(mine: slice) -> Tensor:
+    """W after the teacher has moved it by two batches in which classes come twice."""
+    rows = Classifier(torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(8)), NAMES, "random")
+    weight = ClassWeight(rows, "teacher")
+    for shift in (0.1, 1.0):
+        _, teacher, labels = (t[mine] for t in _inputs())
+        weight.move(teacher + shift, teacher, labels)
+    return weight.weight
+
+
 def _worker(out: str) -> None:
     torch.set_num_threads(1)
     with parallel.processes():
@@ -138,6 +148,7 @@ def _worker(out: str) -> None:
         found = {"terms": _terms(mine), "gathered": _gathered(mine)}
         # Images that could not be read make slices unequal: 5 here, 3 there.
         found["unequal"] = _gathered(slice(0, 5) if rank == 0 else slice(5, BATCH))
+        found["moved"] = _moved(mine)
         found["rows"] = parallel.gather(_inputs()[2][mine])
         torch.save({"world": world, "rank": rank} | found, f"{out}/{rank}.pt")
         recipe = make_recipe(RECIPE)
@@ -197,6 +208,11 @@ def test_a_loss_of_the_whole_batch_has_the_gradient_of_one_process(slices: str, 
     for found in two:
         torch.testing.assert_close(found[slices], expected)
     assert float(expected["gradient"].norm()) > 0.1
+
+
+def test_the_teacher_moves_one_w_in_all_processes(two: list[dict[str, Any]]) -> None:
+    assert torch.equal(two[0]["moved"], two[1]["moved"])
+    torch.testing.assert_close(two[0]["moved"], _moved(slice(None)))
 
 
 def test_every_term_is_tried() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import nn
@@ -12,11 +13,12 @@ from facedistill.check import require_fit
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.split import hold_out
+from facedistill.data.views import mixup
 from facedistill.embed import Embeddings, embed_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.files import cache_dir, fingerprint
 from facedistill.margins import Margin
-from facedistill.methods import Method, build_terms, resolve
+from facedistill.methods import Method, build_terms, resolve, teacher_needs
 from facedistill.model import InputSpec, Model, load_model
 from facedistill.recipe import Data, MethodSpec, Recipe
 from facedistill.teacher import Teacher
@@ -48,35 +50,67 @@ def assemble(recipe: Recipe) -> Assembly:
     method = resolve(recipe.method)
     terms = build_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
-    _require_features(terms, models)
+    asked = teacher_needs(terms, method.classifier.moved_by)
+    mixed = method.view.kind == "mixup"
+    if mixed and method.classifier.moved_by == "teacher":
+        raise UsageError("a W that the teacher moves cannot follow mixed images; set method.view.kind=same")
+    _require_networks(asked, models, mixed)
     train, held_out = open_training_data(recipe.data)
-    needs = {
-        name: frozenset[str]().union(*(term.needs for term, _, teacher in terms.values() if teacher == name))
+    needs = {name: asked.get(name, frozenset()) for name in models}
+    # A cache knows the images as they are, not mixed.
+    cached = {
+        name
         for name in models
+        if recipe.teachers[name].cache and not mixed and needs[name] and needs[name] <= Teacher.CACHED
     }
-    cached = {name for name in models if recipe.teachers[name].cache and needs[name] and needs[name] <= Teacher.CACHED}
-    head, source = next(((term, teacher) for term, _, teacher in terms.values() if term.needs_weight), (None, ""))
-    made_of = (
-        {source} & set(models) if head and method.classifier.start in ("centres", "fitted", "instances") else set()
-    )
+    heads = _heads(method, terms)
+    made_of = set(heads) & set(models) if method.classifier.start in ("centres", "fitted", "instances") else set()
     embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
-    # A term that anchors compares embeddings with the teacher's: then W has the teacher's dimension, too.
+    # A term that anchors, or a W that the teacher moves, is in the teacher's space: then all has its dimension.
+    moved = method.classifier.moved_by == "teacher"
     anchors = [
-        models[teacher].embedding_dim for term, _, teacher in terms.values() if term.anchors and teacher in models
+        models[teacher].embedding_dim
+        for term, _, teacher in terms.values()
+        if (term.anchors or (term.needs_weight and moved)) and teacher in models
     ]
     space_dim = anchors[0] if anchors else None
-    classifier = _make_classifier(recipe, method, head, source, space_dim, models, train, embeddings) if head else None
+    classifiers = {
+        name: _make_classifier(recipe, method, head, name, space_dim, models, train, embeddings)
+        for name, head in heads.items()
+    }
+    classifier = next(iter(classifiers.values()), None)
     student = make_student(recipe, models, classifier, space_dim)
     teachers = {}
     for name, model in models.items():
         own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
         teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None)
-    if classifier and source in models and method.classifier.start != "random":
-        _require_fit(recipe, classifier, head, models[source], train, embeddings.get(source))
-    weight = ClassWeight(classifier, method.classifier.moved_by or "nothing") if classifier else None
+    for name, made in classifiers.items():
+        if name in models and made.origin != "random":
+            _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
+    # The student lives in the first W's space; the spaces of other teachers are reached by a projection each.
+    moved_by = method.classifier.moved_by or "nothing"
+    weights = {
+        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim)
+        for name, made in classifiers.items()
+    }
+    weight = weights.pop(next(iter(weights))) if weights else None
     origin = classifier.origin if classifier else None
-    embedded = sum(vectors.shape[0] * vectors.shape[1] for vectors in (e.vectors for e in embeddings.values()))
-    return Assembly(train, held_out, Method(student, weight, teachers, terms), models, origin, embedded)
+    embedded = sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values())
+    assert method.view.alpha is not None  # resolved
+    view = partial(mixup, alpha=method.view.alpha, seed=recipe.seed) if mixed else None
+    trained = Method(student, weight, teachers, terms, view, weights)
+    return Assembly(train, held_out, trained, models, origin, embedded)
+
+
+def _heads(method: MethodSpec, terms: Mapping[str, tuple[Term, float, str]]) -> dict[str, Term]:
+    """The first term that needs a W, of every teacher that brings one; where none does, of one W for all terms."""
+    heads: dict[str, Term] = {}
+    for term, _, teacher in terms.values():
+        if term.needs_weight:
+            heads.setdefault(teacher, term)
+    if method.classifier.start in (None, "random") and method.classifier.moved_by != "teacher":
+        return dict(list(heads.items())[:1])
+    return heads
 
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
@@ -156,17 +190,22 @@ def _require_fit(
     require_fit(classifier, known, head.margin, head.scale, recipe.check.own_class)
 
 
-def _require_features(terms: Mapping[str, tuple[Term, float, str]], models: dict[str, Model]) -> None:
-    """Refuse a teacher without stage maps where a term reads them, before anything long begins."""
-    for name, (term, _, teacher) in terms.items():
-        if "features" not in term.needs or teacher not in models:
+def _require_networks(asked: Mapping[str, frozenset[str]], models: dict[str, Model], mixed: bool) -> None:
+    """Refuse a teacher that cannot answer what it is asked at every step, before anything long begins."""
+    for name, needs in asked.items():
+        backbone = models[name].backbone if name in models else None
+        if name not in models or not needs or not (mixed or "features" in needs):
             continue
-        backbone = models[teacher].backbone
-        if backbone is None or isinstance(backbone, OnnxBackbone):
-            what = "only its embeddings are known" if backbone is None else "an ONNX file gives its embedding alone"
+        if backbone is None:
+            what = "its network to see the mixed images" if mixed else "its stage features"
             raise UserError(
-                f"term '{name}' needs the stage features of teacher '{teacher}', but {what}; import the teacher's "
-                "checkpoint, or choose a method on embeddings"
+                f"method: a term needs of teacher '{name}' {what}, but only its embeddings are known; import the "
+                "teacher's checkpoint, or choose a method on embeddings of images as they are"
+            )
+        if "features" in needs and isinstance(backbone, OnnxBackbone):
+            raise UserError(
+                f"method: a term needs of teacher '{name}' its stage features, but an ONNX file gives its embedding "
+                "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
 
 

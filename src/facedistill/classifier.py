@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facedistill import parallel
 from facedistill.errors import UserError, some
 
 
@@ -72,31 +73,63 @@ class Classifier:
 class ClassWeight(nn.Module):
     """W inside a training run.
 
-    Moved by "gradient" it is a parameter; moved by "nothing" a plain tensor, neither parameter nor buffer, so that no
-    optimiser, checkpoint or DDP broadcast touches it.
+    Moved by "gradient" it is a parameter; by "teacher" a buffer, float32, which `move` changes; by "nothing" a plain
+    tensor, neither parameter nor buffer, so that no optimiser, checkpoint or DDP broadcast touches it.
+
+    Args:
+        student_dim: of the embeddings, where W lies in another space than theirs: `place` then takes them there by a
+            linear projection, trained with the rest and no part of the student.
     """
 
-    def __init__(self, classifier: Classifier, moved_by: str) -> None:
+    weight: Tensor
+
+    def __init__(self, classifier: Classifier, moved_by: str, student_dim: int | None = None) -> None:
         super().__init__()
+        self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         if moved_by == "gradient":
             # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
             # rows far out, where they hardly turn any more, and training from scratch is held back.
-            self.weight: Tensor = nn.Parameter(classifier.weight.clone())
+            self.weight = nn.Parameter(classifier.weight.clone())
+        elif moved_by == "teacher":
+            self.register_buffer("weight", classifier.weight.clone())
         else:
             self.weight = classifier.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClassWeight":
         super()._apply(fn, recurse)
-        if not self.frozen:
-            return self
-        self.weight = fn(self.weight)
+        if self.moved_by == "nothing":
+            self.weight = fn(self.weight)
         return self
 
     @property
     def frozen(self) -> bool:
         """True where W gets no gradient: the streaming head may be used."""
         return not isinstance(self.weight, nn.Parameter)
+
+    def place(self, embeddings: Tensor) -> Tensor:
+        """Return the student's embeddings (B, d') in W's space (B, d), float32."""
+        embeddings = embeddings.float()
+        return embeddings if self.projection is None else self.projection(embeddings)
+
+    @torch.no_grad()
+    def move(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+        """AdaDistill's step of the rows of the batch's classes towards the teacher's embeddings (arXiv 2407.01332).
+
+        w_y <- a w_y + (1 - a) f_T(x), a = relu(cos(f_S(x), f_T(x))) relu(cos(w_y, f_T(x))), f_T of unit length: near to
+        single embeddings while the student knows little, then to the class's centre. A reconstruction from the authors'
+        code, but: rows return to unit length; a class with several images in the batch of all processes takes the mean
+        of their steps, where the code keeps whichever is written last, and each process has a W of its own.
+
+        Shapes: (b, d), (b, d), int64 (b,), of this process.
+        """
+        own, other = (parallel.gather(F.normalize(x, dim=1)) for x in (self.place(student), teacher.float()))
+        classes, row = parallel.gather(labels).unique(return_inverse=True)
+        weight = self.weight[classes][row]
+        kept = ((own * other).sum(1).relu() * (weight * other).sum(1).relu())[:, None]
+        moved = kept * weight + (1 - kept) * other
+        # A matrix product, because adding row by row has no fixed order on a GPU, and all processes need one W.
+        self.weight[classes] = F.normalize(F.one_hot(row).to(moved).T @ moved, dim=1)
 
     def trained(self) -> Classifier:
         """Return the W that training made, as the model's own: whoever inherits it inherits a "teacher" W."""

@@ -30,7 +30,7 @@ from facedistill.methods import Method, describe, resolve
 from facedistill.model import save_model, save_tensors
 from facedistill.optimisation import learning_rate, make_optimizer
 from facedistill.progress import bar, console
-from facedistill.recipe import Recipe, dump_recipe
+from facedistill.recipe import Recipe, dump_recipe, load_recipe
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
@@ -92,9 +92,11 @@ def _claim(run: Path, recipe: Recipe) -> None:
     text, file = dump_recipe(recipe), run / "recipe.yaml"
     there = file.exists()
     if there:
-        if file.read_text(encoding="utf-8") != text:
+        begun = load_recipe(str(file))  # an earlier version's file lacks the keys that came later: they are at default
+        begun.method = resolve(begun.method)
+        if (old := dump_recipe(begun)) != text:
             lines = text.splitlines()
-            other = next((line for line in file.read_text().splitlines() if line not in lines), "other keys")
+            other = next((line for line in old.splitlines() if line not in lines), "other keys")
             raise UsageError(
                 f"{run} holds a run of another recipe (there: '{other.strip()}'); choose another --out or delete it"
             )
@@ -189,23 +191,22 @@ def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Opt
     parallel.barrier()
 
 
-def _some_rows(method: Method) -> Tensor | None:
-    """Up to 64 rows of a frozen W, by which a resumed run sees that it is still the same W."""
-    if method.weight is None or not method.weight.frozen:
-        return None
-    weight = method.weight.weight
-    return weight[:: -(-len(weight) // 64)].cpu().clone()
+def _some_rows(method: Method) -> list[Tensor]:
+    """Up to 64 rows of each W that nothing moves, by which a resumed run sees that it is still the same W."""
+    frozen = [weight.weight for weight in method.weights if weight.moved_by == "nothing"]
+    return [weight[:: -(-len(weight) // 64)].cpu().clone() for weight in frozen]
 
 
 def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
     state = checkpoint.latest(run)
     if state is None:
         return 0
-    saved, found = state["frozen_weight"], _some_rows(method)
+    saved = state["frozen_weight"]
+    saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
+    found = _some_rows(method)
     # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
-    if found is not None and not (
-        isinstance(saved, Tensor) and saved.shape == found.shape and (saved * found).sum(1).min() > 0.999
-    ):
+    same = [a.shape == b.shape and bool((a * b).sum(1).min() > 0.999) for a, b in zip(saved, found, strict=False)]
+    if len(saved) != len(found) or not all(same):
         raise UserError(
             f"{run}: W is not the one this run began with: its teacher or data changed; restore them, or start a new "
             "run with another --out"
@@ -303,7 +304,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
     anchor = assembly.method.anchors
     student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
-    if weight is not None and not weight.frozen:
+    if weight is not None and weight.moved_by != "nothing":
         student.classifier = weight.trained()
     name = describe(recipe.method, assembly.origin)
     student.made = {

@@ -1,6 +1,6 @@
 """Methods: named rows of data (terms + classifier + sampler), and the module that puts a row to work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,13 +10,18 @@ from facedistill.classifier import ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, closest
 from facedistill.model import Model
-from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec
+from facedistill.recipe import ClassifierSpec, MethodSpec, Recipe, Sampler, TermSpec, View
 from facedistill.teacher import Teacher
 from facedistill.terms import Term, make_term
 
 LEARNED = ClassifierSpec("random", "gradient")
 INHERITED = ClassifierSpec("teacher", "nothing")
 SOFTMAX = {"margin_softmax": TermSpec()}
+# Two labels an image leave no one class to keep a margin to.
+STKD = {
+    "margin_softmax": TermSpec(options={"margin": "cosface", "margin_options": {"size": 0.0}}),
+    "soft_targets": TermSpec(),
+}
 PK = Sampler("pk")
 
 
@@ -44,6 +49,8 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", sampler=PK),
         _rival("ekd", sampler=PK),
+        MethodSpec("stkd", LEARNED, STKD, view=View("mixup")),
+        MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }
@@ -73,24 +80,36 @@ def resolve(method: MethodSpec) -> MethodSpec:
         method.classifier.start or row.classifier.start, method.classifier.moved_by or row.classifier.moved_by
     )
     sampler = Sampler(method.sampler.kind or row.sampler.kind or "uniform", method.sampler.k or row.sampler.k or 4)
-    return MethodSpec(method.name, classifier, terms, sampler)
+    view = View(method.view.kind or row.view.kind or "same", method.view.alpha or row.view.alpha or 0.2)
+    return MethodSpec(method.name, classifier, terms, sampler, view)
 
 
 def missing_teachers(recipe: Recipe) -> list[str]:
     """Names of the teachers that the recipe's method asks for and the recipe does not give."""
     method = resolve(recipe.method)
-    inherits = method.classifier.start not in (None, "random")
-    asked = {
-        teacher for term, _, teacher in build_terms(method).values() if term.needs or (term.needs_weight and inherits)
-    }
+    terms = build_terms(method)
+    asked = {teacher for teacher, needs in teacher_needs(terms, method.classifier.moved_by).items() if needs}
+    if method.classifier.start not in (None, "random"):
+        asked |= {teacher for term, _, teacher in terms.values() if term.needs_weight}
     return sorted(asked - set(recipe.teachers))
+
+
+def teacher_needs(terms: Mapping[str, tuple[Term, float, str]], moved_by: str | None) -> dict[str, frozenset[str]]:
+    """What each teacher is asked for at every step: by its terms, and by a W that it moves."""
+    needs: dict[str, frozenset[str]] = {}
+    for term, _, teacher in terms.values():
+        mover = {"embedding"} if term.needs_weight and moved_by == "teacher" else set()
+        needs[teacher] = needs.get(teacher, frozenset()) | term.needs | mover
+    return needs
 
 
 def describe(method: MethodSpec, origin: str | None) -> str:
     """Name the method as results print it: what differs from its row, and where an inherited W came from."""
-    row = METHODS[method.name].terms
-    extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row]
-    removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row]
+    row = METHODS[method.name]
+    extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row.terms]
+    removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row.terms]
+    if (mixed := method.view.kind == "mixup") != (row.view.kind == "mixup"):
+        (extra if mixed else removed).append(" + mixup" if mixed else " - mixup")
     name = "".join([method.name, *extra, *removed])
     return f"{name} (W: {origin})" if origin not in (None, "random") else name
 
@@ -101,8 +120,10 @@ class Method(nn.Module):
     Args:
         student: the model that is trained.
         weight: its W, None where no term uses one.
+        further: the W of other teachers, by name, which take the place of `weight` for those teachers' terms.
         teachers: by name.
         terms: by name: (term, weight, name of its teacher).
+        view: what is done to each batch before both networks see it.
     """
 
     def __init__(
@@ -111,24 +132,36 @@ class Method(nn.Module):
         weight: ClassWeight | None,
         teachers: Mapping[str, Teacher],
         terms: Mapping[str, tuple[Term, float, str]],
+        view: Callable[[Batch], Batch] | None = None,
+        further: Mapping[str, ClassWeight] | None = None,
     ) -> None:
         super().__init__()
-        self.student, self.weight = student, weight
+        self.student, self.weight, self.view = student, weight, view
+        further = further or {}
+        self.further = nn.ModuleList(further.values())
         self.terms = nn.ModuleDict({name: term for name, (term, _, _) in terms.items()})
         self.shares = {name: (share, teacher) for name, (_, share, teacher) in terms.items()}
         self.teachers = dict(teachers)
         self.features = any("features" in term.needs for term, _, _ in terms.values())
-        self.needs: dict[str, frozenset[str]] = {name: frozenset() for name in teachers}
+        asked = teacher_needs(terms, weight.moved_by if weight else None)
+        self.needs = {name: asked.get(name, frozenset()) for name in teachers}
+        self.moved: dict[str, ClassWeight] = {}  # by the teacher that moves it
         for name, (term, _, teacher) in terms.items():
-            if term.needs and teacher not in teachers:
+            if asked[teacher] and teacher not in teachers:
                 raise UsageError(
                     f"term '{name}' needs the teacher '{teacher}'; the recipe has: {', '.join(teachers) or 'none'}"
                 )
-            if teacher in teachers:
-                self.needs[teacher] |= term.needs
-            term.bind(weight, teachers[teacher].classifier if teacher in teachers else None)
+            own = further.get(teacher, weight)
+            if term.needs_weight and own is not None and own.moved_by == "teacher":
+                self.moved[teacher] = own
+            term.bind(own, teachers[teacher].classifier if teacher in teachers else None)
             if "features" in term.needs:
                 term.bind_features(_stage_shapes(student), _stage_shapes(teachers[teacher].model))
+
+    @property
+    def weights(self) -> list[ClassWeight]:
+        """Every W, the student's own first."""
+        return [] if self.weight is None else [self.weight, *self.further]  # type: ignore[list-item]
 
     @property
     def anchors(self) -> str | None:
@@ -140,8 +173,14 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term's weighted loss, by name."""
+        if self.view is not None:
+            batch = self.view(batch)
         student = self.student.outputs(batch.images, features=self.features)
         teachers = {name: teacher(batch, self.needs[name]) for name, teacher in self.teachers.items()}
+        for name, weight in self.moved.items():
+            output = teachers[name]
+            assert output is not None
+            weight.move(student.embedding, output.embedding, batch.targets[0][0])
         losses = {}
         for name, term in self.terms.items():
             share, teacher = self.shares[name]

@@ -65,7 +65,7 @@ class ClassifierSpec:
     """Where W starts and what moves it; null = as the method's row in the table says."""
 
     start: Literal["random", "teacher", "centres", "fitted", "instances"] | None = None
-    moved_by: Literal["nothing", "gradient"] | None = None
+    moved_by: Literal["nothing", "gradient", "teacher"] | None = None
 
 
 @typed(config=STRICT)
@@ -74,6 +74,15 @@ class Sampler:
 
     kind: Literal["uniform", "class_balanced", "pk"] | None = None
     k: Count | None = None
+
+
+@typed(config=STRICT)
+class View:
+    """What both networks see; null = the method's (same, 0.2). `mixup`: pairs of images of the batch are mixed, and so
+    are their labels; shares from Beta(alpha, alpha)."""
+
+    kind: Literal["same", "mixup"] | None = None
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 @typed(config=STRICT)
@@ -95,6 +104,7 @@ class MethodSpec:
     classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
     terms: dict[str, TermSpec] = field(default_factory=dict)
     sampler: Sampler = field(default_factory=Sampler)
+    view: View = field(default_factory=View)
 
 
 @typed(config=STRICT)

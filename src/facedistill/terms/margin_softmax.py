@@ -60,12 +60,13 @@ class MarginSoftmax(Term):
         if weight is None:
             raise UserError("margin_softmax: the method has no classifier; set method.classifier.start")
         self.classes = weight
-        # A frozen W made of the teacher's space pulls the student into that space.
-        self.anchors = weight.frozen and weight.origin != "random"
+        # A W of the teacher's space that no gradient moves pulls the student into that space.
+        of_teacher = weight.frozen and (weight.origin != "random" or weight.moved_by == "teacher")
+        self.anchors = of_teacher and weight.projection is None
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
-            x = student.embedding.float()
+            x = self.classes.place(student.embedding)
             if x.shape[1] != self.classes.weight.shape[1]:
                 raise UserError(
                     f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.weight.shape[1]}; give "

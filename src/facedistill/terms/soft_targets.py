@@ -57,7 +57,7 @@ class SoftTargets(Term):
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         assert teacher is not None
         with torch.autocast(student.embedding.device.type, enabled=False):
-            z_student = self._logits(student.embedding, self.classes.weight)
+            z_student = self._logits(self.classes.place(student.embedding), self.classes.weight)
             z_teacher = self._logits(teacher.embedding, self.teacher_classes.weight)
             return soft_targets(z_student, z_teacher, self.temperature, self.top_k)
 
