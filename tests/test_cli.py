@@ -388,11 +388,16 @@ def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
 
 def test_a_sweep_is_planned_run_and_compared(cli: Cli, tiny: Tiny) -> None:
     asked = ("sweep", "l2kd", "scratch", "--out", "runs", "seed=0,1", f"data={tiny.photos}", f"teacher={tiny.teacher}")
+    asked += (f"evaluation.sets=[{tiny.pairs}]", "student.embedding_dim=16")
     ran = cli(*asked, *SMALL, "--plan")
     assert ran.code == 0 and "4 runs" in ran.out and not list(Path("runs").glob("*/evaluation.json")), ran
     assert cli(*asked, *SMALL).code == 0
-    ran = cli("compare", "runs")
+    ran = cli("compare", "runs", "--to", "l2kd", "--json", "c.json", "--report", "c.html")
     assert ran.code == 0 and ran.out.count("| l2kd-seed1 ") >= 2 and "teacher forwards" in ran.out
+    differences = json.loads(Path("c.json").read_text())["differences"]
+    assert {(d["a"], d["b"], d["seeds"]) for d in differences} == {("scratch", "l2kd", 2)}
+    assert "Differences between recipes" in ran.out and "Differences between recipes" in Path("c.html").read_text()
+    refused(cli("compare", "runs", "--to", "rkd"), 1, "--to rkd", "l2kd, scratch")
 
 
 def test_distil_refuses_a_teacher_that_does_not_fit(cli: Cli, tiny: Tiny) -> None:

@@ -452,37 +452,48 @@ def compare(
     runs: Annotated[list[Path], Many],
     /,
     *,
+    to: Annotated[list[str] | None, Many] = None,
     json_: Annotated[Path | None, Parameter(name="--json")] = None,
     report: Path | None = None,
 ) -> None:
     """Put the results of several runs side by side.
 
-    In the order given: nothing is ranked. Differences with paired intervals are what `evaluate` prints.
+    In the order given: nothing is ranked.
 
-    Example: `facedistill compare runs/scratch runs/proxylesskd --report comparison.html`
+    Examples:
+
+    `facedistill compare runs/scratch runs/proxylesskd --report comparison.html`
+
+    `facedistill compare runs --to l2kd proxylesskd`
 
     Parameters
     ----------
     runs:
         Finished runs, folders of runs, or files that `evaluate --json` wrote.
+    to:
+        Recipes (runs of several seeds count as one, by their name without the seed) or methods: how all others differ
+        from them, with paired intervals of the mean over seeds.
     json_:
         Also write all of it to this file.
     report:
         Also write it as a page to read: one HTML file with plots, training curves among them.
     """
     from facedistill.evaluation import render_comparison
-    from facedistill.evaluation.stored import load_evaluations, load_logs
+    from facedistill.evaluation.across_runs import differences_to
+    from facedistill.evaluation.stored import load_evaluations, load_logs, without_resamples
     from facedistill.report import require as require_report
 
     if report is not None:
         require_report()
     evaluations = load_evaluations(runs)
-    print(render_comparison(evaluations))
-    _write_json(json_, {"schema": 1, "evaluations": evaluations})
+    across = differences_to(evaluations, to or [])
+    evaluations = without_resamples(evaluations)
+    print(render_comparison(evaluations, across))
+    _write_json(json_, {"schema": 1, "evaluations": evaluations} | ({"differences": across} if to else {}))
     if report is not None:
         from facedistill.report import write_comparison
 
-        write_comparison(evaluations, report, logs=load_logs(runs))
+        write_comparison(evaluations, report, logs=load_logs(runs), across=across)
         print(f"{report}: open it in a browser")
 
 

@@ -25,7 +25,7 @@ from facedistill.data.dataset import ImageBatch
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, cache_dir
+from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.methods import Method, describe, resolve
 from facedistill.model import save_model, save_tensors
 from facedistill.optimisation import learning_rate, make_optimizer
@@ -325,6 +325,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",
+        keep_resamples=True,
     )
     result["method"] = name
     result["training"] = _cost(recipe, run, assembly)
@@ -351,6 +352,7 @@ def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
         else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     )
     return {
+        "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none"))),
         "epochs": recipe.schedule.epochs,
         "seed": recipe.seed,
         "images": len(assembly.train),

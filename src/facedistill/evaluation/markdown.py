@@ -17,13 +17,17 @@ def render_table(evaluation: dict[str, Any]) -> str:
     return render_comparison({"": evaluation})
 
 
-def render_comparison(evaluations: Mapping[str, dict[str, Any]]) -> str:
-    """Return the same of several evaluations, by the names of their runs, side by side."""
+def render_comparison(evaluations: Mapping[str, dict[str, Any]], across: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the same of several evaluations, by the names of their runs, side by side.
+
+    Args:
+        across: how their recipes differ, see across_runs.differences_to.
+    """
     trained = [tables.training(evaluations)] if any("training" in e for e in evaluations.values()) else []
     first = [tables.models(evaluations), *trained, *tables.groups(each(evaluations, "groups"))]
     parts = [_markdown(table) for table in first]
     for block, entries in blocks(evaluations).items():
-        read, _ = tables.of_block(evaluations, block, entries)
+        read, _ = tables.of_block(evaluations, block, entries, across)
         one = entries[0].result
         parts.append(f"{', '.join(block)} ({tables.sizes(one)}; flip {one['settings']['flip']})\n")
         parts += [_markdown(table) for table in read]

@@ -44,6 +44,7 @@ def evaluate(
     paths: Mapping[str, str | Path] | None = None,
     latency: bool = False,
     errors: bool = False,
+    keep_resamples: bool = False,
     **of_templates: bool,
 ) -> dict[str, Any]:
     """Evaluate models against themselves and each other.
@@ -63,6 +64,7 @@ def evaluate(
         paths: where each model came from, for the record.
         latency: also measure how long one image takes.
         errors: also list the worst false accepts and false rejects of labelled sets and lists of pairs, by image keys.
+        keep_resamples: also list each figure's value in every resample, by which `compare` pairs runs.
         of_templates: weight_by_norm, weight_by_detector_score, media_pooling, see templates.template_vectors.
 
     Returns:
@@ -82,7 +84,7 @@ def evaluate(
         key: [] for key in ("results", "differences", "compatibility", "groups", "errors")
     }
     for name, one in open_sets(sets).items():
-        _Evaluation(models, name, one, options, cache, errors).run(protocols, resolutions, found)
+        _Evaluation(models, name, one, options, cache, errors, keep_resamples).run(protocols, resolutions, found)
     for group in dict.fromkeys(r["set"].partition("/")[0] for r in found["results"] if "/" in r["set"]):
         members = [r for r in found["results"] if r["set"].startswith(f"{group}/")]
         found["groups"] += group_results(group, members)
@@ -105,9 +107,10 @@ class _Evaluation:
         options: Options,
         cache: Path | None,
         errors: bool,
+        keep_resamples: bool,
     ) -> None:
-        self.models, self.name, self.set, self.options, self.errors = models, name, there, options, errors
-        self.cache = cache
+        self.models, self.name, self.set, self.options = models, name, there, options
+        self.cache, self.errors, self.keep_resamples = cache, errors, keep_resamples
         self.sides: dict[tuple[str, Resolution], Side] = {}
         self.crossed = [
             (probe, gallery)
@@ -188,6 +191,8 @@ class _Evaluation:
             "images": sum(len(probe.table(part)) for part in self.set.held),
             **measured.to_json(),
         }
+        if self.keep_resamples and (kept := _resampled(measured)):
+            result["resampled"] = kept
         if not isinstance(measured, Verification):
             return result
         if self.kinds is not None and "accuracy" not in result:
@@ -235,6 +240,14 @@ def _resolution_settings(condition: tuple[Resolution, Resolution]) -> dict[str, 
     settings: dict[str, Any] = {"probe": probe.pixels} | ({"gallery": gallery.pixels} if gallery.pixels else {})
     settings |= {key: value for key, value in (("blur", probe.blur), ("jpeg", probe.jpeg)) if value}
     return {"resolution": settings}
+
+
+def _resampled(measured: Measurement) -> dict[str, list[float]]:
+    """Each figure in every resample, to six digits; a figure that some resample lacks is left out."""
+    found = {path: estimate.resampled for path, estimate in measured.estimates().items()}
+    return {
+        path: values.round(6).tolist() for path, values in found.items() if len(values) and np.isfinite(values).all()
+    }
 
 
 Measured = Mapping[tuple[str, str], Measurement]

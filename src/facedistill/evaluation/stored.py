@@ -27,6 +27,15 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same evaluations without the figures' values in every resample, which are long."""
+    return {
+        run: evaluation
+        | {"results": [{key: value for key, value in r.items() if key != "resampled"} for r in evaluation["results"]]}
+        for run, evaluation in evaluations.items()
+    }
+
+
 def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of log.jsonl and verification.jsonl of each run by its name; of bare files there are none."""
     runs = {name: file.parent for name, file in _files(places) if file.name == "evaluation.json"}

@@ -143,13 +143,21 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def of_block(
-    evaluations: Mapping[str, dict[str, Any]], block: Block, entries: Sequence[Entry]
+    evaluations: Mapping[str, dict[str, Any]],
+    block: Block,
+    entries: Sequence[Entry],
+    across: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[list[Table], list[Table]]:
-    """What one set by one protocol gave: the tables to be read, and those to be looked up."""
+    """What one set by one protocol gave: the tables to be read, and those to be looked up.
+
+    Args:
+        across: differences of recipes, see across_runs.differences_to.
+    """
     full, low = full_resolution(entries), [entry for entry in entries if condition(entry.result)]
     different = each(evaluations, "differences", block)
     read = [
         results(entries),
+        across_recipes([d for d in across if (d["set"], d["protocol"]) == block]),
         differences([(run, d) for run, d in different if not condition(d)]),
         compatibility(each(evaluations, "compatibility", block)),
         at_gallery_threshold(full),
@@ -287,6 +295,20 @@ def differences(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         rows.append([text(run), *sides, text(condition(d)), *cells, _mcnemar(d.get("mcnemar"))])
     header = ["run", "a", "b", IMAGES, *(metric(path) for path in columns), "McNemar p"]
     return Table("Paired differences", "a − b in points, with 95% intervals.", header, rows, heads=4)
+
+
+def across_recipes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """`found`: the differences of one set and protocol."""
+    columns = sorted({path for d in found for path in d["of"]}, key=order)
+    rows = [
+        [text(d["a"]), text(d["b"]), whole(d["seeds"]), text(who(d)), text(condition(d))]
+        + [_difference(d["of"].get(path)) for path in columns]
+        for d in found
+    ]
+    about = "a − b in points, mean over the seeds that both have, with 95% intervals; not distinguishable with one seed"
+    about += ", where seeds disagree in sign, or where the interval holds 0."
+    header = ["a", "b", "seeds", "probe → gallery", IMAGES, *(metric(path) for path in columns)]
+    return Table("Differences between recipes", about, header, rows, heads=2)
 
 
 def _difference(d: Mapping[str, Any] | None) -> Cell:

@@ -82,20 +82,26 @@ def write_report(
 
 
 def write_comparison(
-    evaluations: Mapping[str, dict[str, Any]], path: str | Path, *, title: str = "Comparison", logs: Logs | None = None
+    evaluations: Mapping[str, dict[str, Any]],
+    path: str | Path,
+    *,
+    title: str = "Comparison",
+    logs: Logs | None = None,
+    across: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write several evaluations, by the names of their runs, as one HTML file.
 
     Args:
         logs: lines of the runs' log.jsonl (and verification.jsonl) by the same names: every number in them but "epoch"
             is drawn over "step".
+        across: how the recipes differ, see across_runs.differences_to.
 
     Raises:
         UserError: matplotlib or jinja2 is missing; the file cannot be written.
     """
     require()
     runs = {run: {key: value for key, value in e.items() if key != "errors"} for run, e in evaluations.items()}
-    sections = _Sections(runs)
+    sections = _Sections(runs, across)
     _write(path, title, sections, [*sections.all(), *_training(logs or {})], runs)
 
 
@@ -132,8 +138,8 @@ def data_uri(content: str | bytes, kind: str) -> str:
 class _Sections:
     """What one run, named "", or several have measured, part by part."""
 
-    def __init__(self, evaluations: Mapping[str, dict[str, Any]]) -> None:
-        self.evaluations, self.found = evaluations, blocks(evaluations)
+    def __init__(self, evaluations: Mapping[str, dict[str, Any]], across: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.evaluations, self.found, self.across = evaluations, blocks(evaluations), across
         names = dict.fromkeys(entry.name for entries in self.found.values() for entry in entries)
         self.places = {name: i for i, name in enumerate(names)}
 
@@ -154,7 +160,7 @@ class _Sections:
 
     def _block(self, block: Block, entries: Sequence[Entry], key: str) -> Section:
         """One set by one protocol."""
-        shown, hidden = tables.of_block(self.evaluations, block, entries)
+        shown, hidden = tables.of_block(self.evaluations, block, entries, self.across)
         return Section(
             ", ".join(block),
             note=tables.sizes(entries[0].result),

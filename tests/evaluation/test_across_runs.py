@@ -1,0 +1,93 @@
+"""Differences between recipes over seeds, against the formula written out, and when they count."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facedistill.errors import UserError
+from facedistill.evaluation import render_comparison
+from facedistill.evaluation.across_runs import differences_to
+from facedistill.evaluation.stored import without_resamples
+
+FIGURE = "tar_at_far.1e-3"
+
+
+def run(method: str, seed: int, tar: float, **training: Any) -> dict[str, Any]:
+    """A finished run's evaluation; the resamples are alike for all runs, but for a noise of the run's own."""
+    shared, own = np.random.default_rng(0), np.random.default_rng([seed, len(method)])
+    drawn = tar + 0.05 * shared.standard_normal(400) + 0.002 * own.standard_normal(400)
+    result = {
+        "protocol": "all-pairs",
+        "set": "lfw",
+        "probe": "student",
+        "gallery": "student",
+        "same_space": True,
+        "settings": {"flip": "sum", "resamples": 400, "seed": 0},
+        "data": "x",
+        "images": 10,
+        "pairs": 100,
+        "genuine": 10,
+        "tar_at_far": {"1e-3": {"value": tar, "impostors": 90, "far": 1e-3, "threshold": 0.4}},
+        "resampled": {FIGURE: drawn.tolist()},
+    }
+    return {
+        "schema": 1,
+        "models": {"student": {"parameters": 5, "macs": 7}},
+        "results": [result],
+        "method": method,
+        "training": {"recipe": method, "seed": seed, "epochs": 14, "data": "faces", "images": 9} | training,
+    }
+
+
+def runs(method: str, tars: list[float], name: str | None = None, **training: Any) -> dict[str, dict[str, Any]]:
+    return {f"{name or method}-seed{seed}": run(method, seed, tar, **training) for seed, tar in enumerate(tars)}
+
+
+def test_the_mean_over_seeds_is_paired() -> None:
+    evaluations = runs("l2kd", [0.50, 0.52]) | runs("proxylesskd (W: centres)", [0.55, 0.58], "proxylesskd")
+    (found,) = differences_to(evaluations, ["l2kd"])
+    assert (found["a"], found["b"], found["seeds"]) == ("proxylesskd", "l2kd", 2)
+    of = found["of"][FIGURE]
+    assert of["value"] == pytest.approx(0.055)
+    drawn = [np.array(e["results"][0]["resampled"][FIGURE]) for e in evaluations.values()]
+    expected = np.quantile((drawn[2] - drawn[0] + drawn[3] - drawn[1]) / 2, [0.025, 0.975])
+    assert of["ci95"] == pytest.approx(expected) and of["ci95"][1] - of["ci95"][0] < 0.02  # the shared noise is gone
+    assert of["distinguishable"]
+    (other,) = differences_to(evaluations, ["proxylesskd"])  # a method's name will do
+    assert other["of"][FIGURE]["value"] == pytest.approx(-0.055)
+    text = render_comparison(without_resamples(evaluations), [found])
+    assert "Differences between recipes" in text and "+5.50 [" in text and "resampled" not in text
+
+
+@pytest.mark.parametrize("tars", [[0.56], [0.60, 0.49], [0.5001, 0.5201]])
+def test_when_it_does_not_count(tars: list[float]) -> None:
+    """One seed; seeds of different sign; an interval that holds 0."""
+    (found,) = differences_to(runs("l2kd", [0.50, 0.52]) | runs("rkd", tars), ["l2kd"])
+    assert not found["of"][FIGURE]["distinguishable"] and found["seeds"] == len(tars)
+    assert "not distinguishable" in render_comparison({}, []) + render_comparison(
+        without_resamples(runs("l2kd", [0.5]) | runs("rkd", tars)), [found]
+    )
+
+
+def test_runs_that_differ_in_more_than_the_method_are_not_compared(capsys: pytest.CaptureFixture) -> None:
+    base = runs("l2kd", [0.5, 0.5])
+    assert differences_to(base | runs("rkd", [0.6, 0.6], epochs=20), ["l2kd"]) == []
+    assert "rkd is not compared with l2kd: other epochs" in capsys.readouterr().err
+    assert differences_to(base | runs("rkd", [0.6, 0.6], data="others"), ["l2kd"]) == []
+    larger = runs("rkd", [0.6, 0.6])
+    for evaluation in larger.values():
+        evaluation["models"]["student"]["macs"] = 8
+    assert differences_to(base | larger, ["l2kd"]) == []
+    text = render_comparison(without_resamples(base | runs("rkd", [0.6], epochs=20)))
+    assert "differ in epochs or data" in text and "differ in epochs" not in render_comparison(without_resamples(base))
+
+
+def test_a_name_that_nothing_has() -> None:
+    evaluations = runs("l2kd", [0.5]) | runs("rkd", [0.6])
+    with pytest.raises(UserError, match="expected one of l2kd, rkd"):
+        differences_to(evaluations, ["pkt"])
+    two = runs("l2kd", [0.5], "l2kd-lr1") | {"l2kd-lr3-seed0": run("l2kd", 0, 0.4, recipe="another")}
+    with pytest.raises(UserError, match="2 recipes have that method"):
+        differences_to(two, ["l2kd"])
+    assert len(differences_to(two, ["l2kd-lr1"])) == 1
