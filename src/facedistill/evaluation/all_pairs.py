@@ -1,4 +1,4 @@
-"""Every image of a labelled set against every other: what can measure a FAR of 1e-5 (DESIGN.md 7.3).
+"""Every image of a labelled set against every other: what can measure a FAR of 1e-5.
 
 LFW's 7,701 distinct images make 8,101 genuine and 29.6 million impostor pairs. Scores come in tiles of a matrix
 product and are rounded to multiples of 2^-20, about the precision of a float32 dot product: then equal embeddings

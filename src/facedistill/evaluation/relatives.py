@@ -1,6 +1,6 @@
 """Who the false accepts are: impostor pairs within a family, across families and across sources, apart.
 
-Relatives look alike and often share photo, light and camera (DESIGN.md 7.2), so that one false-accept rate over all
+Relatives look alike and often share photo, light and camera, so that one false-accept rate over all
 impostors says little about either kind.
 """
 

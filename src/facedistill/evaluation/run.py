@@ -1,4 +1,4 @@
-"""Every pair of models on every set by every protocol, as the evaluation JSON of DESIGN.md section 4."""
+"""Every pair of models on every set by every protocol, as the evaluation JSON of docs/evaluation.md."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, combinations_with_replacement
@@ -68,7 +68,7 @@ def evaluate(
         of_templates: weight_by_norm, weight_by_detector_score, media_pooling, see templates.template_vectors.
 
     Returns:
-        The evaluation JSON (DESIGN.md section 4; docs/evaluation.md has every key).
+        The evaluation JSON, see docs/evaluation.md.
 
     Raises:
         UsageError: an unknown protocol, flip, threshold or rate.
