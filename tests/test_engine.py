@@ -170,8 +170,8 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
 def test_a_recipe_of_an_earlier_version_without_todays_keys_is_the_same_recipe(tmp_path: Path) -> None:
     run = train(_recipe(schedule={"epochs": 1}), tmp_path / "run")
     text = (run / "recipe.yaml").read_text()
-    older = text.replace("  view:\n    kind: same\n    alpha: 0.2\n", "")
-    assert older != text
+    older = text.replace("  view:\n    kind: same\n    alpha: 0.2\n", "").replace("  teacher_epoch: last\n", "")
+    assert len(older.splitlines()) == len(text.splitlines()) - 4
     (run / "recipe.yaml").write_text(older)
     train(_recipe(schedule={"epochs": 1}), run)
     with pytest.raises(UsageError, match="there: 'epochs: 1'"):
@@ -280,6 +280,11 @@ def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path)
     recipe = _recipe(teacher=str(moved), method="proxylesskd", student={"embedding_dim": None}, schedule={"epochs": 1})
     run = train(recipe, tmp_path / "run")
     (run / "evaluation.json").unlink()
+    newest = max((run / "checkpoints").glob("*.pt"))
+    state = torch.load(newest, weights_only=True)
+    torch.save(state | {"frozen_weight": state["frozen_weight"][0]}, newest)  # as an earlier version left it
+    train(recipe, run)
+    (run / "evaluation.json").unlink()
     model = load_model(moved)
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
@@ -335,6 +340,58 @@ def test_weights_of_every_epoch_are_kept_when_asked_for(tmp_path: Path) -> None:
     assert [f.name for f in kept] == ["0000.safetensors", "0001.safetensors"]
     last, model = load_file(kept[-1]), _weights(run)
     assert all(torch.equal(last[name], model[name]) for name in model)
+
+
+def test_pocketnets_teacher_is_in_each_epoch_as_far_as_the_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facedistill.teacher import Teacher
+
+    own = train(_recipe(schedule={"keep": "epochs"}), tmp_path / "teacher")
+    kept = [load_file(own / "epochs" / f"000{epoch}.safetensors") for epoch in (0, 1)]
+    seen: list[dict[str, torch.Tensor]] = []
+    answer = Teacher.__call__
+
+    def watched(self: Teacher, batch: Any, needs: Any) -> Any:
+        seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        assert not self.model.training and not any(p.requires_grad for p in self.model.parameters())
+        return answer(self, batch, needs)
+
+    monkeypatch.setattr(Teacher, "__call__", watched)
+    recipe = _recipe(teacher=str(own), method="pocketnet", student={"embedding_dim": None})
+    run = train(recipe, tmp_path / "run")
+    assert len(seen) == 12
+    for step, weights in enumerate(seen):
+        assert all(torch.equal(weights[name], kept[step // 6][name]) for name in kept[0])
+    assert json.loads((run / "evaluation.json").read_text())["method"] == "pocketnet"
+
+    expected, log = _weights(run), [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (run / "evaluation.json").unlink()
+    max((run / "checkpoints").glob("*.pt")).unlink()  # goes on within the second epoch
+    seen.clear()
+    train(recipe, run)
+    assert len(seen) == 2 and all(torch.equal(seen[0][name], kept[1][name]) for name in kept[1])
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in _weights(run).items())
+    assert all(line["embedding_l2"] > 0 for line in log)
+
+
+def test_a_teacher_without_the_weights_of_every_epoch_is_refused_before_training(teacher: Path, tmp_path: Path) -> None:
+    def start(run: str, own: Path, **changes: Any) -> None:
+        train(_recipe(teacher=str(own), student={"embedding_dim": None}, **changes), tmp_path / run)
+
+    with pytest.raises(
+        UserError, match=r"one for each of the student's 2, but '0000\.safetensors' is missing; .*keep="
+    ):
+        start("none", teacher, method="pocketnet")
+    own = train(_recipe(schedule={"keep": "epochs"}), tmp_path / "teacher")
+    with pytest.raises(UserError, match=r"student's 3, but '0002\.safetensors' is missing"):
+        start("more", own, method="pocketnet", schedule={"epochs": 3})
+    with pytest.raises(UserError, match="student's 1, but there are more"):
+        start("fewer", own, method="pocketnet", schedule={"epochs": 1})
+    with pytest.raises(UsageError, match=r"logits need method\.teacher_epoch=last"):
+        start("logits", own, method={"name": "kd", "teacher_epoch": "same"})
+    assert not list(tmp_path.rglob("log.jsonl"))[1:]  # the teacher's alone
+    start("without", own, method={"name": "proxylesskd", "teacher_epoch": "same"})  # the teacher never runs
 
 
 def test_unreadable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ IN_THE_TEACHERS_SPACE = {
     "shrinkteanet",
     "margin_distillation",
     "adadistill",
+    "pocketnet",
 }
 
 

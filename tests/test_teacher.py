@@ -1,8 +1,11 @@
 """A frozen teacher: from its cache or by its network, and never when nothing is asked."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facedistill.data.batch import Batch
@@ -130,3 +133,18 @@ def test_start_epoch_changes_nothing_by_default() -> None:
     before = {k: v.clone() for k, v in network.state_dict().items()}
     Teacher("t", network).start_epoch(3)  # type: ignore[arg-type]
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_weights_of_an_epoch_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    network = _Network()
+    save_file(network.state_dict(), tmp_path / "0000.safetensors")
+    save_file({"linear.weight": torch.ones(4, 3)}, tmp_path / "0001.safetensors")
+    teacher = Teacher("t", network, epochs=[tmp_path / f"000{e}.safetensors" for e in (0, 1, 2)])  # type: ignore[arg-type]
+    before = network.linear.weight.clone()
+    network.linear.weight.data.zero_()
+    teacher.start_epoch(0)
+    assert torch.equal(network.linear.weight, before)
+    with pytest.raises(UserError, match=r"0001\.safetensors: tensor 'linear\.weight' has shape \[4, 3\]; expected"):
+        teacher.start_epoch(1)
+    with pytest.raises(UserError, match=r"0002\.safetensors: missing"):
+        teacher.start_epoch(2)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from facedistill import parallel, starts
 from facedistill.backbones import OnnxBackbone, create_backbone
 from facedistill.check import require_fit
+from facedistill.checkpoint import epoch_file
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.split import hold_out
@@ -55,13 +57,17 @@ def assemble(recipe: Recipe) -> Assembly:
     if mixed and method.classifier.moved_by == "teacher":
         raise UsageError("a W that the teacher moves cannot follow mixed images; set method.view.kind=same")
     _require_networks(asked, models, mixed)
+    epochs = {name: _epochs(recipe, name) for name in models if asked.get(name) and method.teacher_epoch == "same"}
+    if any("logits" in asked[name] for name in epochs):
+        raise UsageError("a teacher's W is that of its last epoch: its logits need method.teacher_epoch=last")
     train, held_out = open_training_data(recipe.data)
     needs = {name: asked.get(name, frozenset()) for name in models}
-    # A cache knows the images as they are, not mixed.
+    # A cache knows the images as they are, not mixed, and the teacher as it is at last.
     cached = {
         name
         for name in models
-        if recipe.teachers[name].cache and not mixed and needs[name] and needs[name] <= Teacher.CACHED
+        if recipe.teachers[name].cache and needs[name] and needs[name] <= Teacher.CACHED
+        if not mixed and name not in epochs
     }
     heads = _heads(method, terms)
     made_of = set(heads) & set(models) if method.classifier.start in ("centres", "fitted", "instances") else set()
@@ -83,7 +89,7 @@ def assemble(recipe: Recipe) -> Assembly:
     teachers = {}
     for name, model in models.items():
         own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
-        teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None)
+        teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None, epochs.get(name, ()))
     for name, made in classifiers.items():
         if name in models and made.origin != "random":
             _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
@@ -207,6 +213,21 @@ def _require_networks(asked: Mapping[str, frozenset[str]], models: dict[str, Mod
                 f"method: a term needs of teacher '{name}' its stage features, but an ONNX file gives its embedding "
                 "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
+
+
+def _epochs(recipe: Recipe, name: str) -> list[Path]:
+    """The weights that the teacher's run kept of each epoch: as many as the student has epochs."""
+    folder = Path(recipe.teachers[name].model) / "epochs"
+    wanted = [folder / epoch_file(epoch) for epoch in range(recipe.schedule.epochs)]
+    if sorted(folder.glob("*.safetensors")) != wanted:
+        missing = next((file.name for file in wanted if not file.exists()), None)
+        lack = f"'{missing}' is missing" if missing else "there are more"
+        raise UserError(
+            f"teacher '{name}': the weights of its epochs are needed in {folder}, one for each of the student's "
+            f"{len(wanted)}, but {lack}; train it with schedule.keep=epochs schedule.epochs={len(wanted)}, or set "
+            "method.teacher_epoch=last"
+        )
+    return wanted
 
 
 def _margin_of(term: Term) -> tuple[Margin, float]:

@@ -24,6 +24,11 @@ def save(run: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink()
 
 
+def epoch_file(epoch: int) -> str:
+    """The name, in the run's epochs/, of the student's weights after that epoch (from 0)."""
+    return f"{epoch:04d}.safetensors"
+
+
 def latest(run: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint's content, loaded without pickle code, or None. UserError if it is damaged."""
     files = _files(run)

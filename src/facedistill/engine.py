@@ -157,7 +157,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
                     _checkpoint(run, step, method, optimizer)
             if schedule.keep == "epochs" and parallel.rank() == 0:
-                with atomic_write(run / "epochs" / f"{epoch:04d}.safetensors") as temporary:
+                with atomic_write(run / "epochs" / checkpoint.epoch_file(epoch)) as temporary:
                     save_tensors(method.student.state_dict(), temporary)
             every = recipe.evaluation.every
             if every and (epoch + 1) % every == 0 and step < total and log is not None:

@@ -49,6 +49,8 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", sampler=PK),
         _rival("ekd", sampler=PK),
+        # 100 times a mean over the 128 dimensions of PocketNetS-128 too.
+        MethodSpec("pocketnet", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec(0.78)}, teacher_epoch="same"),
         MethodSpec("stkd", LEARNED, STKD, view=View("mixup")),
         MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
@@ -81,7 +83,9 @@ def resolve(method: MethodSpec) -> MethodSpec:
     )
     sampler = Sampler(method.sampler.kind or row.sampler.kind or "uniform", method.sampler.k or row.sampler.k or 4)
     view = View(method.view.kind or row.view.kind or "same", method.view.alpha or row.view.alpha or 0.2)
-    return MethodSpec(method.name, classifier, terms, sampler, view)
+    return MethodSpec(
+        method.name, classifier, terms, sampler, view, method.teacher_epoch or row.teacher_epoch or "last"
+    )
 
 
 def missing_teachers(recipe: Recipe) -> list[str]:
@@ -108,8 +112,12 @@ def describe(method: MethodSpec, origin: str | None) -> str:
     row = METHODS[method.name]
     extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row.terms]
     removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row.terms]
-    if (mixed := method.view.kind == "mixup") != (row.view.kind == "mixup"):
-        (extra if mixed else removed).append(" + mixup" if mixed else " - mixup")
+    for what, has, usual in (
+        ("mixup", method.view.kind == "mixup", row.view.kind == "mixup"),
+        ("epochs", method.teacher_epoch == "same", row.teacher_epoch == "same"),
+    ):
+        if has != usual:
+            (extra if has else removed).append(f" + {what}" if has else f" - {what}")
     name = "".join([method.name, *extra, *removed])
     return f"{name} (W: {origin})" if origin not in (None, "random") else name
 

@@ -441,11 +441,16 @@ def _build(config: dict[str, Any], path: Path, with_classifier: bool) -> Model:
         config["thresholds"],
         config["embedding_dim"],
     )
-    expected = {k: v for k, v in model.state_dict().items() if k != "offset"}
-    if expected:
-        # Names and shapes are checked there; not strict, because the offset stands in config.json.
-        model.load_state_dict(_load_tensors(path / "model.safetensors", expected), strict=False)
+    if any(name != "offset" for name in model.state_dict()):
+        load_weights(model, path / "model.safetensors")
     return model
+
+
+def load_weights(model: Model, file: Path) -> None:
+    """Load a file of weights, of a model folder or of a run's epochs/, into the model. UserError if they do not fit."""
+    expected = {k: v for k, v in model.state_dict().items() if k != "offset"}
+    # Names and shapes are checked there; not strict, because the offset stands in config.json.
+    model.load_state_dict(_load_tensors(file, expected), strict=False)
 
 
 def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:

@@ -98,13 +98,17 @@ class TermSpec:
 
 @typed(config=STRICT)
 class MethodSpec:
-    """A row of the method table and what the recipe changes in it. In YAML its name alone will do."""
+    """A row of the method table and what the recipe changes in it. In YAML its name alone will do.
+
+    `teacher_epoch: same`: in each epoch the teacher has the weights that its run kept of the same epoch.
+    """
 
     name: str = "proxylesskd"
     classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
     terms: dict[str, TermSpec] = field(default_factory=dict)
     sampler: Sampler = field(default_factory=Sampler)
     view: View = field(default_factory=View)
+    teacher_epoch: Literal["last", "same"] | None = None
 
 
 @typed(config=STRICT)

@@ -1,6 +1,7 @@
 """A Teacher: a frozen Model, or its cached embeddings, under a name. Never wrapped, trained, saved or broadcast."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from facedistill.classifier import Classifier
 from facedistill.data.batch import Batch
 from facedistill.embed import Embeddings
 from facedistill.errors import UserError
-from facedistill.model import Model, Output
+from facedistill.model import Model, Output, load_weights
 
 
 class Teacher:
@@ -21,13 +22,21 @@ class Teacher:
         classifier: the teacher's class matrix in the order of the training classes, where it has one.
         cache: embeddings of the training set (N, 2, d), both flips, rows in the order of the data set; the network then
             never runs while training.
+        epochs: files with its weights after each of its own epochs, one for every epoch of the student: it is then as
+            far as the student at any time (PocketNet's multi-step distillation, arXiv 2108.10710).
     """
 
     CACHED = frozenset({"embedding", "logits"})  # what a cache can answer; logits are embeddings times the classifier
 
     def __init__(
-        self, name: str, model: Model, classifier: Classifier | None = None, cache: Embeddings | None = None
+        self,
+        name: str,
+        model: Model,
+        classifier: Classifier | None = None,
+        cache: Embeddings | None = None,
+        epochs: Sequence[Path] = (),
     ) -> None:
+        self.epochs = epochs
         self.name, self.model, self.classifier = name, model.eval().requires_grad_(False), classifier
         self.space, self.dim = model.space, model.embedding_dim
         self.cache: Tensor | None = None
@@ -57,4 +66,6 @@ class Teacher:
         return Output(output.embedding.clone(), tuple(f.clone() for f in output.features))
 
     def start_epoch(self, epoch: int) -> None:
-        """Called before each epoch; a teacher with one checkpoint per epoch changes its weights here."""
+        """Take the weights of the epoch (from 0) that begins, where there are some of each."""
+        if self.epochs:
+            load_weights(self.model, self.epochs[epoch])
