@@ -18,7 +18,7 @@ from facedistill.errors import UserError
 from facedistill.margins import Margin
 from facedistill.rows import Rows, as_rows
 
-BLOCK = 2048  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
+BLOCK = 1024  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
 # exp(+-64) x 1e8 classes is still a normal float32: up to here logits need no shift, beyond it a running maximum.
 LARGEST_EXPONENT = 64.0
 
