@@ -12,7 +12,7 @@ import facedistill
 
 ROOT = Path(facedistill.__file__).parent
 
-# From the bottom up (DESIGN.md section 3). A module imports from lower layers only; a package's own modules from each
+# From the bottom up. A module imports from lower layers only; a package's own modules from each
 # other, without circles. Modules of one layer do not know each other.
 LAYERS = [
     ["errors"],
@@ -82,7 +82,7 @@ def _top(name: str) -> str:
 
 def test_every_module_has_its_layer() -> None:
     homeless = sorted({_top(name) for name in _modules() if name} - set(LAYER))
-    assert not homeless, f"put {homeless} into LAYERS, where DESIGN.md section 3 wants them"
+    assert not homeless, f"put {homeless} into LAYERS"
 
 
 @pytest.mark.parametrize("name", sorted(n for n in _modules() if n))

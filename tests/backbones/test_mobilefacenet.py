@@ -1,4 +1,4 @@
-"""Published sizes of MobileFaceNet (PAPERS.md 8)."""
+"""Published sizes of MobileFaceNet."""
 
 import pytest
 import torch

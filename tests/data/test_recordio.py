@@ -1,4 +1,4 @@
-"""Packs are written here byte by byte, from the format's definition (data/recordio.py and PAPERS.md 9.1)."""
+"""Packs are written here byte by byte, from the format's definition (data/recordio.py)."""
 
 import pickle
 import random

@@ -1,4 +1,4 @@
-"""evaluate(): the JSON of DESIGN.md section 4, and the LFW figures of the four shared models."""
+"""evaluate(): the JSON, and the LFW figures of the four shared models."""
 
 import json
 from pathlib import Path

@@ -51,7 +51,7 @@ class OutputBlock(nn.Module):
 
     `output` says what follows the normalisation: "plain" nothing (the embedding's mean is pinned to 0), "bias" a
     trained bias (as IResNet), "affine" a trained scale and bias. A student reaches its teacher's space best with
-    the teacher's kind of output (PAPERS.md 1.5.9).
+    the teacher's kind of output.
     """
 
     def __init__(self, inputs: int, embedding_dim: int, output: str, bias: bool = False) -> None:

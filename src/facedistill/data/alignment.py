@@ -1,4 +1,4 @@
-"""Five landmarks -> a face of 112 x 112 pixels, where the networks of the field expect it (PAPERS.md 9.5)."""
+"""Five landmarks -> a face of 112 x 112 pixels, where the networks of the field expect it."""
 
 import numpy as np
 import torch

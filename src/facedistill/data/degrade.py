@@ -1,4 +1,4 @@
-"""Low resolution out of high (PAPERS.md 10.6): images shrunk to a few pixels and enlarged again."""
+"""Low resolution out of high: images shrunk to a few pixels and enlarged again."""
 
 import copy
 import io

@@ -1,6 +1,6 @@
 """IJB-B and IJB-C as insightface hands them on: loose crops, landmarks, templates, and lists of comparisons.
 
-A template is a set of images and video frames of one person; a medium is one image, or one video. PAPERS.md 10.2, 10.3.
+A template is a set of images and video frames of one person; a medium is one image, or one video.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""TinyFace, low-resolution 1:N identification (PAPERS.md 10.6): Gallery_Match, Probe and Gallery_Distractor.
+"""TinyFace, low-resolution 1:N identification: Gallery_Match, Probe and Gallery_Distractor.
 
 Images of the first two are named <id>_<n>.jpg: the person is the number before the first "_". The three folders stand
 in Testing_Set of the data set as published, or, as public evaluators have them, in a folder of aligned faces.

@@ -26,7 +26,7 @@ def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
 
 
 def compatibility(student_teacher: Measurement, baseline: Measurement) -> dict[str, dict[str, Any]]:
-    """Backward compatibility (PAPERS.md 10.8): is TAR(student probe, teacher gallery) above TAR(baseline, baseline)?
+    """Backward compatibility: is TAR(student probe, teacher gallery) above TAR(baseline, baseline)?
 
     Returns the `differences` in TAR at each FAR, with "compatible", true or false, where they are distinguishable.
     """

@@ -1,4 +1,4 @@
-"""Sets that belong together, as the four of RFW do: are they recognised equally well? (PAPERS.md 10.7)"""
+"""Sets that belong together, as the four of RFW do: are they recognised equally well?"""
 
 from collections.abc import Iterable
 from typing import Any

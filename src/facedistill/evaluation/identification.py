@@ -1,4 +1,4 @@
-"""Who is on a probe image: 1:N search, closed set (rank-k, CMC) and open set (TPIR at FPIR) (PAPERS.md 10.3, 10.6).
+"""Who is on a probe image: 1:N search, closed set (rank-k, CMC) and open set (TPIR at FPIR).
 
 A mated probe has its person in the gallery, a non-mated one does not. Ties count against the system. The gallery may
 be followed by any number of distractors: they come in blocks, once, and no more than a tile of scores is ever held.

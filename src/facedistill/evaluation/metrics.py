@@ -92,7 +92,7 @@ def rates_at(roc: Roc, threshold: float) -> tuple[float, float]:
 
 
 def closest_far(roc: Roc, far: float) -> tuple[float, float]:
-    """FAR and TAR at the point of the ROC whose FAR is closest to `far`, ties to the highest TAR (PAPERS.md 10.2).
+    """FAR and TAR at the point of the ROC whose FAR is closest to `far`, ties to the highest TAR.
 
     That is the number insightface prints, on the points that scikit-learn's roc_curve keeps for it: a threshold
     between two equal steps is none. Needs both kinds of pair. The FAR obtained may lie above the target: `tar_at_far`

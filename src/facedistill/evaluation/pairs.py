@@ -1,4 +1,4 @@
-"""The 10-fold pair protocol of LFW and its kin, in insightface's form (PAPERS.md 10.1).
+"""The 10-fold pair protocol of LFW and its kin, in insightface's form.
 
 Squared distance of unit embeddings; contiguous folds in file order; on nine folds the first threshold of the best
 accuracy is chosen (a pair is the same person iff its distance < threshold) and applied to the tenth.

@@ -271,7 +271,7 @@ def _differences(measured: Measured) -> list[dict[str, Any]]:
 
 
 def _compatibility(measured: Measured) -> list[dict[str, Any]]:
-    """Student against teacher beside the baseline against itself (PAPERS.md 10.8)."""
+    """Student against teacher beside the baseline against itself."""
     baseline = measured.get(("baseline", "baseline"))
     if baseline is None:
         return []

@@ -1,4 +1,4 @@
-"""IJB's protocols: one vector a template, 1:1 on a list of pairs, 1:N against galleries (PAPERS.md 10.2, 10.3, 10.9).
+"""IJB's protocols: one vector a template, 1:1 on a list of pairs, 1:N against galleries.
 
 A template of which no image could be read gets the zero vector: it scores 0 with everything.
 """
