@@ -1,8 +1,7 @@
 """MobileFaceNet, at the size of the distillation papers and at insightface's, with a width multiplier.
 
-Chen et al., "MobileFaceNets" (arXiv 1804.07573). Two networks carry this name, and differ by a factor of two
-At 512-d the papers' has 1,199,488 parameters and 221.2 M MACs, insightface's `mbf` 2,059,520 and
-437.5 M.
+Chen et al., "MobileFaceNets" (arXiv 1804.07573). Two networks carry this name, and differ by a factor of two:
+at 512-d the papers' has 1,199,488 parameters and 221.2 M MACs, insightface's `mbf` 2,059,520 and 437.5 M.
 """
 
 from torch import Tensor, nn
