@@ -12,7 +12,8 @@ import facedistill
 
 ROOT = Path(facedistill.__file__).parent
 
-# From the bottom up. A module imports from lower layers only; a package's own modules from each other, without circles. Modules of one layer do not know each other.
+# From the bottom up. A module imports from lower layers only; a package's own modules from each other, without
+# circles. Modules of one layer do not know each other.
 LAYERS = [
     ["errors"],
     ["files", "progress", "modelcard"],
