@@ -51,6 +51,7 @@ FINALS = [
     ("proxylesskd_l2", "easy", "proxylesskd_l2"),
     ("scratch", "easy", "scratch"),
     ("proxylesskd_fitted", "easy", "proxylesskd_centres"),
+    ("proxylesskd_centres, instances", "easy", "proxylesskd_centres"),
     ("l2kd", "centred", "l2kd"),
     ("proxylesskd_centres", "centred", "proxylesskd_centres"),
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),
