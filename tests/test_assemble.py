@@ -139,7 +139,9 @@ def test_stage_maps_need_a_network_that_gives_them(
     assert found.method.teachers["teacher"].cache is None  # stage maps are never cached
     trained = {name for name, _ in found.method.named_parameters() if name.startswith("terms.")}
     assert trained == (
-        {f"terms.fitnet.projection.{part}" for part in ("weight", "bias")} if method == "fitnet" else set()
+        {f"terms.fitnet.projection.{part}" for part in ("0.weight", "1.weight", "1.bias")}
+        if method == "fitnet"
+        else set()
     )
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
     with pytest.raises(UserError, match="needs of teacher 'teacher' its stage features, but only its embeddings"):

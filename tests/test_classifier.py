@@ -89,8 +89,11 @@ def test_a_w_that_the_teacher_moves_is_a_float32_buffer_of_its_own() -> None:
     classifier = Classifier(torch.randn(4, 3), list("abcd"), "random")
     weight = ClassWeight(classifier, "teacher")
     assert weight.frozen and not list(weight.parameters()) and list(weight.state_dict()) == ["weight"]
-    x = torch.randn(2, 3).bfloat16()
+    x, again = torch.randn(2, 3).bfloat16(), ClassWeight(classifier, "teacher")
     weight.move(x, x, torch.tensor([0, 1]))
+    with torch.autocast("cpu", torch.bfloat16):  # as in training with precision bf16
+        again.move(x, x, torch.tensor([0, 1]))
+    assert torch.equal(again.weight, weight.weight)
     assert weight.weight.dtype == torch.float32 and not torch.equal(weight.weight, classifier.weight)
     assert weight.to("meta").weight.device.type == "meta" and classifier.weight.device.type == "cpu"
 

@@ -70,6 +70,9 @@ class _Toy(nn.Module):
                 term = TERMS[kind](**options)
                 term.bind(weight, rows)  # type: ignore[arg-type]
                 term.bind_features([torch.Size([2, 1, 3])], [torch.Size([3, 1, 2])])
+                for module in term.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.eval()  # its statistics stay local, as a network's
                 if term.needs_weight or moved == "nothing":
                     self.terms[f"{name}, W moved by {moved}"] = term
 

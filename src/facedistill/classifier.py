@@ -123,13 +123,14 @@ class ClassWeight(nn.Module):
 
         Shapes: (b, d), (b, d), int64 (b,), of this process.
         """
-        own, other = (parallel.gather(F.normalize(x, dim=1)) for x in (self.place(student), teacher.float()))
-        classes, row = parallel.gather(labels).unique(return_inverse=True)
-        weight = self.weight[classes][row]
-        kept = ((own * other).sum(1).relu() * (weight * other).sum(1).relu())[:, None]
-        moved = kept * weight + (1 - kept) * other
-        # A matrix product, because adding row by row has no fixed order on a GPU, and all processes need one W.
-        self.weight[classes] = F.normalize(F.one_hot(row).to(moved).T @ moved, dim=1)
+        with torch.autocast(student.device.type, enabled=False):
+            own, other = (parallel.gather(F.normalize(x, dim=1)) for x in (self.place(student), teacher.float()))
+            classes, row = parallel.gather(labels).unique(return_inverse=True)
+            weight = self.weight[classes][row]
+            kept = ((own * other).sum(1).relu() * (weight * other).sum(1).relu())[:, None]
+            moved = kept * weight + (1 - kept) * other
+            # A matrix product, because adding row by row has no fixed order on a GPU, and all processes need one W.
+            self.weight[classes] = F.normalize(F.one_hot(row).to(moved).T @ moved, dim=1)
 
     def trained(self) -> Classifier:
         """Return the W that training made, as the model's own: whoever inherits it inherits a "teacher" W."""
