@@ -21,6 +21,8 @@ from facedistill.progress import track
 
 Flip = Literal["sum", "concat", "none"]
 DECODERS = 2
+CPU_BATCH, GPU_BATCH = 64, 256  # on a CPU the maps of larger ones leave the cache, and each costs page faults anew
+READ = 4096  # stored embeddings at a time
 AHEAD = 4  # batches decoded before the network asks for them
 
 
@@ -102,7 +104,7 @@ def fuse(vectors: np.ndarray, flip: Flip) -> np.ndarray:
 
 
 def embed_dataset(
-    model: Model, dataset: Dataset, flips: bool = True, batch: int = 256, cache: Path | None = None
+    model: Model, dataset: Dataset, flips: bool = True, batch: int | None = None, cache: Path | None = None
 ) -> Embeddings:
     """Embed every image of `dataset`, and its mirror image if `flips`.
 
@@ -110,6 +112,7 @@ def embed_dataset(
     on the device of its parameters, and is left as it was.
 
     Args:
+        batch: images at a time; None: what is fast on the model's device.
         cache: a folder; embeddings of the same model (weights, preprocessing, offset) and data are taken from it.
 
     Raises:
@@ -138,7 +141,7 @@ def embed_dataset(
 
 
 def embed_blocks(
-    model: Model, dataset: Dataset, flips: bool = True, batch: int = 256, cache: Path | None = None
+    model: Model, dataset: Dataset, flips: bool = True, batch: int | None = None, cache: Path | None = None
 ) -> Iterator[np.ndarray]:
     """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
 
@@ -147,7 +150,7 @@ def embed_blocks(
     place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
     if place and place.exists():
         stored = np.load(place, mmap_mode="r", allow_pickle=False)
-        yield from (stored[start : start + batch] for start in range(0, len(stored), batch))
+        yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
         return
     blocks = (found for _, found in _embedded(model, dataset, flips, batch))
     if not place:
@@ -166,10 +169,11 @@ def embed_blocks(
         np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
 
 
-def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int) -> Iterator[tuple[list[int], np.ndarray]]:
+def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int | None) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yield (places in the data set, raw embeddings float32 (n, F, d)) of the readable images, batch by batch."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    batch = batch or (CPU_BATCH if model.device.type == "cpu" else GPU_BATCH)
     try:
         batches = track(decoded(dataset, batch), "embedding", len(dataset), size=lambda b: len(b) + len(b.unreadable))
         for images in batches:
