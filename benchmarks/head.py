@@ -30,8 +30,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill.files import atomic_write
-from facedistill.frozen_softmax import BLOCK, frozen_margin_softmax, product_type
+from facedistill.frozen_softmax import BLOCK, frozen_margin_softmax
 from facedistill.margins import ArcFace
+from facedistill.products import product_type
 from facedistill.rows import Rows, load_rows, quantise
 
 RESULTS = Path(__file__).parent / "results" / "head"
@@ -59,6 +60,7 @@ def steps(weight: Tensor) -> dict[str, Callable[[], rivals.Step]]:
         "frozen, streaming, fp32 rows": lambda: rivals.streaming(Rows(weight)),
         OURS: lambda: rivals.streaming(Rows(half())),
         "frozen, streaming, int8 rows": lambda: rivals.streaming(quantise(weight)),
+        "frozen, streaming, int8 rows, int8 products": lambda: rivals.streaming(quantise(weight), torch.int8),
         "trainable, insightface's margin, fp32": lambda: rivals.Trainable(weight, torch.zeros_like(weight)),
         "trainable, margin on the own class alone, fp32": lambda: rivals.Trainable(
             weight, torch.zeros_like(weight), published=False
@@ -204,6 +206,7 @@ def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
         "bf16": (lambda w: Rows(w.bfloat16()), torch.float32),
         "bf16, bf16 products": (lambda w: Rows(w.bfloat16()), torch.bfloat16),
         "int8": (quantise, torch.float32),
+        "int8, int8 products": (quantise, torch.int8),
     }
     worst: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,14 @@ class _Student(nn.Module):
         with torch.no_grad():
             self.linear.weight.copy_(torch.eye(DIM) + 0.1 * torch.randn(DIM, DIM, generator=generator))
             self.linear.bias.zero_()
-        self.head = FrozenMarginSoftmax(rows, ArcFace(), 64.0)
+        self.head = FrozenMarginSoftmax(rows, ArcFace(), 64.0, torch.float32)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         return self.head(self.norm(self.linear(x)), labels)
+
+
+# Shorter products round a block's sums, and blocks begin elsewhere in other shares.
+_head = partial(frozen_margin_softmax, products=torch.float32)
 
 
 def _found(folder: str, slices: list[int]) -> dict[str, Any]:
@@ -81,10 +86,10 @@ def _found(folder: str, slices: list[int]) -> dict[str, Any]:
     for kind, rows in _shares(weight, folder).items():
         for name, (make, scale) in MARGINS.items():
             mine = x.clone().requires_grad_()
-            loss = frozen_margin_softmax(mine, labels, rows, make(), scale)
+            loss = _head(mine, labels, rows, make(), scale)
             (gradient,) = torch.autograd.grad(loss.sum(), mine)
             with torch.no_grad():  # no gradient wanted: only sums travel
-                again = frozen_margin_softmax(mine, labels, rows, make(), scale)
+                again = _head(mine, labels, rows, make(), scale)
             torch.testing.assert_close(again, loss, rtol=1e-6, atol=0)
             found[f"{kind}, {name}"] = loss.detach(), gradient
         student = _Student(rows)

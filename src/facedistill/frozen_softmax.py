@@ -16,22 +16,12 @@ from facedistill import parallel
 from facedistill.classifier import Classifier
 from facedistill.errors import UserError
 from facedistill.margins import Margin
+from facedistill.products import make_products, product_type
 from facedistill.rows import Rows, as_rows
 
 BLOCK = 1024  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
 # exp(+-64) x 1e8 classes is still a normal float32: up to here logits need no shift, beyond it a running maximum.
 LARGEST_EXPONENT = 64.0
-
-
-def product_type(rows: Rows) -> torch.dtype:
-    """Return the type of the matrix products: float32, or bfloat16 where the rows are short and a unit takes it."""
-    stored = rows.values
-    if stored.dtype in (torch.float32, torch.float64):
-        return stored.dtype
-    if stored.device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # Without such a unit torch emulates bfloat16 products, 10 times slower than float32; turning a block is cheap.
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 class _LogSumOfNegatives(torch.autograd.Function):
@@ -46,7 +36,7 @@ class _LogSumOfNegatives(torch.autograd.Function):
     ) -> Tensor:
         need_gradient = ctx.needs_input_grad[0]
         counts = parallel.counts(x) if rows.sharded else []
-        x = x.to(torch.promote_types(dtype, torch.float32))
+        x = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
         cos_y = cos_y.to(x.dtype)
         if rows.sharded:
             x, cos_y, labels = parallel.gather(x), parallel.gather(cos_y), parallel.gather(labels)
@@ -78,20 +68,14 @@ def _stream(
 
     total = sum_{j != y} exp(s n(cos_j) - shift), and gradient = sum_{j != y} exp(s n(cos_j) - shift) n'(cos_j) w_j.
     """
-    wide = x.dtype
     running = scale * margin.bound > LARGEST_EXPONENT
     shift = x.new_full((len(x),), -scale if running else 0.0)
     total = x.new_zeros(len(x), dtype=torch.float64)
     gradient = torch.zeros_like(x) if need_gradient else None
-    columns = (x if margin.negative is not None else scale * x).T.to(dtype).contiguous()
-    # Buffers are made once: a fresh one a block costs page faults.
-    block_buffer = columns.new_empty(min(BLOCK, len(rows)), x.shape[1])
-    logits_buffer = columns.new_empty(len(block_buffer), len(x))
+    products = make_products(rows, x if margin.negative is not None else scale * x, dtype, BLOCK)
     order, bounds = _by_block(labels, len(rows))
     for start, first, last in zip(range(0, len(rows), BLOCK), bounds, bounds[1:]):
-        block = rows.read(start, start + BLOCK, block_buffer)
-        logits = torch.mm(block, columns, out=logits_buffer[: len(block)]).to(wide)
-        slope = None
+        logits, slope = products.start(start, start + BLOCK), None
         if margin.negative is not None:
             logits, slope = margin.negative(logits, cos_y)
             logits = logits.mul_(scale)
@@ -107,11 +91,7 @@ def _stream(
         p = logits.exp_()
         total += p.sum(0)
         if gradient is not None:
-            p = p if slope is None else p * slope
-            if dtype == wide:
-                gradient.addmm_(p.T, block)
-            else:
-                gradient += p.T.to(dtype) @ block
+            products.add_to(gradient, p if slope is None else p * slope)
     return shift, total, gradient
 
 
@@ -156,7 +136,7 @@ def frozen_margin_softmax(
         margin: any margin of `margins`; its `negative` must not let gradient flow to cos_y.
         scale: s.
         size: margin of each sample (b,) or a number; None asks the margin (AdaFace: from the norms).
-        products: type of the matrix products; None: `product_type` of the rows.
+        products: type of the matrix products: float32, bfloat16, int8 (for int8 rows); None: `product_type` decides.
 
     Returns:
         Losses (b,), float32 or wider: -log softmax with the own class's logit s psi(theta_y).
@@ -198,13 +178,22 @@ class FrozenMarginSoftmax(nn.Module):
 
     Args:
         classifier: a Classifier, or Rows, which may be stored shorter, memory-mapped or sharded (`load_rows`).
+        products: see `frozen_margin_softmax`.
     """
 
-    def __init__(self, classifier: Classifier | Rows, margin: Margin, scale: float = 64.0) -> None:
+    def __init__(
+        self,
+        classifier: Classifier | Rows,
+        margin: Margin,
+        scale: float = 64.0,
+        products: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.rows = classifier if isinstance(classifier, Rows) else Rows(classifier.weight)
-        self.margin, self.scale = margin, scale
+        self.margin, self.scale, self.products = margin, scale, products
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         self.rows = self.rows.to(embeddings.device)
-        return frozen_margin_softmax(embeddings, labels, self.rows, self.margin, self.scale).mean()
+        return frozen_margin_softmax(
+            embeddings, labels, self.rows, self.margin, self.scale, products=self.products
+        ).mean()
