@@ -463,7 +463,8 @@ def _cpu() -> str:
 
 def save(name: str, result: dict[str, Any]) -> None:
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    result |= {"command": f"python benchmarks/head.py {name}", "commit": git.stdout.strip()}
+    given = " ".join("FOLDER" if "/" in word else word for word in sys.argv[1:])
+    result |= {"command": f"python benchmarks/head.py {given}", "commit": git.stdout.strip()}
     result |= {"threads": torch.get_num_threads(), "machine": _cpu(), "torch": torch.__version__, "seed": 0}
     with atomic_write(RESULTS / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
