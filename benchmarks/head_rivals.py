@@ -136,8 +136,9 @@ def check_partial_fc() -> None:
 
 
 def _margin_loss(cos: Tensor, labels: Tensor) -> Tensor:
-    own = MARGIN.target(cos.gather(1, labels[:, None])[:, 0])
-    return F.cross_entropy(cos.scatter(1, labels[:, None], own[:, None]).mul_(SCALE), labels)
+    # Indexing, unlike gather, does not keep `cos` for its gradient: it may be changed in place.
+    own = MARGIN.target(cos[torch.arange(len(labels)), labels])
+    return F.cross_entropy(cos.scatter_(1, labels[:, None], own[:, None]).mul_(SCALE), labels)
 
 
 def _insightface(cos: Tensor, labels: Tensor) -> Tensor:
