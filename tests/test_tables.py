@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("docs_table", "real_faces", "training", "check_detection", "head", "head_rivals"):
+    for name in ("docs_table", "real_faces", "training", "check_detection", "evaluation", "head", "head_rivals"):
         sys.modules.pop(name, None)
 
 
@@ -42,6 +42,11 @@ def test_training() -> None:
 def test_check_detection() -> None:
     table = _module("check_detection").table(_json("check_detection.json"))
     assert _module("docs_table").stored_table("check.md", "check_detection") == table.strip()
+
+
+def test_evaluation() -> None:
+    table = _module("evaluation").table(_json("evaluation.json"))
+    assert _module("docs_table").stored_table("evaluation.md", "evaluation") == table.strip()
 
 
 def test_head() -> None:
