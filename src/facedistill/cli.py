@@ -277,7 +277,7 @@ def distill(
     _train(recipe, out)
 
 
-@app.command(sort_key=5)
+@app.command(sort_key=6)
 def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None:
     """Train every combination of recipes and values, each in a folder of its own.
 
@@ -309,7 +309,7 @@ def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None
         sweeping.sweep(runs, out)
 
 
-@app.command(sort_key=6)
+@app.command(sort_key=7)
 def evaluate(
     model: Path,
     /,
@@ -447,7 +447,7 @@ def evaluate(
         print(f"{report}: open it in a browser")
 
 
-@app.command(sort_key=6)
+@app.command(sort_key=8)
 def compare(
     runs: Annotated[list[Path], Many],
     /,
@@ -497,7 +497,7 @@ def compare(
         print(f"{report}: open it in a browser")
 
 
-@app.command(sort_key=7)
+@app.command(sort_key=9)
 def embed(model: Path, images: str, /, *, out: Path) -> None:
     """Embed every image of a data set into one table.
 
@@ -527,7 +527,7 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
     print(f"{out}: {len(embeddings):,} images of {len(embeddings.class_names):,} classes{left}")
 
 
-@app.command(sort_key=8)
+@app.command(sort_key=10)
 def show(path: str, /) -> None:
     """Say what a model, run, data set or table of embeddings is.
 
@@ -550,7 +550,7 @@ def show(path: str, /) -> None:
         _print_data(path)
 
 
-@app.command(name="list", sort_key=9)
+@app.command(name="list", sort_key=11)
 def list_(what: str, /) -> None:
     """Name the methods, terms, backbones, margins or recipes.
 
