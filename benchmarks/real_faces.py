@@ -10,12 +10,9 @@ Results go to benchmarks/results/real_faces/, one JSON a run; `table` writes doc
 """
 
 import argparse
-import fcntl
 import json
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +23,10 @@ from docs_table import put_table
 from facedistill.data.dataset import open_dataset
 from facedistill.embed import embed_dataset
 from facedistill.engine import train
+from facedistill.evaluation.across_runs import seed_difference
 from facedistill.evaluation.all_pairs import all_pairs
-from facedistill.files import atomic_write, cache_dir
+from facedistill.evaluation.statistics import Estimate
+from facedistill.files import atomic_write, cache_dir, claimed
 from facedistill.model import load_model, save_model
 from facedistill.recipe import make_recipe
 
@@ -152,24 +151,11 @@ def score(result: dict[str, Any]) -> float:
     raise KeyError("hold-out")
 
 
-@contextmanager
-def claimed(args: argparse.Namespace, name: str) -> Iterator[bool]:
-    """Whether this process may do the job of that name now: no other one is at it. A killed one gives it up."""
-    Path(args.runs).mkdir(parents=True, exist_ok=True)
-    with open(Path(args.runs) / f"{name}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def centred(args: argparse.Namespace) -> Path:
     """The hard teacher less its mean training embedding, as `import --centre` makes it; one process makes it."""
     folder = Path(args.runs) / "hard-centred"
     while not folder.exists():
-        with claimed(args, folder.name) as mine:
+        with claimed(Path(args.runs) / f"{folder.name}.lock") as mine:
             if mine:
                 model = load_model(args.hard)
                 faces = open_dataset(args.faces).in_memory()
@@ -187,7 +173,7 @@ def work(args: argparse.Namespace, jobs: list[Job]) -> None:
     """Do the jobs in their order, leaving out what other processes do; return when all are done."""
     while pending := [job for job in jobs if not result_file(*job).exists()]:
         for job in pending:
-            with claimed(args, result_file(*job).stem) as mine:
+            with claimed(Path(args.runs) / f"{result_file(*job).stem}.lock") as mine:
                 if mine and not result_file(*job).exists():
                     run_one(args, *job)
                     break  # what comes next may have been done meanwhile
@@ -197,6 +183,7 @@ def work(args: argparse.Namespace, jobs: list[Job]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    Path(args.runs).mkdir(parents=True, exist_ok=True)
     args.teachers = {"easy": args.easy, "hard": args.hard}
     work(args, [(name, "easy", setting, SEEDS[0]) for name, settings in TRIALS.items() for setting in settings])
     main, others, first, more = FINALS[:4], FINALS[4:], SEEDS[:1], SEEDS[1:]
@@ -288,16 +275,16 @@ def differences_table(base: str) -> str:
 def difference(a: list[dict[str, Any]], b: list[dict[str, Any]], seeds: list[int], pair: str, far: str) -> str:
     """Real only if the interval of the seed mean excludes 0 and all seeds agree in sign (and there are several)."""
     gallery = pair.partition("-")[2]
-    value, resampled = [], []
-    for seed in seeds:
-        x, y = (next(r for r in runs if r["seed"] == seed) for runs in (a, b))
-        points = [entry(r, "lfw.bin", "all-pairs", "student", gallery)["tar_at_far"][far]["value"] for r in (x, y)]
-        value.append(points[0] - points[1])
-        resampled.append(np.array(x["resampled"][pair][far]) - np.array(y["resampled"][pair][far]))
-    low, high = np.quantile(np.mean(resampled, axis=0), [0.025, 0.975])
-    real = low * high > 0 and len({v > 0 for v in value}) == 1
-    verdict = "one seed" if len(seeds) == 1 else "" if real else "not distinguishable"
-    text = f"{100 * np.mean(value):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+    def estimates(runs: list[dict[str, Any]]) -> list[Estimate]:
+        chosen = [next(r for r in runs if r["seed"] == seed) for seed in seeds]
+        values = [entry(r, "lfw.bin", "all-pairs", "student", gallery)["tar_at_far"][far]["value"] for r in chosen]
+        return [Estimate(v, np.array(r["resampled"][pair][far])) for v, r in zip(values, chosen, strict=True)]
+
+    found = seed_difference(estimates(a), estimates(b))
+    low, high = found["ci95"]
+    verdict = "one seed" if len(seeds) == 1 else "" if found["distinguishable"] else "not distinguishable"
+    text = f"{100 * found['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     return f"{text} {verdict}".strip()
 
 

@@ -250,7 +250,7 @@ class _Log:
             "loss": loss.item(),
             "gradient_norm": norm.item(),
         }
-        row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": round(rate, 1)}
+        row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": float(f"{rate:.4g}")}
         self._append("log.jsonl", row, step)
 
     def verify(self, step: int, epoch: int, figures: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Writing without ever leaving half a file, fingerprints, and where caches live."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -53,6 +54,18 @@ def _replace_folder(temporary: Path, path: Path) -> None:
         os.rename(old, path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+    """Whether what the file `lock` stands for is now this process's; the claim ends with the block, or the process."""
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def fingerprint(*parts: object) -> str:

@@ -308,13 +308,18 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
 
 def thresholds_folder(path: str | Path) -> Path:
     """The folder that keeps the thresholds of a model folder or a run; UsageError for a bare .onnx, which has none."""
-    path = Path(path)
-    folder = path / "model" if (path / "model").is_dir() else path
+    folder = _folder_of(Path(path))
     if folder.is_file():
         raise UsageError(
             f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
         )
     return folder
+
+
+def _folder_of(path: Path) -> Path:
+    """The model folder of a run; a model folder itself, and whatever else, as it is."""
+    run = not (path / "config.json").exists() and (path / "model" / "config.json").exists()
+    return path / "model" if run else path
 
 
 def _to_json(config: dict[str, Any]) -> str:
@@ -385,8 +390,7 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
         return onnx_model(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a model folder, a run or an .onnx file")
-    if not (path / "config.json").exists() and (path / "model" / "config.json").exists():
-        path = path / "model"
+    path = _folder_of(path)
     config = _read_config(path)
     try:
         return _build(config, path, classifier).eval()

@@ -3,15 +3,14 @@
 What is finished is skipped, what was begun goes on, and several processes may share the work.
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 from facedistill.engine import measure, train
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation.markdown import markdown
+from facedistill.files import claimed
 from facedistill.progress import console
 from facedistill.recipe import Recipe, load_recipe
 
@@ -101,7 +100,7 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     failed = {}
     for n, (name, recipe) in enumerate(runs.items(), 1):
-        with _claimed(out, name) as mine:
+        with claimed(out / f".{name}.lock") as mine:
             if not mine:
                 console.print(f"{name}: another process is at it")
                 continue
@@ -119,15 +118,3 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
 
 def _finished(run: Path) -> bool:
     return (run / "evaluation.json").exists()
-
-
-@contextmanager
-def _claimed(out: Path, name: str) -> Iterator[bool]:
-    """Whether this process may have the run now; the claim ends with the block, or with the process."""
-    with open(out / f".{name}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

@@ -8,6 +8,7 @@ import numpy as np
 
 from facedistill.errors import UserError
 from facedistill.evaluation.reading import estimate
+from facedistill.evaluation.statistics import Estimate, paired_difference
 from facedistill.progress import console
 
 Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
@@ -84,22 +85,24 @@ def _seed_differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) ->
             at = {key: first[key] for key in ("set", "protocol", "probe", "gallery")}
             at |= {key: first["settings"][key] for key in ("resolution",) if key in first["settings"]}
             paths = [path for path in first["resampled"] if all(path in r["resampled"] for r in (*a, *b))]
-            found.append(at | {"of": {path: _seed_difference(a, b, path) for path in paths}})
+            of = {path: [[_estimate(r, path) for r in side] for side in (a, b)] for path in paths}
+            found.append(at | {"of": {path: seed_difference(*both) for path, both in of.items()}})
     return found
 
 
-def _seed_difference(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], path: str) -> dict[str, Any]:
-    each = np.array([_value(x, path) - _value(y, path) for x, y in zip(a, b)])
-    drawn = np.mean([np.subtract(x["resampled"][path], y["resampled"][path]) for x, y in zip(a, b)], axis=0)
-    low, high = (float(q) for q in np.quantile(drawn, [0.025, 0.975]))
-    agree = len(each) > 1 and bool((each > 0).all() or (each < 0).all())
-    return {"value": float(each.mean()), "ci95": [low, high], "distinguishable": agree and (low > 0 or high < 0)}
+def seed_difference(a: Sequence[Estimate], b: Sequence[Estimate]) -> dict[str, Any]:
+    """The mean of a - b over the seeds, one estimate each: {"value", "ci95", "distinguishable"}."""
+    each = [paired_difference(x, y) for x, y in zip(a, b, strict=True)]
+    mean = Estimate(float(np.mean([d.value for d in each])), np.mean([d.resampled for d in each], axis=0))
+    low, high = mean.ci95 or (-np.inf, np.inf)
+    agree = len(each) > 1 and len({d.value > 0 for d in each}) == 1
+    return mean.to_json() | {"distinguishable": agree and (low > 0 or high < 0)}
 
 
-def _value(result: Mapping[str, Any], path: str) -> float:
+def _estimate(result: Mapping[str, Any], path: str) -> Estimate:
     found = estimate(result, path)
     assert found is not None
-    return found["value"]
+    return Estimate(found["value"], np.array(result["resampled"][path]))
 
 
 def _what(result: Mapping[str, Any]) -> str:

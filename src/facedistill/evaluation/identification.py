@@ -20,7 +20,7 @@ from facedistill.evaluation.statistics import (
     Weights,
     draws,
     resampled_mean,
-    resampled_tar,
+    resampled_points,
 )
 
 RANKS = (1, 5, 10, 20)
@@ -147,7 +147,7 @@ def _open_set(
     genuine, impostor = (np.flatnonzero(kind)[np.argsort(-score[kind], kind="stable")] for kind in (mated, ~mated))
     person = np.unique(probe_labels, return_inverse=True)[1]
     weights = (draw[person] for draw in draws(int(person.max(initial=-1)) + 1, resamples, seed))
-    tpir = resampled_tar(
+    tpir, _ = resampled_points(
         score[genuine],
         score[impostor],
         fpirs,

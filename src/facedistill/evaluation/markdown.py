@@ -23,8 +23,7 @@ def render_comparison(evaluations: Mapping[str, dict[str, Any]], across: Sequenc
     Args:
         across: how their recipes differ, see across_runs.differences_to.
     """
-    trained = [tables.training(evaluations)] if any("training" in e for e in evaluations.values()) else []
-    first = [tables.models(evaluations), *trained, *tables.groups(each(evaluations, "groups"))]
+    first = [tables.models(evaluations), *tables.training(evaluations), *tables.groups(each(evaluations, "groups"))]
     parts = [_markdown(table) for table in first]
     for block, entries in blocks(evaluations).items():
         read, _ = tables.of_block(evaluations, block, entries, across)

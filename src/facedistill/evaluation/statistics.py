@@ -118,13 +118,6 @@ def resampled_points(
     return np.reshape(np.array(tar), shape), np.reshape(np.array(thresholds, dtype=np.float64), shape)
 
 
-def resampled_tar(
-    genuine: np.ndarray, impostor: np.ndarray, fars: Sequence[float], weights: Iterator[Weights], complete: bool
-) -> np.ndarray:
-    """The TAR of `resampled_points` alone."""
-    return resampled_points(genuine, impostor, fars, weights, complete)[0]
-
-
 def pair_weights(clusters: np.ndarray, same: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return how a draw weighs a list of pairs.
 

@@ -110,8 +110,10 @@ def models(evaluations: Mapping[str, dict[str, Any]]) -> Table:
     return Table("Models", "", columns, [row for of in rows.values() for row in of], heads=2)
 
 
-def training(evaluations: Mapping[str, dict[str, Any]]) -> Table:
-    """What each run was trained on, and what that took."""
+def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
+    """What each run was trained on, and what that took; no table where none says it."""
+    if not any("training" in e for e in evaluations.values()):
+        return []
     rows = []
     for run, evaluation in evaluations.items():
         of = evaluation.get("training", {})
@@ -139,7 +141,7 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> Table:
     found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
     data = {(of["epochs"], of["data"]) for e in evaluations.values() if (of := e.get("training"))}
     found.notes += ["The runs differ in epochs or data: not comparable."] * (len(data) > 1)
-    return found
+    return [found]
 
 
 def of_block(

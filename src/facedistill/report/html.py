@@ -145,8 +145,8 @@ class _Sections:
 
     def all(self) -> Iterator[Section]:
         yield Section("Models", tables=[tables.models(self.evaluations)], plots=list(self._costs()))
-        if any("training" in e for e in self.evaluations.values()):
-            yield Section("Training", tables=[tables.training(self.evaluations)])
+        if trained := tables.training(self.evaluations):
+            yield Section("Training", tables=trained)
         if groups := each(self.evaluations, "groups"):
             yield Section("Groups of sets", tables=tables.groups(groups))
         for n, (block, entries) in enumerate(self.found.items()):
