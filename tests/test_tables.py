@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("docs_table", "real_faces", "training", "check_detection", "evaluation", "head", "head_rivals"):
+    for name in ("docs_table", "comparison", "training", "check_detection", "evaluation", "head", "head_rivals"):
         sys.modules.pop(name, None)
 
 
@@ -30,8 +30,8 @@ def _json(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["results", "differences_l2kd", "differences_proxylesskd", "changes", "trials"])
-def test_real_faces(name: str) -> None:
-    assert _module("docs_table").stored_table("real_faces.md", name) == _module("real_faces").tables()[name].strip()
+def test_comparison(name: str) -> None:
+    assert _module("docs_table").stored_table("comparison.md", name) == _module("comparison").tables()[name].strip()
 
 
 def test_training() -> None:

@@ -1,18 +1,19 @@
-"""The main job on real faces: scratch, l2kd, proxylesskd and proxylesskd + l2 under one student and one recipe.
+"""The comparison on real faces: every method under one student, one recipe and one evaluator.
 
-    python benchmarks/real_faces.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R
-    python benchmarks/real_faces.py table
+    python benchmarks/comparison.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R
+    python benchmarks/comparison.py table
 
 `run` first tunes every method on the held-out identities with the same number of trials, each as long as the runs
 that count (short ones favour what learns fast); the chosen trial is the run of the first seed, and the other seeds
 follow. It skips what is done, so it may be stopped and started, and several such processes may share the work.
-Results go to benchmarks/results/real_faces/, one JSON a run; `table` writes docs/real_faces.md's tables from them.
+Results go to benchmarks/results/comparison/, one JSON a run; `table` writes docs/comparison.md's tables from them.
 """
 
 import argparse
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,98 +21,142 @@ import numpy as np
 import torch
 from docs_table import put_table
 
+from facedistill.assemble import open_training_data
 from facedistill.data.dataset import open_dataset
 from facedistill.embed import embed_dataset
 from facedistill.engine import train
 from facedistill.evaluation.across_runs import seed_difference
-from facedistill.evaluation.all_pairs import all_pairs
 from facedistill.evaluation.statistics import Estimate
 from facedistill.files import atomic_write, cache_dir, claimed
-from facedistill.model import load_model, save_model
-from facedistill.recipe import make_recipe
+from facedistill.model import Model, load_model, save_model
+from facedistill.recipe import Data, make_recipe
+from facedistill.starts import centres
 
-RESULTS = Path(__file__).parent / "results" / "real_faces"
-EPOCHS, SEEDS = 14, (0, 1, 2)
+RESULTS = Path(__file__).parent / "results" / "comparison"
+EPOCHS, SEEDS, HOLD_OUT = 14, (0, 1, 2), 0.1
 STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size": 64}
 SCHEDULE = {"batch": 128, "warmup_epochs": 1, "decay": "cosine", "weight_decay": 5e-4, "clip": 5.0, "log_steps": 50}
 SCALE = 32  # few identities; the same for every margin softmax here
-# method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of the L2.
-# Trials of four epochs (results/real_faces/trial-*, three a method too) had narrowed down where these lie.
-TRIALS: dict[str, list[dict[str, float]]] = {
+Setting = dict[str, Any]
+# method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of its term.
+# Trials of four epochs (results/comparison/trial-*, three a method too) had narrowed down where the first four lie.
+TRIALS: dict[str, list[Setting]] = {
     "scratch": [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.3, 0.2), (0.3, 0.5))],
     "l2kd": [{"lr": lr} for lr in (0.3, 1.0, 3.0)],
     "proxylesskd_centres": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.2), (1.0, 0.2), (0.3, 0.5))],
     "proxylesskd_l2": [{"lr": 0.3, "l2": weight} for weight in (16.0, 64.0, 256.0)],
+    "proxylesskd_instances": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.5), (1.0, 0.5), (0.3, 0.2))],
+    "proxylesskd_instances_l2": [{"lr": 0.3, "l2": weight} for weight in (64.0, 256.0, 16.0)],
+    "margin_softmax_l2": [{"lr": 0.3, "weight": weight} for weight in (64.0, 256.0, 16.0)],
+    "rkd": [{"lr": 0.1, "weight": weight} for weight in (1.0, 4.0, 16.0)],
+    "cckd": [{"lr": 0.1, "weight": weight} for weight in (10.0, 100.0, 1000.0)],
+    "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
 }
-# (row, teacher, settings of): the fitted W takes those of the centres, the hard teacher those chosen with the easy one.
+# One thing changed in a tuned row: overrides of its recipe.
+CHANGES: dict[str, list[str]] = {
+    "P x K": ["method.sampler.kind=pk"],
+    "scale 16": ["method.terms.margin_softmax.scale=16"],
+    "scale 64": ["method.terms.margin_softmax.scale=64"],
+    "margin 0": ["method.terms.margin_softmax.margin_options.size=0"],
+    "margin 0.2": ["method.terms.margin_softmax.margin_options.size=0.2"],
+    "margin 0.35": ["method.terms.margin_softmax.margin_options.size=0.35"],
+    "warm-up": ["method.terms.margin_softmax.margin_warmup=0.5"],
+    "finetuned": ["method.classifier.moved_by=gradient"],
+    "W random": ["method.classifier.start=random"],
+    "64 dimensions": ["student.embedding_dim=64", "student.projection=true"],
+}
+# The margin where it is not tuned: of a W that is learnt the one chosen for scratch, of AdaDistill the published one.
+MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45}
+ABLATIONS = [change for change in CHANGES if change != "P x K"]
+# (row, teacher, settings of): the fitted W takes those of the centres, another teacher those chosen with the easy one.
 FINALS = [
     ("l2kd", "easy", "l2kd"),
     ("proxylesskd_centres", "easy", "proxylesskd_centres"),
     ("proxylesskd_l2", "easy", "proxylesskd_l2"),
     ("scratch", "easy", "scratch"),
     ("proxylesskd_fitted", "easy", "proxylesskd_centres"),
-    ("proxylesskd_centres, instances", "easy", "proxylesskd_centres"),
+    *((name, "easy", name) for name in list(TRIALS)[4:]),
+    ("scratch, P x K", "easy", "scratch"),
+    ("l2kd, P x K", "easy", "l2kd"),
+    ("proxylesskd_centres, P x K", "easy", "proxylesskd_centres"),
     ("l2kd", "centred", "l2kd"),
     ("proxylesskd_centres", "centred", "proxylesskd_centres"),
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),
     ("proxylesskd_centres", "hard", "proxylesskd_centres"),
 ]
-# What helps proxylesskd: one thing changed, one seed.
-CHANGES: dict[str, dict[str, Any]] = {
-    "scale 16": {"terms": {"margin_softmax": {"scale": 16}}},
-    "scale 64": {"terms": {"margin_softmax": {"scale": 64}}},
-    "margin 0": {"terms": {"margin_softmax": {"margin_options": {"size": 0.0}}}},
-    "warm-up": {"terms": {"margin_softmax": {"margin_warmup": 0.5}}},
-    "instances": {"classifier": {"start": "instances"}},
+# One seed, one setting, not tuned and not ranked: near the published weight, or less where that one swamps the softmax.
+OTHERS: dict[str, float] = {
+    "kd": 1.0,
+    "margin_distillation": 1.0,
+    "shrinkteanet": 16.0,
+    "triplet_distillation": 4.0,
+    "similarity_preserving": 300.0,
+    "darkrank": 1.0,
+    "pkt": 469.0,
+    "ekd": 1.0,
 }
+FINALS += [(name, "easy", name) for name in OTHERS]
 
 
-def method_of(name: str, setting: dict[str, float]) -> dict[str, Any]:
-    """Return the recipe's `method` for a row (or `proxylesskd_centres, CHANGE`) and its tuned setting."""
-    name, _, change = name.partition(", ")
-    if change:
-        changed = CHANGES[change]
-        method = method_of(name, setting)
-        method["terms"]["margin_softmax"].update(changed.get("terms", {}).get("margin_softmax", {}))
-        return method | {k: v for k, v in changed.items() if k != "terms"}
-    softmax = {"scale": SCALE, "margin": "arcface", "margin_options": {"size": setting.get("margin", 0.35)}}
+def method_of(name: str, setting: Setting) -> dict[str, Any]:
+    """Return the recipe's `method` for a row (`METHOD`, or `METHOD, CHANGE`) and its tuned setting."""
+    name = name.partition(", ")[0]
+    softmax = {
+        "scale": SCALE,
+        "margin": "arcface",
+        "margin_options": {"size": setting.get("margin", MARGINS.get(name, 0.2))},
+    }
+    terms: dict[str, Any] = {"margin_softmax": softmax}
     if name == "l2kd":
         return {"name": "l2kd"}
-    if name == "scratch":
-        return {"name": "scratch", "terms": {"margin_softmax": softmax}}
-    start = "fitted" if name == "proxylesskd_fitted" else "centres"
-    terms: dict[str, Any] = {"margin_softmax": softmax}
-    if name == "proxylesskd_l2":
-        terms["embedding_l2"] = {"weight": setting["l2"]}
-    return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
+    if name == "adadistill":
+        return {"name": name, "classifier": {"start": setting["start"]}, "terms": terms}
+    if name == "margin_distillation":
+        return {"name": name, "classifier": {"start": "centres"}, "terms": {name: {"scale": SCALE}}}
+    if name.startswith("proxylesskd"):
+        if name.endswith("_l2"):
+            terms["embedding_l2"] = {"weight": setting["l2"]}
+        start = next((start for start in ("fitted", "instances") if start in name), "centres")
+        return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
+    if name == "kd":
+        terms["soft_targets"] = {"weight": setting["weight"], "scale": SCALE}
+    elif name != "scratch":
+        terms["embedding_l2" if name == "margin_softmax_l2" else name] = {"weight": setting["weight"]}
+    return {"name": name, "terms": terms}
 
 
-def result_file(name: str, teacher: str, setting: dict[str, float], seed: int) -> Path:
-    label = "_".join(f"{k}{v:g}" for k, v in setting.items())
+def setting_of(setting: Setting, between: str = " ", after: str = ", ") -> str:
+    return after.join(f"{k}{between}{v if isinstance(v, str) else f'{v:g}'}" for k, v in setting.items())
+
+
+def result_file(name: str, teacher: str, setting: Setting, seed: int) -> Path:
+    label = setting_of(setting, "", "_")
     row = name.replace(", ", "-").replace(" ", "")
     return RESULTS / f"final-{teacher}-{row}-{label}-s{seed}.json"
 
 
-def run_one(args: argparse.Namespace, name: str, teacher: str, setting: dict[str, float], seed: int) -> None:
+def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting, seed: int) -> None:
     """Train and evaluate one run and store its result."""
     file = result_file(name, teacher, setting, seed)
-    if teacher == "centred":
-        args.teachers[teacher] = centred(args)
+    model = {"easy": lambda _: args.easy, "hard": lambda _: args.hard, "centred": centred}[teacher](args)
+    model = with_centres(args) if name == "kd" else model
     recipe = make_recipe(
         {
-            "data": {"train": args.faces, "hold_out": 0.1},
+            "data": {"train": args.faces, "hold_out": HOLD_OUT},
             "student": STUDENT,
-            "teacher": str(args.teachers[teacher]),
+            "teacher": str(model),
             "method": method_of(name, setting),
             "schedule": {**SCHEDULE, "epochs": EPOCHS, "lr": setting["lr"]},
             "evaluation": {"sets": [args.lfw]},
             "check": {"own_class": 0.0},
             "seed": seed,
-        }
+        },
+        CHANGES.get(name.partition(", ")[2], []),
     )
     start = time.time()
     run = train(recipe, Path(args.runs) / file.stem)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    evaluation = json.loads((run / "evaluation.json").read_text())
     result = {
         "name": name,
         "teacher": teacher,
@@ -124,22 +169,24 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: dict[str
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
         ).stdout.strip(),
-        "evaluation": json.loads((run / "evaluation.json").read_text()),
-        "resampled": resamples(args, run / "model", args.teachers[teacher]),
+        "evaluation": evaluation,
+        "resampled": resampled(evaluation),
     }
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
 
 
-def resamples(args: argparse.Namespace, student: Path, teacher: str) -> dict[str, dict[str, list[float]]]:
-    """LFW all-pairs TAR in every bootstrap resample, for paired differences between runs: pair -> FAR -> values."""
-    lfw = open_dataset(args.lfw)
-    s, t = (embed_dataset(load_model(m), lfw, cache=cache_dir() / "embeddings") for m in (student, teacher))
+def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """Take out the TAR in every bootstrap resample, and return LFW all-pairs': pair -> FAR -> values.
+
+    They are for paired differences between runs; those of the other sets and figures would only fill the repository.
+    """
     found = {}
-    for pair, gallery in (("student-student", s), ("student-teacher", t)):
-        probe, labels = s.fused("sum"), s.labels
-        measured = all_pairs(probe, probe if gallery is s else gallery.fused("sum"), labels, fars=(1e-3, 1e-4, 1e-5))
-        found[pair] = {far: e.resampled.round(5).tolist() for far, (_, e) in measured.tar_at_far.items()}
+    for r in evaluation["results"]:
+        values = r.pop("resampled", {})
+        if (r["set"], r["protocol"], r["probe"]) == ("lfw.bin", "all-pairs", "student"):
+            at = {far: values[f"tar_at_far/{far}"] for far in ("1e-3", "1e-4", "1e-5")}
+            found[f"student-{r['gallery']}"] = {far: [round(v, 5) for v in v_] for far, v_ in at.items()}
     return found
 
 
@@ -152,21 +199,41 @@ def score(result: dict[str, Any]) -> float:
 
 
 def centred(args: argparse.Namespace) -> Path:
-    """The hard teacher less its mean training embedding, as `import --centre` makes it; one process makes it."""
-    folder = Path(args.runs) / "hard-centred"
+    """The hard teacher less its mean training embedding, as `import --centre` makes it."""
+
+    def make() -> Model:
+        model = load_model(args.hard)
+        faces = open_dataset(args.faces).in_memory()
+        mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
+        model.subtract_mean(torch.from_numpy(mean))
+        return model
+
+    return made(Path(args.runs) / "hard-centred", make)
+
+
+def with_centres(args: argparse.Namespace) -> Path:
+    """The easy teacher with its embeddings' centres as its classifier, for terms that need its logits."""
+
+    def make() -> Model:
+        model = load_model(args.easy)
+        faces, _ = open_training_data(Data(args.faces, hold_out=HOLD_OUT))
+        model.classifier = centres(embed_dataset(model, faces, cache=cache_dir() / "embeddings"))
+        return model
+
+    return made(Path(args.runs) / "easy-centres", make)
+
+
+def made(folder: Path, make: Callable[[], Model]) -> Path:
+    """The model folder; made by one of the processes, for which the others wait."""
     while not folder.exists():
-        with claimed(Path(args.runs) / f"{folder.name}.lock") as mine:
-            if mine:
-                model = load_model(args.hard)
-                faces = open_dataset(args.faces).in_memory()
-                mean = embed_dataset(model, faces, cache=cache_dir() / "embeddings").vectors.mean((0, 1))
-                model.subtract_mean(torch.from_numpy(mean))
-                save_model(model, folder)
+        with claimed(folder.with_suffix(".lock")) as mine:
+            if mine and not folder.exists():
+                save_model(make(), folder)
         time.sleep(1)
     return folder
 
 
-Job = tuple[str, str, dict[str, float], int]  # row, teacher, setting, seed
+Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
 
 
 def work(args: argparse.Namespace, jobs: list[Job]) -> None:
@@ -184,18 +251,19 @@ def work(args: argparse.Namespace, jobs: list[Job]) -> None:
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     Path(args.runs).mkdir(parents=True, exist_ok=True)
-    args.teachers = {"easy": args.easy, "hard": args.hard}
     work(args, [(name, "easy", setting, SEEDS[0]) for name, settings in TRIALS.items() for setting in settings])
-    main, others, first, more = FINALS[:4], FINALS[4:], SEEDS[:1], SEEDS[1:]
-    changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in CHANGES]
-    # Stopped early, it should leave the easy teacher's main rows with all seeds, then every row with one.
-    rows = [(row, seed) for row in main for seed in more] + [(row, seed) for row in others for seed in first]
-    rows += [(row, seed) for row in changes for seed in first] + [(row, seed) for row in others for seed in more]
+    # Stopped early, it should leave every tuned row with all its seeds first, then pointers of one seed.
+    rows = [(row, seed) for seed in SEEDS for row in FINALS if row[0] not in OTHERS and row[1] != "hard"]
+    changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
+    one = [*changes, *(row for row in FINALS if row[0] in OTHERS or row[1] == "hard")]
+    rows += [(row, SEEDS[0]) for row in one]
     work(args, [(name, teacher, chosen(tuned) or {}, seed) for (name, teacher, tuned), seed in rows])
 
 
-def chosen(method: str) -> dict[str, float] | None:
+def chosen(method: str) -> Setting | None:
     """Return the setting with the best trial; None before all of the method's trials are there."""
+    if method in OTHERS:
+        return {"lr": 0.1, "weight": OTHERS[method]}
     files = [result_file(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
     if not all(file.exists() for file in files):
         return None
@@ -239,7 +307,7 @@ def results_table() -> str:
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for (name, teacher), runs in finals().items():
         row = [name, teacher, str(len(runs))]
-        row.append(", ".join(f"{k} {v:g}" for k, v in runs[0]["setting"].items()) if runs else "")
+        row.append(setting_of(runs[0]["setting"]) if runs else "")
         for gallery in ("student", "teacher"):
             row.append(cell([entry(r, "lfw.bin", "pairs", "student", gallery)["accuracy"] for r in runs]))
         crossed = [entry(r, "lfw.bin", "all-pairs", "student", "teacher") for r in runs]
@@ -295,7 +363,7 @@ def trials_table() -> str:
         files = [result_file(name, "easy", setting, SEEDS[0]) for setting in settings]
         scores = [score(json.loads(file.read_text())) if file.exists() else None for file in files]
         for setting, found in zip(settings, scores, strict=True):
-            label = ", ".join(f"{k} {v:g}" for k, v in setting.items())
+            label = setting_of(setting)
             shown = "" if found is None else f"{100 * found:.1f}"
             lines.append(f"| {name} | {label} | {shown} | {'yes' if setting == chosen(name) else ''} |")
     return "\n".join(lines)
@@ -306,7 +374,7 @@ def changes_table() -> str:
     header = ["proxylesskd_centres", *(f"all-pairs TAR at 1e-4 {pair}" for pair in ("s-s", "s-t"))]
     header += ["hold-out TAR at 1e-3 s-s", "s-t"]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    for change in ("", *CHANGES):
+    for change in ("", *ABLATIONS):
         name = f"proxylesskd_centres, {change}" if change else "proxylesskd_centres"
         runs = stored(name, "easy", "proxylesskd_centres")[:1]
         row = [change or "as above"]
@@ -319,7 +387,7 @@ def changes_table() -> str:
 
 
 def tables() -> dict[str, str]:
-    """Every table of docs/real_faces.md by name."""
+    """Every table of docs/comparison.md by name."""
     return {
         "results": results_table(),
         "differences_l2kd": differences_table("l2kd"),
@@ -331,7 +399,7 @@ def tables() -> dict[str, str]:
 
 def write_tables(_: argparse.Namespace) -> None:
     for name, table in tables().items():
-        put_table("real_faces.md", name, table)
+        put_table("comparison.md", name, table)
 
 
 if __name__ == "__main__":
