@@ -72,16 +72,15 @@ def _stream(
     shift = x.new_full((len(x),), -scale if running else 0.0)
     total = x.new_zeros(len(x), dtype=torch.float64)
     gradient = torch.zeros_like(x) if need_gradient else None
-    products = make_products(rows, x if margin.negative is not None else scale * x, dtype, BLOCK)
+    scaled = margin.negative is None
+    products = make_products(rows, scale * x if scaled else x, dtype, BLOCK, 1.0 if scaled else scale)
     order, bounds = _by_block(labels, len(rows))
     for start, first, last in zip(range(0, len(rows), BLOCK), bounds, bounds[1:]):
-        logits, slope = products.start(start, start + BLOCK), None
+        samples = order[first:last]
+        logits, slope = products.start(start, start + BLOCK, (labels[samples] - start, samples)), None
         if margin.negative is not None:
             logits, slope = margin.negative(logits, cos_y)
             logits = logits.mul_(scale)
-        # The own class is left out here; taking it out of the full sum afterwards would cancel catastrophically.
-        samples = order[first:last]
-        logits[labels[samples] - start, samples] = -torch.inf
         if running:
             higher = torch.maximum(shift, logits.amax(0))
             rescale = (shift - higher).exp_()

@@ -1,9 +1,13 @@
 """The frozen head's two matrix products, block by block of W: rows x embeddings, and exponentials x rows.
 
-Float products turn a block into their type where it is stored otherwise. Int8 products take int8 rows as they are: the
-other factor is split into two int8 parts, the second in fractions of the first one's step, 13 bits together. Where a
-processor has VNNI and no unit for bfloat16, two of them take half the time of one float32 product.
+Float products turn a block into their type where it is stored otherwise. Bfloat16 products come out rounded to 8 bits,
+a quarter of a logit of 64, unless what they are to be near to is taken off before the rounding: then the logits that
+count are small numbers. Int8 products take int8 rows as they are: the other factor is split into two int8 parts, the
+second in fractions of the first one's step, 13 bits together. Where a processor has VNNI and no unit for bfloat16, two
+of them take half the time of one float32 product.
 """
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +15,7 @@ from torch import Tensor
 from facedistill.errors import UserError
 from facedistill.rows import Rows
 
+FAR = 4.0  # logits above what was nearest so far, from which on bfloat16 would be too coarse
 MOST = 127  # the largest int8
 FRACTION = 64  # parts of a step
 WIDEST = 2048  # dimensions, or rows a block, up to which every int32 sum of MOST * MOST * FRACTION holds
@@ -32,8 +37,22 @@ def product_type(rows: Rows) -> torch.dtype:
     return torch.bfloat16 if able else torch.float32
 
 
-def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int) -> "FloatProducts | Int8Products":
-    """Return the products of `rows`, `block` of them at a time, with x (B, d).
+Own = tuple[Tensor, Tensor]  # places (row of the block, sample) of the samples' own classes
+
+
+class Products(Protocol):
+    def start(self, first: int, last: int, own: Own) -> Tensor:
+        """Return <w_j, x_i> (k, B) of the rows first..last, float32 or wider; the caller may overwrite it.
+
+        The own classes are left out, -inf: taking them out of a full sum afterwards would cancel catastrophically.
+        """
+
+    def add_to(self, gradient: Tensor, p: Tensor) -> None:
+        """gradient (B, d) += p^T (B, k) times the rows of the last `start`; p >= 0 is overwritten."""
+
+
+def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int, scale: float) -> Products:
+    """Return the products of `rows`, `block` of them at a time, with x (B, d); `scale` makes logits of them.
 
     Raises:
         UserError: int8 products of other rows, or of more dimensions than their sums can hold.
@@ -43,14 +62,16 @@ def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int) -> "Flo
             f"frozen softmax: int8 products of {rows.dim}-dimensional {rows.values.dtype} rows; they need int8 rows of "
             f"at most {WIDEST} dimensions"
         )
-    return Int8Products(rows, x, block) if dtype == torch.int8 else FloatProducts(rows, x, dtype, block)
+    if dtype == torch.int8:
+        return Int8Products(rows, x, block)
+    return Bfloat16Products(rows, x, block, scale) if dtype == torch.bfloat16 else FloatProducts(rows, x, dtype, block)
 
 
 # Buffers are made once, and what passes through is overwritten: fresh memory a block costs page faults.
 
 
 class FloatProducts:
-    """In float32, float64 or bfloat16."""
+    """In float32 or float64."""
 
     def __init__(self, rows: Rows, x: Tensor, dtype: torch.dtype, block: int) -> None:
         self.rows = rows
@@ -58,22 +79,50 @@ class FloatProducts:
         block = min(block, len(rows))
         self.buffer, self.out = self.columns.new_empty(block, rows.dim), self.columns.new_empty(block, len(x))
 
-    def start(self, first: int, last: int) -> Tensor:
-        """Return <w_j, x_i> (k, B) of the rows first..last, float32 or wider; the caller may overwrite it."""
+    def start(self, first: int, last: int, own: Own) -> Tensor:
         self.block = self.rows.read(first, last, self.buffer)
         out = torch.mm(self.block, self.columns, out=self.out[: len(self.block)])
-        return out.float() if out.dtype == torch.bfloat16 else out
+        out[own] = -torch.inf
+        return out
 
     def add_to(self, gradient: Tensor, p: Tensor) -> None:
-        """gradient (B, d) += p^T (B, k) times the rows of the last `start`; p >= 0 is overwritten."""
-        if gradient.dtype == self.block.dtype:
-            gradient.addmm_(p.T, self.block)
-        else:
-            gradient += p.T.to(self.block.dtype) @ self.block
+        gradient.addmm_(p.T, self.block)
+
+
+class Bfloat16Products:
+    """In bfloat16, near to the largest product of each sample so far; what is far above that is taken in float32.
+
+    So a logit has an error of 0.01 at most beside the rounding of x, and those that make up the sum far less.
+    """
+
+    def __init__(self, rows: Rows, x: Tensor, block: int, scale: float) -> None:
+        self.rows, self.far = rows, FAR / scale
+        self.exact = x.T.contiguous()
+        self.columns = self.exact.bfloat16()
+        block = min(block, len(rows))
+        self.buffer, self.out = self.columns.new_empty(block, rows.dim), self.columns.new_empty(block, len(x))
+        self.wide, self.near = self.exact.new_empty(block, len(x)), self.columns.new_zeros(len(x))
+
+    def start(self, first: int, last: int, own: Own) -> Tensor:
+        self.block = self.rows.read(first, last, self.buffer)
+        out = self.out[: len(self.block)].copy_(-self.near)
+        out.addmm_(self.block, self.columns)
+        out[own] = -torch.inf
+        wide = self.wide[: len(out)].copy_(out).add_(self.near)
+        highest = out.amax(0)
+        above = torch.nonzero(highest > self.far)[:, 0]
+        if len(above):
+            wide[:, above] = self.block.to(wide.dtype) @ self.exact[:, above]
+            wide[own] = -torch.inf
+        self.near = torch.maximum(self.near, highest + self.near)
+        return wide
+
+    def add_to(self, gradient: Tensor, p: Tensor) -> None:
+        gradient += p.T.to(self.block.dtype) @ self.block
 
 
 class Int8Products:
-    """In int8 with int32 sums, of int8 rows. Methods as in FloatProducts."""
+    """In int8 with int32 sums, of int8 rows."""
 
     def __init__(self, rows: Rows, x: Tensor, block: int) -> None:
         assert rows.scales is not None
@@ -87,11 +136,13 @@ class Int8Products:
         self.out, self.whole = torch.empty(block, size), torch.empty(block, size)
         self.gradient = torch.empty(2 * size, rows.dim, dtype=torch.int32)
 
-    def start(self, first: int, last: int) -> Tensor:
+    def start(self, first: int, last: int, own: Own) -> Tensor:
         self.slice = slice(first, last)
         block = self.rows.values[self.slice]
         whole, fraction = torch._int_mm(block, self.columns, out=self.sums[: len(block)]).chunk(2, 1)
-        return self.out[: len(block)].copy_(whole.mul_(FRACTION).add_(fraction)).mul_(self.factors[self.slice])
+        out = self.out[: len(block)].copy_(whole.mul_(FRACTION).add_(fraction)).mul_(self.factors[self.slice])
+        out[own] = -torch.inf
+        return out
 
     def add_to(self, gradient: Tensor, p: Tensor) -> None:
         steps = p.mul_(self.scales[self.slice]).amax(0).div_(MOST).clamp_(min=1e-30)
