@@ -46,7 +46,7 @@ TRIALS: dict[str, list[Setting]] = {
     "proxylesskd_centres": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.2), (1.0, 0.2), (0.3, 0.5))],
     "proxylesskd_l2": [{"lr": 0.3, "l2": weight} for weight in (16.0, 64.0, 256.0)],
     "proxylesskd_instances": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.5), (1.0, 0.5), (0.3, 0.2))],
-    "proxylesskd_instances_l2": [{"lr": 0.3, "l2": weight} for weight in (64.0, 256.0, 16.0)],
+    "proxylesskd_instances_l2": [{"lr": lr, "l2": w} for lr, w in ((1.0, 16.0), (1.0, 64.0), (0.3, 64.0))],
     "margin_softmax_l2": [{"lr": 0.3, "weight": weight} for weight in (64.0, 256.0, 16.0)],
     "rkd": [{"lr": 0.1, "weight": weight} for weight in (1.0, 4.0, 16.0)],
     "cckd": [{"lr": 0.1, "weight": weight} for weight in (10.0, 100.0, 1000.0)],
@@ -185,7 +185,7 @@ def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
     for r in evaluation["results"]:
         values = r.pop("resampled", {})
         if (r["set"], r["protocol"], r["probe"]) == ("lfw.bin", "all-pairs", "student"):
-            at = {far: values[f"tar_at_far/{far}"] for far in ("1e-3", "1e-4", "1e-5")}
+            at = {far: values[f"tar_at_far.{far}"] for far in ("1e-3", "1e-4", "1e-5")}
             found[f"student-{r['gallery']}"] = {far: [round(v, 5) for v in v_] for far, v_ in at.items()}
     return found
 
