@@ -6,15 +6,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from facedistill import parallel
-from facedistill.classifier import Classifier
+from facedistill.classifier import Classifier, ClassWeight
 from facedistill.errors import UserError
 from facedistill.frozen_softmax import FrozenMarginSoftmax
 from facedistill.margins import ArcFace
-from facedistill.rows import Rows, load_rows, quantise, save_rows, share
+from facedistill.model import Model, load_model, save_model
+from facedistill.rows import Rows, Stored, load_rows, quantise, save_rows, share
 
 
 def _weight(classes: int = 10, dim: int = 8) -> torch.Tensor:
@@ -102,3 +103,51 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"damaged, and long enough")
     with pytest.raises(UserError, match=r"damaged .* copy it again"):
         load_rows(tmp_path / "w.safetensors")
+
+
+def _mapped(path: Path) -> int:
+    """Bytes of the file that lie in this process's memory."""
+    found, of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            of_file = line.endswith(str(path))
+        elif of_file and line.startswith("Rss:"):
+            found += 1024 * int(line.split()[1])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's account of mapped files")
+@pytest.mark.parametrize("stored", ["fp32", "bf16", "int8"])
+def test_of_a_model_folders_w_a_process_reads_its_own_rows_alone(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = F.normalize(torch.randn(160_003, 64), dim=1)
+    names = [f"c{i}" for i in range(len(weight))]
+    save_model(Model(None, classifier=Classifier(weight, names), space="abc"), tmp_path / "teacher")
+    monkeypatch.setattr(parallel, "world", lambda: 4)
+    monkeypatch.setattr(parallel, "rank", lambda: 2)
+    file = tmp_path / "teacher" / "classifier.safetensors"
+    classifier = load_model(tmp_path / "teacher").classifier
+    assert classifier is not None and classifier.select(names) is classifier and _mapped(file) < 3e6
+    held = ClassWeight(classifier, "nothing", stored=stored, whole=False)
+    assert weight.nbytes / 4 < _mapped(file) + 1e6 < weight.nbytes / 4 + 4e6  # the system reads a little around it
+    assert (held.rows.total, held.rows.first, len(held.rows)) == (160_003, 80_002, 40_001)
+    error = {"fp32": 1e-6, "bf16": 2e-3, "int8": 4e-3}[stored]
+    torch.testing.assert_close(
+        held.rows.read_at(torch.arange(40_001)).float(), weight[80_002:120_003], rtol=0, atol=error
+    )
+
+
+@pytest.mark.parametrize("row", [float("nan"), 3.0])
+def test_rows_of_a_file_that_was_edited(row: float, tmp_path: Path) -> None:
+    save_model(
+        Model(None, classifier=Classifier(torch.randn(70_000, 3), [f"c{i}" for i in range(70_000)]), space="abc"),
+        tmp_path / "t",
+    )
+    weight = load_file(tmp_path / "t" / "classifier.safetensors")["weight"].clone()
+    weight[66_000] = row
+    save_file({"weight": weight}, tmp_path / "t" / "classifier.safetensors")
+    classifier = load_model(tmp_path / "t").classifier
+    assert classifier is not None
+    with pytest.raises(UserError, match=r"row 66000 has length .*, expected 1; the classifier's file was edited"):
+        ClassWeight(classifier, "nothing")

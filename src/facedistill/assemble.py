@@ -71,7 +71,8 @@ def assemble(recipe: Recipe) -> Assembly:
     }
     heads = _heads(method, terms)
     made_of = set(heads) & set(models) if method.classifier.start in ("centres", "fitted", "instances") else set()
-    embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
+    with parallel.first_here():  # the others find in the cache what the first one embedded
+        embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
     # A term that anchors, or a W that the teacher moves, is in the teacher's space: then all has its dimension.
     moved = method.classifier.moved_by == "teacher"
     anchors = [
@@ -91,12 +92,16 @@ def assemble(recipe: Recipe) -> Assembly:
         own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
         teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None, epochs.get(name, ()))
     for name, made in classifiers.items():
-        if name in models and made.origin != "random":
+        if name in models and made.origin != "random" and parallel.rank() == 0:  # it reads all of W
             _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
+    moved_by, stored = method.classifier.moved_by or "nothing", method.classifier.rows or "fp32"
+    whole = [name for name, (term, _, _) in terms.items() if term.whole_weight]
+    if stored != "fp32" and (whole or moved_by != "nothing"):
+        why = f"{whole[0]} reads W as it is" if whole else f"W is moved by {moved_by}"
+        raise UsageError(f"method.classifier.rows={stored} is for a W that nothing moves, but {why}; set it to fp32")
     # The student lives in the first W's space; the spaces of other teachers are reached by a projection each.
-    moved_by = method.classifier.moved_by or "nothing"
     weights = {
-        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim)
+        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim, stored, bool(whole))
         for name, made in classifiers.items()
     }
     weight = weights.pop(next(iter(weights))) if weights else None

@@ -1,7 +1,7 @@
 """The class matrix W, and W inside a training run: what moves it. Where it starts: starts.py."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from facedistill import parallel
 from facedistill.errors import UserError, some
+from facedistill.rows import Rows, Stored, as_rows, hold_rows
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Classifier:
     Attributes:
         origin: "teacher" (trained with its network), "centres", "fitted", "instances" or "random"; in every result.
         counts: int64 (C,), the number of embeddings each centre is the mean of; only for centres.
+        unit: True for rows that a model folder holds: they have unit length, so nothing of what may be a memory-mapped
+            file of gigabytes is read or copied here.
 
     Raises:
         UserError: names and rows differ in number, a name repeats, or a row is zero or not finite.
@@ -30,6 +33,7 @@ class Classifier:
     class_names: Sequence[str]
     origin: str = "teacher"
     counts: Tensor | None = None
+    unit: bool = False
 
     def __post_init__(self) -> None:
         self.class_names = list(self.class_names)
@@ -40,13 +44,15 @@ class Classifier:
             )
         if len(set(self.class_names)) != len(self.class_names):
             raise UserError("classifier: a class name stands twice; names must be unique")
+        if self.unit and self.weight.dtype == torch.float32:
+            return
         weight = self.weight.detach().float()
         norms = weight.norm(dim=1)
         bad = torch.nonzero(~torch.isfinite(norms) | (norms < 1e-12)).flatten()
         if len(bad):
             name = self.class_names[int(bad[0])]
             raise UserError(f"classifier: row {int(bad[0])} ('{name}') is zero or not finite; the file is damaged")
-        self.weight = F.normalize(weight, dim=1)
+        self.weight, self.unit = F.normalize(weight, dim=1), True
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -57,6 +63,8 @@ class Classifier:
 
     def select(self, names: Sequence[str]) -> "Classifier":
         """Return the rows of `names`, in that order. Raises UserError naming the classes W lacks."""
+        if list(names) == self.class_names:
+            return self
         row = {name: i for i, name in enumerate(self.class_names)}
         missing = [n for n in names if n not in row]
         if missing:
@@ -67,26 +75,36 @@ class Classifier:
             )
         rows = torch.tensor([row[n] for n in names], dtype=torch.long)
         counts = None if self.counts is None else self.counts[rows]
-        return Classifier(self.weight[rows], list(names), self.origin, counts)
+        return Classifier(self.weight[rows], list(names), self.origin, counts, unit=True)
 
 
 class ClassWeight(nn.Module):
     """W inside a training run.
 
     Moved by "gradient" it is a parameter; by "teacher" a buffer, float32, which `move` changes; by "nothing" a plain
-    tensor, neither parameter nor buffer, so that no optimiser, checkpoint or DDP broadcast touches it.
+    tensor, neither parameter nor buffer, so that no optimiser, checkpoint or DDP broadcast touches it. Then it may be
+    stored shorter, and in several processes each may hold a share.
 
     Args:
+        stored, whole: see `hold_rows`; of a W that something moves every process holds all, in float32.
         student_dim: of the embeddings, where W lies in another space than theirs: `place` then takes them there by a
             linear projection, trained with the rest and no part of the student.
     """
 
     weight: Tensor
 
-    def __init__(self, classifier: Classifier, moved_by: str, student_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        moved_by: str,
+        student_dim: int | None = None,
+        stored: Stored = "fp32",
+        whole: bool = True,
+    ) -> None:
         super().__init__()
         self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
+        self.dim = classifier.dim
         if moved_by == "gradient":
             # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
             # rows far out, where they hardly turn any more, and training from scratch is held back.
@@ -94,18 +112,30 @@ class ClassWeight(nn.Module):
         elif moved_by == "teacher":
             self.register_buffer("weight", classifier.weight.clone())
         else:
-            self.weight = classifier.weight
+            self.held = hold_rows(classifier.weight, stored, whole)
+            self.weight = self.held.values
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClassWeight":
         super()._apply(fn, recurse)
         if self.moved_by == "nothing":
-            self.weight = fn(self.weight)
+            scales = None if self.held.scales is None else fn(self.held.scales)
+            self.held = replace(self.held, values=fn(self.held.values), scales=scales)
+            self.weight = self.held.values
         return self
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of a W that gets no gradient, as the frozen head takes them."""
+        return self.held if self.moved_by == "nothing" else as_rows(self.weight)
 
     @property
     def frozen(self) -> bool:
         """True where W gets no gradient: the streaming head may be used."""
         return not isinstance(self.weight, nn.Parameter)
+
+    def of(self, labels: Tensor) -> Tensor:
+        """Return the rows (b, d) of these classes (b,), no gradient; all processes call it together. See `Rows.of`."""
+        return (self.rows if self.frozen else as_rows(self.weight)).of(labels)
 
     def place(self, embeddings: Tensor) -> Tensor:
         """Return the student's embeddings (B, d') in W's space (B, d), float32."""

@@ -121,7 +121,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     labels = assembly.train.labels
     sampler = make_sampler(wanted.kind or "uniform", labels, schedule.batch, recipe.seed, **sampler_options)
     loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
-    step = _restore(run, method, optimizer)
+    frozen = _some_rows(method)
+    step = _restore(run, method, optimizer, frozen)
     total = schedule.epochs * loader.steps
     if schedule.compile:
         method.student.backbone.compile()  # type: ignore[union-attr]
@@ -155,7 +156,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                 if step == stop:
                     return
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
-                    _checkpoint(run, step, method, optimizer)
+                    _checkpoint(run, step, method, optimizer, frozen)
             if schedule.keep == "epochs" and parallel.rank() == 0:
                 with atomic_write(run / "epochs" / checkpoint.epoch_file(epoch)) as temporary:
                     save_tensors(method.student.state_dict(), temporary)
@@ -179,13 +180,13 @@ def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> Non
         )
 
 
-def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer) -> None:
+def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, frozen: list[Tensor]) -> None:
     if parallel.rank() == 0:
         state = {
             "method": method.state_dict(),
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
-            "frozen_weight": _some_rows(method),
+            "frozen_weight": frozen,
         }
         checkpoint.save(run, step, state)
     parallel.barrier()
@@ -193,17 +194,18 @@ def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Opt
 
 def _some_rows(method: Method) -> list[Tensor]:
     """Up to 64 rows of each W that nothing moves, by which a resumed run sees that it is still the same W."""
-    frozen = [weight.weight for weight in method.weights if weight.moved_by == "nothing"]
-    return [weight[:: -(-len(weight) // 64)].cpu().clone() for weight in frozen]
+    frozen = [weight.rows for weight in method.weights if weight.moved_by == "nothing"]
+    return [
+        rows.of(torch.arange(0, rows.total, -(-rows.total // 64), device=rows.values.device)).cpu() for rows in frozen
+    ]
 
 
-def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
+def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, found: list[Tensor]) -> int:
     state = checkpoint.latest(run)
     if state is None:
         return 0
     saved = state["frozen_weight"]
     saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
-    found = _some_rows(method)
     # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
     same = [a.shape == b.shape and bool((a * b).sum(1).min() > 0.999) for a, b in zip(saved, found, strict=False)]
     if len(saved) != len(found) or not all(same):

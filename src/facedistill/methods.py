@@ -78,8 +78,9 @@ def resolve(method: MethodSpec) -> MethodSpec:
     terms = {
         n: replace(t, weight=1.0 if t.weight is None else t.weight, options=dict(t.options)) for n, t in terms.items()
     }
+    own = method.classifier
     classifier = ClassifierSpec(
-        method.classifier.start or row.classifier.start, method.classifier.moved_by or row.classifier.moved_by
+        own.start or row.classifier.start, own.moved_by or row.classifier.moved_by, own.rows or "fp32"
     )
     sampler = Sampler(method.sampler.kind or row.sampler.kind or "uniform", method.sampler.k or row.sampler.k or 4)
     view = View(method.view.kind or row.view.kind or "same", method.view.alpha or row.view.alpha or 0.2)

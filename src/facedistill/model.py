@@ -515,7 +515,7 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
         raise UserError(
             f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name a row"
         )
-    return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"))
+    return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"), unit=True)
 
 
 def read_names(path: Path) -> list[str]:

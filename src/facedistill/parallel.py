@@ -1,9 +1,11 @@
 """Several processes: start, rank, gather. A page over torch.distributed; with one process everything is a no-op."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,20 +13,53 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from facedistill.errors import UserError
+
+PATIENCE = timedelta(days=1)  # one process may embed millions of images while the others wait
+ENDED = (
+    "another process of this run has ended, so this one ends too; that one says why, or its machine's log. Give the "
+    "same command again: the run goes on from its last checkpoint"
+)
+
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Join the process group that torchrun describes in the environment, if it does; leave it at the end."""
+    """Join the process group that torchrun describes in the environment, if it does; leave it at the end.
+
+    Raises:
+        UserError: another process ended meanwhile.
+    """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    before = signal.signal(signal.SIGTERM, _end)  # what torchrun sends to those that are left
     try:
         yield
+    except RuntimeError as e:
+        if isinstance(e, dist.DistError) or "gloo" in str(e):
+            raise UserError(ENDED) from e
+        raise
     finally:
+        signal.signal(signal.SIGTERM, before)
         dist.destroy_process_group()
+
+
+def _end(*_: Any) -> None:
+    raise UserError(ENDED)
+
+
+@contextmanager
+def first_here() -> Iterator[None]:
+    """Let the first process of each machine do this before the others: they find what it has cached."""
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if not first:
+        barrier()
+    yield
+    if first:
+        barrier()
 
 
 def rank() -> int:

@@ -62,10 +62,12 @@ class TeacherSpec:
 
 @typed(config=STRICT)
 class ClassifierSpec:
-    """Where W starts and what moves it; null = as the method's row in the table says."""
+    """Where W starts and what moves it; null = as the method's row in the table says. `rows`: how a W that nothing
+    moves is stored, fp32, bf16 (half) or int8 (a quarter); null = fp32."""
 
     start: Literal["random", "teacher", "centres", "fitted", "instances"] | None = None
     moved_by: Literal["nothing", "gradient", "teacher"] | None = None
+    rows: Literal["fp32", "bf16", "int8"] | None = None
 
 
 @typed(config=STRICT)

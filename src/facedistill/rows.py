@@ -5,6 +5,7 @@ Millions of rows never pass through a copy: a safetensors file is memory-mapped,
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,8 @@ from facedistill import parallel
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
 
+Stored = Literal["fp32", "bf16", "int8"]
+PIECE = 65_536  # rows at once where something is done to all of W
 STORED = (torch.float64, torch.float32, torch.bfloat16, torch.int8)
 
 
@@ -124,9 +127,40 @@ def as_rows(weight: "Tensor | Rows") -> Rows:
 
 def quantise(weight: Tensor) -> Rows:
     """Return unit rows (C, d) as int8: a quarter of float32, each row with the scale max |w| / 127."""
-    weight = weight.detach().float()
-    scales = weight.abs().amax(1).clamp(min=1e-12) / 127
-    return Rows((weight / scales[:, None]).round().to(torch.int8), scales)
+    weight = weight.detach()
+    values, scales = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+    for start in range(0, len(weight), PIECE):
+        piece = weight[start : start + PIECE].float()
+        scale = piece.abs().amax(1).clamp(min=1e-12) / 127
+        values[start : start + PIECE] = (piece / scale[:, None]).round()
+        scales[start : start + PIECE] = scale
+    return Rows(values.to(weight.device), scales.to(weight.device))
+
+
+def hold_rows(weight: Tensor, stored: Stored = "fp32", whole: bool = True) -> Rows:
+    """Return the rows of W (C, d) as this process holds them: shorter where `stored` says so, its `share` or all.
+
+    A W that is memory-mapped stays so in "fp32"; of others than the own rows nothing is read.
+
+    Raises:
+        UserError: a row that is not of unit length.
+    """
+    mine = range(len(weight)) if whole else share(len(weight), parallel.rank(), parallel.world())
+    part = weight.detach()[mine.start : mine.stop]
+    for start in range(0, len(part), PIECE):
+        norms = part[start : start + PIECE].float().norm(dim=1)
+        off = torch.nonzero(~((norms - 1).abs() < 1e-3))[:, 0]
+        if len(off):
+            row = int(off[0])
+            raise UserError(
+                f"rows of W: row {mine.start + start + row} has length {norms[row]:.3g}, expected 1; the classifier's "
+                "file was edited or damaged: import the teacher anew"
+            )
+    if stored == "int8":
+        rows = quantise(part)
+    else:
+        rows = Rows(part.bfloat16() if stored == "bf16" else part)
+    return rows if whole or parallel.world() == 1 else replace(rows, classes=len(weight), first=mine.start)
 
 
 def share(classes: int, rank: int, world: int) -> range:

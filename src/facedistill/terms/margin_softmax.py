@@ -14,7 +14,6 @@ from facedistill.frozen_softmax import frozen_margin_softmax
 from facedistill.margins import MARGINS, Margin, margin_softmax
 from facedistill.model import Output
 from facedistill.options import build
-from facedistill.rows import as_rows
 from facedistill.terms.term import Term
 
 
@@ -67,19 +66,23 @@ class MarginSoftmax(Term):
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
             x = self.classes.place(student.embedding)
-            if x.shape[1] != self.classes.weight.shape[1]:
+            if x.shape[1] != self.classes.dim:
                 raise UserError(
-                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.weight.shape[1]}; give "
+                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.dim}; give "
                     "the student the teacher's size or a projection"
                 )
             if self.training and self.margin.adapts:
                 self._update(x.detach(), batch)
             loss = torch.zeros((), device=x.device)
-            function = frozen_margin_softmax if self.classes.frozen else margin_softmax
             for labels, share in batch.targets:
                 size = self.sizes(x, teacher, labels, batch.progress)
-                loss = loss + share * function(x, labels, self.classes.weight, self.margin, self.scale, size).mean()
+                loss = loss + share * self._losses(x, labels, size).mean()
         return loss
+
+    def _losses(self, x: Tensor, labels: Tensor, size: float | Tensor | None) -> Tensor:
+        if self.classes.frozen:
+            return frozen_margin_softmax(x, labels, self.classes.rows, self.margin, self.scale, size)
+        return margin_softmax(x, labels, self.classes.weight, self.margin, self.scale, size)
 
     def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> float | Tensor | None:
         """Return the margin of every sample: a number, (B,), or None where the margin has no single size."""
@@ -90,6 +93,6 @@ class MarginSoftmax(Term):
 
     @torch.no_grad()
     def _update(self, x: Tensor, batch: Batch) -> None:
-        rows = as_rows(self.classes.weight).of(batch.targets[0][0]).to(x.dtype)
+        rows = self.classes.of(batch.targets[0][0]).to(x.dtype)
         cos_y = F.cosine_similarity(x, rows)
         self.margin.update(parallel.gather(cos_y), parallel.gather(x.norm(dim=1)))

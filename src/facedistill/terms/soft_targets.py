@@ -36,6 +36,7 @@ class SoftTargets(Term):
 
     needs = frozenset({"logits"})
     needs_weight = True
+    whole_weight = True
 
     def __init__(self, temperature: float = 4.0, scale: float = 64.0, top_k: Count | None = None) -> None:
         super().__init__()
