@@ -62,6 +62,14 @@ def test_w_takes_the_datas_classes_in_the_datas_order(teacher: Path) -> None:
     assert found.method.student.embedding_dim == 8
 
 
+def test_nearest_negatives_are_found_in_the_w_of_the_datas_classes(teacher: Path) -> None:
+    nearest = {"terms": {"margin_softmax": {"negatives": "nearest", "nearest": 2}}}
+    term = _assemble(teacher, method={"name": "proxylesskd", **nearest}).method.terms["margin_softmax"]
+    assert term.neighbours.shape == (len(NAMES), 2)
+    with pytest.raises(UsageError, match="negatives=nearest needs a W that nothing moves"):
+        _assemble(teacher, method={"name": "proxylesskd_finetune", **nearest})
+
+
 @pytest.mark.parametrize("method", ["l2kd", "margin_softmax_l2", "shrinkteanet", "proxylesskd", "kd"])
 def test_an_embedding_size_of_its_own_needs_a_projection_where_spaces_meet(method: str, teacher: Path) -> None:
     if method == "kd":  # logits meet, not embeddings

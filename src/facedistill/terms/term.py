@@ -18,11 +18,13 @@ class Term(nn.Module):
     Attributes:
         needs: what of the teacher the term reads: any of "embedding", "logits", "features".
         needs_weight: True if the term uses the student's W.
+        whole_weight: True if the term reads all rows of W in each process.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
 
     needs: frozenset[str] = frozenset()
     needs_weight: bool = False
+    whole_weight: bool = False
     anchors: bool = False
 
     def __init__(self) -> None:  # its signature is the options of a term that has none
