@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from facedistill.files import atomic_write
 from facedistill.frozen_softmax import BLOCK, frozen_margin_softmax
 from facedistill.margins import ArcFace
+from facedistill.nearest import nearest_classes
 from facedistill.products import product_type
 from facedistill.rows import Rows, load_rows, quantise
 
@@ -39,6 +40,9 @@ RESULTS = Path(__file__).parent / "results" / "head"
 DIM, BATCH = 512, 256
 SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 OURS = "frozen, streaming, bf16 rows"
+NEIGHBOURS = 64
+NEAREST = f"frozen, {NEIGHBOURS} nearest of each class, bf16 rows"
+SEARCHED = 100_000  # classes up to which their nearest are searched for: the search grows with their square
 
 
 def batch(weight: Tensor, size: int = BATCH) -> tuple[Tensor, Tensor]:
@@ -85,13 +89,17 @@ def timed(work: Callable[..., Any], *given: Any, **named: Any) -> float:
 
 
 def speed(classes: list[int], repeats: int) -> dict[str, Any]:
-    """Milliseconds of every step, and the machine's matrix products at the head's shapes."""
+    """Milliseconds of every step, seconds of the search for the nearest classes, and the machine's matrix products."""
     rivals.check_partial_fc()
-    result: dict[str, Any] = {"products": {}, "steps": {}}
+    result: dict[str, Any] = {"products": {}, "steps": {}, "search_seconds": {}}
     for count in classes:
         weight = make_weight(count)
         # Bfloat16 products are many times slower where no unit takes them.
         chosen = {n: make() for n, make in steps(weight).items() if count <= 100_000 or ("bf16 products" not in n)}
+        if count <= SEARCHED:
+            rows, start = Rows(weight.bfloat16()), time.perf_counter()
+            chosen[NEAREST] = rivals.nearest(rows, nearest_classes(rows, NEIGHBOURS))
+            result["search_seconds"][str(count)] = time.perf_counter() - start
         x, labels = batch(weight)
         found: dict[str, list[float]] = {name: [] for name in chosen}
         gemms: dict[str, list[float]] = {}
@@ -199,7 +207,7 @@ def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
     """Loss and gradient against float64, by W, scale, stored rows and products; worst over the embeddings' cosines.
 
     Gradients against float64 on the same stored rows, and on the rows before they were rounded. The gradient of
-    10% sampling, whose loss and gradient are another problem's, by cosine.
+    10% sampling and of the nearest classes, whose losses and gradients are another problem's, by cosine.
     """
     rows_of: dict[str, tuple[Callable[[Tensor], Rows], torch.dtype]] = {
         "fp32": (Rows, torch.float32),
@@ -210,15 +218,17 @@ def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
     }
     worst: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
+    near: list[dict[str, Any]] = []
     for make in (isotropic, clustered):
         original = make(classes)
+        neighbours = nearest_classes(Rows(original.float()), NEIGHBOURS)
         stored = {name: (of(original.float()), products) for name, (of, products) in rows_of.items()}
         for scale in (64.0, 128.0):
             cells = {name: {"absolute": 0.0, "relative": 0.0, "cosine": 1.0, "cosine_original": 1.0} for name in stored}
             for cosine in COSINES:
                 labels = torch.randint(classes, (size,))
                 x = (20 * beside(original[labels], cosine)).float()
-                _, ideal = _reference(x, labels, original, scale)
+                exact, ideal = _reference(x, labels, original, scale)
                 for name, (rows, products) in stored.items():
                     loss, gradient = _reference(x, labels, rows.read_at(torch.arange(classes)).double(), scale)
                     mine = x.clone().requires_grad_()
@@ -232,9 +242,15 @@ def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
                         cell["cosine_original"] = min(cell["cosine_original"], _cosine(found, ideal))
                 if scale == rivals.SCALE:
                     _, found = rivals.sampled(original.float())(x, labels)
-                    drawn.append({"W": make.__name__, "cosine": cosine, "gradient": _cosine(found, ideal)})
+                    case = {"W": make.__name__, "cosine": cosine}
+                    drawn.append({**case, "gradient": _cosine(found, ideal)})
+                    loss, found = rivals.nearest(Rows(original.float()), neighbours)(x, labels)
+                    used = len(torch.cat([labels, neighbours[labels].flatten()]).unique()) / classes
+                    _, as_many = rivals.sampled(original.float(), used)(x, labels)
+                    gradients = {"gradient": _cosine(found, ideal), "gradient_drawn": _cosine(as_many, ideal)}
+                    near.append({**case, **gradients, "loss": loss.item(), "exact_loss": exact, "classes": used})
             worst += [{"W": make.__name__, "scale": scale, "rows": name, **cell} for name, cell in cells.items()]
-    return {"classes": classes, "batch": size, "worst": worst, "sampled": drawn}
+    return {"classes": classes, "batch": size, "worst": worst, "sampled": drawn, "nearest": near}
 
 
 def _reference(x: Tensor, labels: Tensor, weight: Tensor, scale: float) -> tuple[float, Tensor]:
@@ -373,6 +389,9 @@ def speed_table(result: dict[str, Any]) -> str:
         for which in ("logits", "gradient"):
             cells = [f"{result['products'][c][f'{which}, {kind}']:.0f}" for c in counts]
             lines.append(f"| GFLOP/s of the product for the {which}, {kind} | " + " | ".join(cells) + " |")
+    if "search_seconds" in result:
+        took = ", ".join(f"{s:,.1f} s for {int(c):,} classes" for c, s in result["search_seconds"].items())
+        lines += ["", f"The search for the nearest classes, once for a W: {took}."]
     lines += ["", f"{_machine(result)}. Our rows ran on: {result['path']}, {result['block']:,} rows a block."]
     return "\n".join(lines)
 
@@ -399,7 +418,25 @@ def exactness_table(result: dict[str, Any]) -> str:
     for kind in ("isotropic", "clustered"):
         cells = [f"{row['gradient']:.2f}" for row in result["sampled"] if row["W"] == kind]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    if "nearest" in result:
+        lines += ["", *_nearest_table(result["nearest"])]
     return "\n".join(lines)
+
+
+def _nearest_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Gradient and loss of the nearest classes against those of all; how many they are, and as many drawn at random."""
+    lines = [f"| {NEIGHBOURS} nearest of each class | " + " | ".join(f"at {c}" for c in COSINES) + " |"]
+    lines.append("| --- |" + " ---: |" * len(COSINES))
+    for kind in ("isotropic", "clustered"):
+        of = [row for row in rows if row["W"] == kind]
+        cells = {
+            "gradient cosine": [f"{row['gradient']:.4f}" for row in of],
+            "gradient cosine of as many classes at random": [f"{row['gradient_drawn']:.4f}" for row in of],
+            "loss, share of the exact one": [f"{row['loss'] / row['exact_loss']:.2f}" for row in of],
+            "share of the classes that the batch uses": [f"{row['classes']:.0%}" for row in of],
+        }
+        lines += [f"| {kind}: {name} | " + " | ".join(found) + " |" for name, found in cells.items()]
+    return lines
 
 
 def large_table(result: dict[str, Any]) -> str:

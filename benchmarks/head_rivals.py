@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from facedistill.frozen_softmax import frozen_margin_softmax
 from facedistill.margins import ArcFace
+from facedistill.nearest import neighbourhood
 from facedistill.rows import Rows
 
 SCALE, SIZE, RATE = 64.0, 0.5, 0.1
@@ -26,6 +27,16 @@ def streaming(rows: Rows, products: torch.dtype | None = None) -> Step:
         x = x.detach().requires_grad_()
         loss = frozen_margin_softmax(x, labels, rows, MARGIN, SCALE, products=products).mean()
         return loss.detach(), torch.autograd.grad(loss, x)[0]
+
+    return step
+
+
+def nearest(rows: Rows, neighbours: Tensor) -> Step:
+    """Ours over the batch's classes and those nearest to each, found before."""
+
+    def step(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        part, places = neighbourhood(rows, neighbours, labels)
+        return streaming(part)(x, places)
 
     return step
 

@@ -23,7 +23,7 @@ LAYERS = [
     ["model"],
     ["arcface_torch", "data"],
     ["embed"],
-    ["margins", "products"],
+    ["margins", "nearest", "products"],
     ["frozen_softmax", "starts"],
     ["teacher"],
     ["terms"],

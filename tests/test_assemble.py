@@ -62,6 +62,30 @@ def test_w_takes_the_datas_classes_in_the_datas_order(teacher: Path) -> None:
     assert found.method.student.embedding_dim == 8
 
 
+@pytest.mark.parametrize(("rows", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)])
+def test_w_is_held_as_short_as_asked(rows: str, dtype: torch.dtype, teacher: Path) -> None:
+    found = _assemble(teacher, method={"name": "proxylesskd", "classifier": {"rows": rows}})
+    weight, own = found.method.weight, found.models["teacher"].classifier
+    assert weight is not None and own is not None and weight.rows.values.dtype == dtype and not weight.rows.sharded
+    torch.testing.assert_close(weight.of(torch.arange(6)), own.weight[:6].flip(0), rtol=0, atol=5e-3)
+
+
+def test_w_that_cannot_be_held_short(teacher: Path) -> None:
+    with pytest.raises(UsageError, match="rows=int8 needs a W that nothing moves, not one moved by gradient"):
+        _assemble(teacher, method={"name": "proxylesskd_finetune", "classifier": {"rows": "int8"}})
+    terms = {"soft_targets": 1}
+    with pytest.raises(UsageError, match="soft_targets: reads W as float32"):
+        _assemble(teacher, method={"name": "proxylesskd", "classifier": {"rows": "bf16"}, "terms": terms})
+
+
+def test_nearest_negatives_are_found_in_the_w_of_the_datas_classes(teacher: Path) -> None:
+    nearest = {"terms": {"margin_softmax": {"negatives": "nearest", "nearest": 2}}}
+    term = _assemble(teacher, method={"name": "proxylesskd", **nearest}).method.terms["margin_softmax"]
+    assert term.neighbours.shape == (len(NAMES), 2)
+    with pytest.raises(UsageError, match="negatives=nearest needs a W that nothing moves"):
+        _assemble(teacher, method={"name": "proxylesskd_finetune", **nearest})
+
+
 @pytest.mark.parametrize("method", ["l2kd", "margin_softmax_l2", "shrinkteanet", "proxylesskd", "kd"])
 def test_an_embedding_size_of_its_own_needs_a_projection_where_spaces_meet(method: str, teacher: Path) -> None:
     if method == "kd":  # logits meet, not embeddings

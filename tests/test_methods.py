@@ -24,18 +24,18 @@ def _method(**raw: Any) -> MethodSpec:
 
 def test_a_row_alone() -> None:
     method = resolve(_method(name="proxylesskd"))
-    assert method.classifier == ClassifierSpec("teacher", "nothing")
+    assert method.classifier == ClassifierSpec("teacher", "nothing", "fp32")
     assert method.terms == {"margin_softmax": TermSpec(1.0)}
 
 
 def test_the_recipe_changes_weight_options_and_either_half_of_the_classifier() -> None:
     terms = {"margin_softmax": {"scale": 32}, "embedding_l2": 0.5}
     method = resolve(_method(name="proxylesskd", terms=terms, classifier={"start": "centres"}))
-    assert method.classifier == ClassifierSpec("centres", "nothing")
+    assert method.classifier == ClassifierSpec("centres", "nothing", "fp32")
     assert method.terms["margin_softmax"] == TermSpec(1.0, options={"scale": 32})
     assert method.terms["embedding_l2"].weight == 0.5
     assert resolve(_method(name="proxylesskd", classifier={"moved_by": "gradient"})).classifier == ClassifierSpec(
-        "teacher", "gradient"
+        "teacher", "gradient", "fp32"
     )
 
 

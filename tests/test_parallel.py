@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "margin_softmax": ("margin_softmax", {"scale": 8.0}),
     "adaface": ("margin_softmax", {"scale": 8.0, "margin": "adaface"}),
     "curricularface": ("margin_softmax", {"scale": 8.0, "margin": "curricularface"}),
+    "nearest": ("margin_softmax", {"scale": 8.0, "negatives": "nearest", "nearest": 1}),
     "embedding_l2": ("embedding_l2", {}),
     "raw_l2": ("embedding_l2", {"normalise": False}),
     "soft_targets": ("soft_targets", {"scale": 8.0}),
@@ -51,6 +52,13 @@ RECIPE: dict[str, Any] = {
 }
 
 
+def _wired() -> Iterator[tuple[str, str]]:
+    """Each case and what moves its W: where it moves, nearest classes are refused, which are found once."""
+    for name, (kind, options) in CASES.items():
+        still = not TERMS[kind].needs_weight or options.get("negatives") == "nearest"
+        yield from ((name, moved) for moved in (("nothing",) if still else ("nothing", "gradient")))
+
+
 class _Toy(nn.Module):
     """A network, W and all terms as the engine holds them: DDP wraps it."""
 
@@ -65,16 +73,15 @@ class _Toy(nn.Module):
         rows = Classifier(torch.randn(CLASSES, DIM, generator=generator), NAMES)
         self.weights = nn.ModuleDict({moved: ClassWeight(rows, moved) for moved in ("nothing", "gradient")})
         self.terms = nn.ModuleDict()
-        for name, (kind, options) in CASES.items():
-            for moved, weight in self.weights.items():
-                term = TERMS[kind](**options)
-                term.bind(weight, rows)  # type: ignore[arg-type]
-                term.bind_features([torch.Size([2, 1, 3])], [torch.Size([3, 1, 2])])
-                for module in term.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()  # its statistics stay local, as a network's
-                if term.needs_weight or moved == "nothing":
-                    self.terms[f"{name}, W moved by {moved}"] = term
+        for name, moved in _wired():
+            kind, options = CASES[name]
+            term = TERMS[kind](**options)
+            term.bind(self.weights[moved], rows)  # type: ignore[arg-type]
+            term.bind_features([torch.Size([2, 1, 3])], [torch.Size([3, 1, 2])])
+            for module in term.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()  # its statistics stay local, as a network's
+            self.terms[f"{name}, W moved by {moved}"] = term
 
     def forward(self, x: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
         pixels = torch.zeros(len(x), 3, 2, 2)
@@ -195,9 +202,11 @@ def two(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, Any]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process finds."""
-    return _terms(slice(None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACEDISTILL_CACHE", str(tmp_path_factory.mktemp("alone")))
+        return _terms(slice(None))
 
 
 def test_ranks_and_rank_order(two: list[dict[str, Any]]) -> None:
@@ -222,7 +231,7 @@ def test_every_term_is_tried() -> None:
     assert {kind for kind, _ in CASES.values()} == set(TERMS)
 
 
-@pytest.mark.parametrize("name", list(_Toy().terms))
+@pytest.mark.parametrize("name", [f"{name}, W moved by {moved}" for name, moved in _wired()])
 def test_a_term_of_two_processes_equals_that_of_one(
     name: str, two: list[dict[str, Any]], alone: dict[str, Any]
 ) -> None:

@@ -95,13 +95,14 @@ def assemble(recipe: Recipe) -> Assembly:
         if name in models and made.origin != "random" and parallel.rank() == 0:  # it reads all of W
             _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
     moved_by, stored = method.classifier.moved_by or "nothing", method.classifier.rows or "fp32"
-    whole = [name for name, (term, _, _) in terms.items() if term.whole_weight]
-    if stored != "fp32" and (whole or moved_by != "nothing"):
-        why = f"{whole[0]} reads W as it is" if whole else f"W is moved by {moved_by}"
-        raise UsageError(f"method.classifier.rows={stored} is for a W that nothing moves, but {why}; set it to fp32")
+    if stored != "fp32" and moved_by != "nothing":
+        raise UsageError(
+            f"method.classifier.rows={stored} needs a W that nothing moves, not one moved by {moved_by}; set fp32"
+        )
+    whole = any(term.whole_weight for term, _, _ in terms.values())
     # The student lives in the first W's space; the spaces of other teachers are reached by a projection each.
     weights = {
-        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim, stored, bool(whole))
+        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim, stored, whole)
         for name, made in classifiers.items()
     }
     weight = weights.pop(next(iter(weights))) if weights else None

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from facedistill import checkpoint, evaluation, parallel
 from facedistill.assemble import Assembly, assemble
@@ -207,7 +208,9 @@ def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, found:
     saved = state["frozen_weight"]
     saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
     # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
-    same = [a.shape == b.shape and bool((a * b).sum(1).min() > 0.999) for a, b in zip(saved, found, strict=False)]
+    same = [
+        a.shape == b.shape and bool(F.cosine_similarity(a, b).min() > 0.999) for a, b in zip(saved, found, strict=False)
+    ]
     if len(saved) != len(found) or not all(same):
         raise UserError(
             f"{run}: W is not the one this run began with: its teacher or data changed; restore them, or start a new "

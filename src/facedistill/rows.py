@@ -90,11 +90,7 @@ class Rows:
         Raises:
             UserError: a label outside 0..classes-1; no process, or more than one, holds a label's row.
         """
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.total:
-            raise UserError(
-                f"frozen softmax: labels from {int(labels.min())} to {int(labels.max())} do not fit a classifier of "
-                f"{self.total} classes"
-            )
+        self.require(labels)
         everyones = parallel.gather(labels) if self.sharded else labels
         here = (everyones >= self.first) & (everyones < self.first + len(self))
         index = everyones[here] - self.first
@@ -113,6 +109,14 @@ class Rows:
                 "of W must be held by one"
             )
         return found[:, :-1]
+
+    def require(self, labels: Tensor) -> None:
+        """Raise UserError where a label is none of W's classes."""
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.total:
+            raise UserError(
+                f"frozen softmax: labels from {int(labels.min())} to {int(labels.max())} do not fit a classifier of "
+                f"{self.total} classes"
+            )
 
     def read_at(self, index: Tensor) -> Tensor:
         """Return single rows of those held here, with their scales."""

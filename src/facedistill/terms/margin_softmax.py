@@ -1,6 +1,6 @@
 """The margin softmax against the student's W: streaming where W is frozen, dense where it is trained."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from facedistill.errors import UsageError, UserError, closest
 from facedistill.frozen_softmax import frozen_margin_softmax
 from facedistill.margins import MARGINS, Margin, margin_softmax
 from facedistill.model import Output
+from facedistill.nearest import cached_nearest, neighbourhood
 from facedistill.options import build
+from facedistill.recipe import Count
 from facedistill.terms.term import Term
 
 
@@ -34,6 +36,9 @@ class MarginSoftmax(Term):
         scale: s.
         margin_warmup: the share of training over which the margin's size grows linearly from the one that
             changes nothing (ArcFace and CosFace 0, SphereFace 1).
+        negatives: the classes j: "exact" for all, "nearest" for the batch's classes and the `nearest` nearest to each
+            of them by the rows of W, in the batch of all processes. Then the loss is not the formula's, but smaller.
+        nearest: how many neighbours each class has where negatives are "nearest".
     """
 
     needs_weight = True
@@ -44,10 +49,14 @@ class MarginSoftmax(Term):
         margin_options: dict[str, Any] | None = None,
         scale: float = 64.0,
         margin_warmup: float = 0.0,
+        negatives: Literal["exact", "nearest"] = "exact",
+        nearest: Count = 64,
     ) -> None:
         super().__init__()
         self.margin = make_margin(margin, **(margin_options or {}))
         self.scale, self.margin_warmup = scale, margin_warmup
+        self.negatives, self.nearest = negatives, nearest
+        self.whole_weight = negatives == "nearest"
         if margin_warmup and self.margin.neutral is None:
             able = ", ".join(name for name, kind in MARGINS.items() if getattr(kind, "neutral", None) is not None)
             raise UsageError(
@@ -59,6 +68,15 @@ class MarginSoftmax(Term):
         if weight is None:
             raise UserError("margin_softmax: the method has no classifier; set method.classifier.start")
         self.classes = weight
+        if self.negatives == "nearest":
+            if weight.moved_by != "nothing":
+                raise UsageError(
+                    "margin_softmax: negatives=nearest needs a W that nothing moves, because the neighbours of its "
+                    f"classes are found once, but method.classifier.moved_by is {weight.moved_by}; set it to nothing, "
+                    "or negatives to exact"
+                )
+            # Neither parameter nor buffer, and on the CPU: it may be large, and a step reads a few rows of it.
+            self.neighbours = cached_nearest(weight.rows, self.nearest)
         # A W of the teacher's space that no gradient moves pulls the student into that space.
         of_teacher = weight.frozen and (weight.origin != "random" or weight.moved_by == "teacher")
         self.anchors = of_teacher and weight.projection is None
@@ -80,9 +98,12 @@ class MarginSoftmax(Term):
         return loss
 
     def _losses(self, x: Tensor, labels: Tensor, size: float | Tensor | None) -> Tensor:
-        if self.classes.frozen:
-            return frozen_margin_softmax(x, labels, self.classes.rows, self.margin, self.scale, size)
-        return margin_softmax(x, labels, self.classes.weight, self.margin, self.scale, size)
+        if not self.classes.frozen:
+            return margin_softmax(x, labels, self.classes.weight, self.margin, self.scale, size)
+        rows = self.classes.rows
+        if self.negatives == "nearest":
+            rows, labels = neighbourhood(rows, self.neighbours, labels)
+        return frozen_margin_softmax(x, labels, rows, self.margin, self.scale, size)
 
     def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> float | Tensor | None:
         """Return the margin of every sample: a number, (B,), or None where the margin has no single size."""

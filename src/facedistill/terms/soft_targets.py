@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.batch import Batch
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 from facedistill.model import Output
 from facedistill.recipe import Count
 from facedistill.terms.term import Term
@@ -52,6 +52,8 @@ class SoftTargets(Term):
             raise UserError(
                 "soft_targets: the student's and the teacher's classifier have other classes or another order"
             )
+        if weight.weight.dtype in (torch.bfloat16, torch.int8):
+            raise UsageError("soft_targets: reads W as float32; set method.classifier.rows=fp32")
         self.classes = weight
         self.teacher_classes = ClassWeight(teacher, "nothing")
 

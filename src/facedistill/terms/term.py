@@ -18,7 +18,7 @@ class Term(nn.Module):
     Attributes:
         needs: what of the teacher the term reads: any of "embedding", "logits", "features".
         needs_weight: True if the term uses the student's W.
-        whole_weight: True if the term reads all rows of W in each process, as float32.
+        whole_weight: True if the term reads all rows of W in each process.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
 
