@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -381,6 +382,12 @@ def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
         eer = evaluation["results"][0]["eer"]
         assert any(line.startswith(f"| {run}") and f"{100 * eer:.2f}" in line for line in ran.out.splitlines())
     assert "Training curves" in Path("c.html").read_text()
+    published = Path(__file__).parents[1] / "benchmarks" / "published" / "arcdistill.json"
+    ran = cli("compare", published, tiny.student, "mine.json", "--report", "c.html", "--json", "c.json")
+    assert ran.code == 0 and list(json.loads(Path("c.json").read_text())["evaluations"])[:2] == list(stored)
+    row = r"ArcDistill \(published: AdaDistill poster, arXiv 2407.01332, on MS1MV2\)"
+    assert re.search(rf"\| {row} +\| student → student +\| 99.63 ", ran.out) and "compared with nothing" in ran.out
+    assert re.search(row, Path("c.html").read_text()) and "Training curves" in Path("c.html").read_text()
     refused(cli("compare", "nowhere"), 1, "nowhere", "finished run")
     Path("not.json").write_text("{}")
     refused(cli("compare", "not.json"), 1, "not.json", "results")

@@ -469,7 +469,7 @@ def compare(
     Parameters
     ----------
     runs:
-        Finished runs, folders of runs, or files that `evaluate --json` wrote.
+        Finished runs, folders of runs, files that `evaluate --json` wrote, or published figures.
     to:
         Recipes (runs of several seeds count as one, by their name without the seed) or methods: how all others differ
         from them, with paired intervals of the mean over seeds.
