@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from facedistill import cli as program
 from facedistill.backbones import create_backbone
 from facedistill.cli import main
 from facedistill.evaluation import render_table
@@ -316,6 +318,7 @@ def test_distil_evaluate_check_and_use(cli: Cli, tiny: Tiny) -> None:
     ran = cli(*arguments)
     assert ran.code == 0, ran.err
     assert "check passed" in ran.out and "run: proxylesskd (W: teacher)" in ran.out
+    assert ran.out.count("12 identities are few") == 1
     assert "hold-out, all-pairs" in ran.out and "| student → teacher |" in ran.out
     again = cli(*arguments)
     assert again.code == 0 and "nothing to do" in again.err and "check passed" not in again.out
@@ -381,6 +384,12 @@ def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
         eer = evaluation["results"][0]["eer"]
         assert any(line.startswith(f"| {run}") and f"{100 * eer:.2f}" in line for line in ran.out.splitlines())
     assert "Training curves" in Path("c.html").read_text()
+    published = Path(__file__).parents[1] / "benchmarks" / "published" / "arcdistill.json"
+    ran = cli("compare", published, tiny.student, "mine.json", "--report", "c.html", "--json", "c.json")
+    assert ran.code == 0 and list(json.loads(Path("c.json").read_text())["evaluations"])[:2] == list(stored)
+    row = r"ArcDistill \(published: AdaDistill poster, arXiv 2407.01332, on MS1MV2\)"
+    assert re.search(rf"\| {row} +\| student → student +\| 99.63 ", ran.out) and "compared with nothing" in ran.out
+    assert re.search(row, Path("c.html").read_text()) and "Training curves" in Path("c.html").read_text()
     refused(cli("compare", "nowhere"), 1, "nowhere", "finished run")
     Path("not.json").write_text("{}")
     refused(cli("compare", "not.json"), 1, "not.json", "results")
@@ -423,6 +432,30 @@ def test_distil_makes_centres_where_the_teacher_has_no_classes_of_the_data(cli: 
     assert ran.code == 0, ran.err
     assert "lacks 8 of 8 classes" in ran.out and "W starts from class centres" in ran.out
     assert "run: proxylesskd (W: centres)" in ran.out
+
+
+def test_distil_says_what_was_better_on_few_identities(cli: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, and only where the method was left to the program; what is trained stays as it was."""
+    trained = []
+    monkeypatch.setattr(program, "_train", lambda recipe, out: trained.append(recipe))
+
+    def distil(*more: str, data: Path = tiny.photos) -> list[str]:
+        ran = cli(
+            "distill", "--teacher", tiny.teacher, "--data", data, "--out", "run", *SMALL, "check.own_class=0", *more
+        )
+        assert ran.code == 0, ran.err
+        return [line for line in ran.out.splitlines() if "identities are few" in line]
+
+    (line,) = distil()
+    assert line.startswith("12 identities are few: ") and "docs/comparison.md" in line
+    assert "--method l2kd schedule.lr=1" in line and "method.classifier.start=instances" in line
+    assert distil(data=tiny.pairs) == [line.replace("12", "8")], "class centres, as the teacher has no such classes"
+    assert distil("--method", "proxylesskd") == distil("method.name=proxylesskd") == []
+    assert trained[0] == trained[2] == trained[3]
+    assert distil("method.classifier.start=centres") == distil("method.terms.embedding_l2=4") == []
+    assert distil("--method", "margin_distillation") == distil("--method", "l2kd") == []
+    monkeypatch.setattr(program, "FEW_IDENTITIES", 12)
+    assert distil() == []
 
 
 def test_show_says_what_lies_there(cli: Cli, tiny: Tiny, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """README and docs say what is so: Python runs, YAML is a recipe, commands parse, links lead somewhere."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,6 @@ from facedistill.backbones import BACKBONES
 from facedistill.cli import app
 from facedistill.data.dataset import open_dataset
 from facedistill.data.folder import IMAGES
-from facedistill.engine import train
 from facedistill.evaluation import evaluate
 from facedistill.margins import MARGINS
 from facedistill.methods import METHODS
@@ -91,17 +93,30 @@ def test_json_is_json(name: str) -> None:
 
 
 def test_the_term_of_the_methods_page_trains(user: Path) -> None:
-    """`angle`, from a file outside the package, named by a recipe, takes the place of the method's own term."""
-    text = page("methods.md")
-    source = next(b for b in blocks(text, "python") if b.startswith("# my_terms.py"))
+    """As a reader follows the page: its file and its recipe in a folder of their own, its command in a process."""
+    guide = page("methods.md").partition("## Your own term, in one file")[2]
+    (source,), (recipe,) = blocks(guide, "python"), blocks(guide, "yaml")
+    (command,) = re.findall(r"^    PYTHONPATH=\. facedistill (.*)$", guide, re.MULTILINE)
+    shutil.rmtree(user / "run")
     (user / "my_terms.py").write_text(source)
-    (user / "r.yaml").write_text(next(b for b in blocks(text, "yaml") if "my_terms" in b))
-    small = ["data.train=photos", "student.input_size=32", "student.options.width=0.25", "schedule.batch=12"]
-    run = train(load_recipe("r.yaml", [*small, "schedule.epochs=1", "schedule.log_steps=1"]), "r")
-    line = json.loads((run / "log.jsonl").read_text().splitlines()[0])
+    (user / "recipe.yaml").write_text(recipe)
+    small = ["data.train=photos", "data.hold_out=0.2", "student.input_size=32", "student.options.width=0.25"]
+    small += ["schedule.batch=12", "schedule.epochs=1", "schedule.log_steps=1"]
+    path = os.pathsep.join([".", str(ROOT / "src")])
+    done = subprocess.run(
+        [sys.executable, "-m", "facedistill", *shlex.split(command), *small],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "run: l2kd + angle - embedding_l2" in done.stdout and "| student → teacher |" in done.stdout
+    line = json.loads((user / "run" / "log.jsonl").read_text().splitlines()[0])
     assert line["angle"] == pytest.approx(line["loss"]) and line["angle"] > 0
-    result = json.loads((run / "evaluation.json").read_text())
+    result = json.loads((user / "run" / "evaluation.json").read_text())
     assert result["method"] == "l2kd + angle - embedding_l2"
+    assert load_model("run").space == load_model("teacher").space, "the page's term anchors"
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda p: p.name)

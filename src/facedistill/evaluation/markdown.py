@@ -28,7 +28,9 @@ def render_comparison(evaluations: Mapping[str, dict[str, Any]], across: Sequenc
     for block, entries in blocks(evaluations).items():
         read, _ = tables.of_block(evaluations, block, entries, across)
         one = entries[0].result
-        parts.append(f"{', '.join(block)} ({tables.sizes(one)}; flip {one['settings']['flip']})\n")
+        flip = f"flip {one['settings']['flip']}" if "flip" in one["settings"] else ""
+        about = "; ".join(part for part in (tables.sizes(one), flip) if part)
+        parts.append(f"{', '.join(block)}{f' ({about})' if about else ''}\n")
         parts += [_markdown(table) for table in read]
     return "\n".join(parts)
 

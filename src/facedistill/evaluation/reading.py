@@ -40,18 +40,24 @@ Block = tuple[str, str]  # set, protocol
 EVERY = "every run"  # what they all have alike
 
 
+def measured(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those of runs: published figures are shown beside them, and left out of whatever compares."""
+    return {run: evaluation for run, evaluation in evaluations.items() if "published" not in evaluation}
+
+
 def blocks(evaluations: Mapping[str, dict[str, Any]]) -> dict[Block, list[Entry]]:
     """All results by set and protocol; of several runs those of one pair of models and one resolution side by side.
 
     A result that is the same in every run (the teacher's own) stands there once.
     """
     found: dict[Block, dict[tuple[str, str], list[Entry]]] = {}
+    runs = measured(evaluations).values()
     for run, evaluation in evaluations.items():
         for result in evaluation["results"]:
             alike = found.setdefault((result["set"], result["protocol"]), {})
             entries = alike.setdefault((condition(result), who(result)), [])
             if not any(result == other for _, other in entries):
-                everywhere = len(evaluations) > 1 and all(result in e["results"] for e in evaluations.values())
+                everywhere = len(runs) > 1 and all(result in e["results"] for e in runs)
                 entries.append(Entry(EVERY if everywhere else run, result))
     return {block: [entry for entries in alike.values() for entry in entries] for block, alike in found.items()}
 

@@ -1,4 +1,4 @@
-"""Evaluations that runs and `evaluate --json` left behind."""
+"""Evaluations that runs and `evaluate --json` left behind, and published figures beside them."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from facedistill.errors import UserError
+from facedistill.evaluation.published import read_published, where_measured
+from facedistill.evaluation.reading import measured
 
 EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
 
 
 def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return the evaluation JSON of each run or file by its name, in the order given.
+    """Return the evaluation JSON of each run or file by its name, in the order given; published figures come last.
 
     Raises UserError for a place that holds none, and for a file that is something else.
     """
@@ -23,8 +25,12 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
             raise UserError(f"{file}: cannot be read as JSON ({e}); {EXPECTED}") from e
         if not isinstance(evaluation, dict) or not isinstance(evaluation.get("results"), list):
             raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED}")
+        if "published" in evaluation:
+            name, evaluation = read_published(evaluation, file)
         found[name] = evaluation
-    return found
+    runs = measured(found)
+    sets = [result["set"] for evaluation in runs.values() for result in evaluation["results"]]
+    return runs | {name: where_measured(found[name], sets) for name in found if name not in runs}
 
 
 def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

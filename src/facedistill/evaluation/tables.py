@@ -20,6 +20,7 @@ from facedistill.evaluation.reading import (
     few,
     full_resolution,
     interval,
+    measured,
     metric,
     order,
     paths,
@@ -31,9 +32,10 @@ from facedistill.evaluation.reading import (
 
 FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate) decide the threshold"
 FOREIGN = "† the two models do not share a space: a control that should come out near chance"
+PUBLISHED = "Published figures are the source’s, of other data and another recipe; they are compared with nothing."
 SIGNIFICANT = 0.05
 IMAGES = "images"  # the column that says at which resolution
-NAMES = ("protocol", "set", "probe", "gallery", "same_space")  # of a result; not counts
+NAMES = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
 KINDS = {
     "within_family": "within a family",
     "across_families": "across families",
@@ -92,9 +94,10 @@ def whole(value: int | None) -> Cell:
 def models(evaluations: Mapping[str, dict[str, Any]]) -> Table:
     """What is known of each model; one that is the same in every run stands there once."""
     rows: dict[str, list[list[Cell]]] = {}
-    for run, evaluation in evaluations.items():
+    runs = measured(evaluations)
+    for run, evaluation in runs.items():
         for name, m in evaluation["models"].items():
-            everywhere = len(evaluations) > 1 and all(e["models"].get(name) == m for e in evaluations.values())
+            everywhere = len(runs) > 1 and all(e["models"].get(name) == m for e in runs.values())
             row = [
                 text(EVERY if everywhere else run),
                 text(name),
@@ -115,7 +118,7 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
     if not any("training" in e for e in evaluations.values()):
         return []
     rows = []
-    for run, evaluation in evaluations.items():
+    for run, evaluation in measured(evaluations).items():
         of = evaluation.get("training", {})
         rows.append(
             [
@@ -200,7 +203,7 @@ def results(entries: Sequence[Entry]) -> Table:
             starred |= found is not None and few(found)
             figures.append(_figure(path, found))
         rows.append([run, pair, images, *figures, _cosine(entry.result)])
-    notes = [FEW] * starred + [FOREIGN] * foreign
+    notes = [FEW] * starred + [FOREIGN] * foreign + [PUBLISHED] * any("published" in result for result in every)
     header = [*HEADS, *(metric(path) for path in columns), "mean cosine"]
     return Table("Results", "In %, with 95% intervals.", header, rows, heads=3, notes=notes)
 
@@ -222,7 +225,7 @@ def _cosine(result: Mapping[str, Any]) -> Cell:
 def operating_points(entries: Iterable[Entry]) -> Table:
     """Where each TAR was taken: the threshold, the FAR obtained, and the pairs that decided it."""
     rows = []
-    for entry in entries:
+    for entry in (entry for entry in entries if "published" not in entry.result):  # no thresholds are known of those
         for key, name, count in (("tar_at_far", "FAR", "impostors"), ("tpir_at_fpir", "FPIR", "non_mated")):
             for target, at in sorted(entry.result.get(key, {}).items(), key=lambda item: -float(item[0])):
                 closest = at.get("closest", {})

@@ -26,6 +26,7 @@ from facedistill.evaluation.reading import (
     full_resolution,
     headline,
     leading,
+    measured,
     rate,
     who,
 )
@@ -119,7 +120,7 @@ def _write(
     page = environment.from_string(template).render(
         title=title,
         subtitle=about.subtitle(),
-        summary=summary(about.evaluations, about.found),
+        summary=summary(about.runs, about.compared),
         sections=sections,
         provenance=[tables.made(about.evaluations), *tables.settings(about.found)],
         raw=raw,
@@ -140,7 +141,10 @@ class _Sections:
 
     def __init__(self, evaluations: Mapping[str, dict[str, Any]], across: Sequence[Mapping[str, Any]] = ()) -> None:
         self.evaluations, self.found, self.across = evaluations, blocks(evaluations), across
-        names = dict.fromkeys(entry.name for entries in self.found.values() for entry in entries)
+        # What is drawn and summed up: not what is published.
+        self.runs = measured(evaluations)
+        self.compared = blocks(self.runs)
+        names = dict.fromkeys(entry.name for entries in self.compared.values() for entry in entries)
         self.places = {name: i for i, name in enumerate(names)}
 
     def all(self) -> Iterator[Section]:
@@ -155,7 +159,8 @@ class _Sections:
     def subtitle(self) -> str:
         """What was evaluated on what, in one line."""
         models = dict.fromkeys(name for e in self.evaluations.values() for name in e["models"])
-        runs = "" if "" in self.evaluations else f"{len(self.evaluations)} runs: {', '.join(self.evaluations)}; "
+        count = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
+        runs = "" if "" in self.evaluations else f"{count}: {', '.join(self.runs)}; "
         return f"{runs}{', '.join(models)} on {', '.join(dict.fromkeys(name for name, _ in self.found))}"
 
     def _block(self, block: Block, entries: Sequence[Entry], key: str) -> Section:
@@ -167,7 +172,7 @@ class _Sections:
             tables=shown,
             plots=[
                 plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
-                for n, (pair, some) in enumerate(self._panels(entries))
+                for n, (pair, some) in enumerate(self._panels(self.compared.get(block, [])))
                 for plot in self._curves(some, ", ".join([*block, pair]).removesuffix(", "), f"{key}-{n}")
             ],
             details=hidden,
@@ -207,8 +212,8 @@ class _Sections:
 
     def _costs(self) -> Iterator[Plot]:
         """The headline figure of the first set over what the probes' models cost."""
-        for block in list(leading(self.found).items())[:1]:
-            for n, (pair, entries) in enumerate(self._panels(full_resolution(self.found[block]))):
+        for block in list(leading(self.compared).items())[:1]:
+            for n, (pair, entries) in enumerate(self._panels(full_resolution(self.compared[block]))):
                 path = headline(entries) or ""
                 figures = {entry.name: (entry, figure) for entry in entries if (figure := estimate(entry.result, path))}
                 for cost in plots.COSTS:
@@ -225,7 +230,7 @@ class _Sections:
 
     def _model(self, entry: Entry) -> dict[str, Any]:
         """The probe's."""
-        evaluation = self.evaluations.get(entry.run, next(iter(self.evaluations.values())))
+        evaluation = self.runs.get(entry.run, next(iter(self.runs.values())))
         return evaluation["models"].get(entry.result["probe"], {})
 
 
