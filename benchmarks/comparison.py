@@ -14,6 +14,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ FINALS = [
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),
     ("proxylesskd_centres", "hard", "proxylesskd_centres"),
 ]
+# Fewer people, with the settings of all of them; one seed.
+NUMBERS = (200, 600)
+PEOPLE = [
+    (f"{name}, {count} identities", "easy", name)
+    for count in NUMBERS
+    for name in ("l2kd", "proxylesskd_centres", "proxylesskd_instances", "scratch")
+]
 # One seed, one setting, not tuned and not ranked: near the published weight, or less where that one swamps the softmax.
 OTHERS: dict[str, float] = {
     "kd": 1.0,
@@ -140,19 +148,20 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting,
     file = result_file(name, teacher, setting, seed)
     model = {"easy": lambda _: args.easy, "hard": lambda _: args.hard, "centred": centred}[teacher](args)
     model = with_centres(args) if name == "kd" else model
-    recipe = make_recipe(
-        {
-            "data": {"train": args.faces, "hold_out": HOLD_OUT},
-            "student": STUDENT,
-            "teacher": str(model),
-            "method": method_of(name, setting),
-            "schedule": {**SCHEDULE, "epochs": EPOCHS, "lr": setting["lr"]},
-            "evaluation": {"sets": [args.lfw]},
-            "check": {"own_class": 0.0},
-            "seed": seed,
-        },
-        CHANGES.get(name.partition(", ")[2], []),
-    )
+    raw: dict[str, Any] = {
+        "data": {"train": args.faces, "hold_out": HOLD_OUT},
+        "student": STUDENT,
+        "teacher": str(model),
+        "method": method_of(name, setting),
+        "schedule": {**SCHEDULE, "epochs": EPOCHS, "lr": setting["lr"]},
+        "evaluation": {"sets": [args.lfw]},
+        "check": {"own_class": 0.0},
+        "seed": seed,
+    }
+    change = name.partition(", ")[2]
+    if change.endswith(" identities"):
+        raw |= of_few(args, int(change.split()[0]), raw)
+    recipe = make_recipe(raw, CHANGES.get(change, []))
     start = time.time()
     run = train(recipe, Path(args.runs) / file.stem)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -161,7 +170,7 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting,
         "name": name,
         "teacher": teacher,
         "setting": setting,
-        "epochs": EPOCHS,
+        "epochs": recipe.schedule.epochs,
         "seed": seed,
         "images_per_second": sorted(line["images_per_second"] for line in log)[len(log) // 2],
         "seconds": round(time.time() - start),
@@ -174,6 +183,29 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting,
     }
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(result, indent=1))
+
+
+def of_few(args: argparse.Namespace, count: int, raw: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's parts that change where only `count` of the training people are used, and the same are held out.
+
+    As many images are seen, in more epochs: with fewer steps every method would be cut short, not for want of people.
+    """
+    train, held_out = open_training_data(Data(args.faces, hold_out=HOLD_OUT))
+    assert held_out is not None
+    some = np.random.default_rng(0).permutation(len(train.class_names))[:count]
+    folders = {f"{count} identities": [train.class_names[i] for i in some], "hold-out": held_out.class_names}
+    for name, people in folders.items():
+        folder = Path(args.runs) / name
+        folder.mkdir(exist_ok=True)
+        for person in people:
+            with suppress(FileExistsError):
+                (folder / person).symlink_to(Path(args.faces).resolve() / person)
+    images = int(np.isin(train.labels, some).sum())
+    return {
+        "data": {"train": str(Path(args.runs) / f"{count} identities")},
+        "schedule": raw["schedule"] | {"epochs": round(EPOCHS * len(train) / images)},
+        "evaluation": {"sets": [args.lfw, str(Path(args.runs) / "hold-out")]},
+    }
 
 
 def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
@@ -255,7 +287,7 @@ def run(args: argparse.Namespace) -> None:
     # Stopped early, it should leave every tuned row with all its seeds first, then pointers of one seed.
     rows = [(row, seed) for seed in SEEDS for row in FINALS if row[0] not in OTHERS and row[1] != "hard"]
     changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
-    one = [*changes, *(row for row in FINALS if row[0] in OTHERS or row[1] == "hard")]
+    one = [*PEOPLE, *changes, *(row for row in FINALS if row[0] in OTHERS or row[1] == "hard")]
     rows += [(row, SEEDS[0]) for row in one]
     work(args, [(name, teacher, chosen(tuned) or {}, seed) for (name, teacher, tuned), seed in rows])
 
