@@ -76,6 +76,10 @@ def steps(weight: Tensor) -> dict[str, Callable[[], rivals.Step]]:
         "trainable, insightface's margin, bf16 products": lambda: rivals.Trainable(
             weight, momentum(), products=torch.bfloat16
         ),
+        "trainable, 10% sampled (PartialFC), bf16 products": lambda: rivals.PartialFC(
+            weight, momentum(), products=torch.bfloat16
+        ),
+        "frozen, 10% sampled, bf16 products": lambda: rivals.sampled(half()),
         "frozen, all logits, bf16 products": lambda: rivals.full_logits(half()),
         "frozen, streaming, bf16 rows, bf16 products": lambda: rivals.streaming(Rows(half()), torch.bfloat16),
     }
@@ -370,9 +374,12 @@ def tables() -> dict[str, str]:
 
 def speed_table(result: dict[str, Any]) -> str:
     counts = list(result["steps"])
+    # Where a unit takes bfloat16 products, bf16 rows have them anyway.
+    twice = "frozen, streaming, bf16 rows, bf16 products" if "bf16" in result["path"] else None
+    names = [name for name in result["steps"][counts[0]] if name != twice]
     lines = ["| a step | " + " | ".join(f"C = {int(c):,}: ms | times ours" for c in counts) + " |"]
     lines.append("| --- |" + " ---: |" * 2 * len(counts))
-    for name in result["steps"][counts[0]]:
+    for name in names:
         cells = []
         for c in counts:
             ms, ours = result["steps"][c].get(name), result["steps"][c][OURS]
@@ -380,14 +387,14 @@ def speed_table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", "| share of the matrix products' own time | " + " | ".join(f"C = {int(c):,}" for c in counts) + " |"]
     lines.append("| --- |" + " ---: |" * len(counts))
-    for name in [n for n in result["steps"][counts[0]] if "streaming" in n]:
+    for name in [n for n in names if "streaming" in n and "int8 products" not in n]:
+        kind = "bf16" if "bf16" in result["path"] and "fp32" not in name else "fp32"
         cells = []
         for c in counts:
-            kind = "bf16" if "bf16 products" in name else "fp32"
             gemm = result["products"][c]
             ideal = 2e-6 * int(c) * DIM * BATCH * sum(1 / gemm[f"{which}, {kind}"] for which in ("logits", "gradient"))
             cells.append(f"{ideal / result['steps'][c][name]:.0%}" if name in result["steps"][c] else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} (products in {kind}) | " + " | ".join(cells) + " |")
     for kind in ("fp32", "bf16"):
         for which in ("logits", "gradient"):
             cells = [f"{result['products'][c][f'{which}, {kind}']:.0f}" for c in counts]
