@@ -79,8 +79,8 @@ class Rows:
         stored = self.values[start:stop]
         if stored.dtype == buffer.dtype:
             return stored
-        rows = buffer[: len(stored)].copy_(stored)
-        return rows if self.scales is None else rows.mul_(self.scales[start:stop, None])
+        scaled = stored if self.scales is None else stored * self.scales[start:stop, None]
+        return buffer[: len(stored)].copy_(scaled)
 
     def of(self, labels: Tensor) -> Tensor:
         """Return the rows (b, d) of these classes (b,), float32 or wider, whichever process holds them.
