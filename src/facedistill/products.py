@@ -16,6 +16,7 @@ from facedistill.errors import UserError
 from facedistill.rows import Rows
 
 FAR = 4.0  # logits above what was nearest so far, from which on bfloat16 would be too coarse
+PIECE = 256  # rows of a block that are taken in float32 at once
 MOST = 127  # the largest int8
 FRACTION = 64  # parts of a step
 WIDEST = 2048  # dimensions, or rows a block, up to which every int32 sum of MOST * MOST * FRACTION holds
@@ -112,7 +113,9 @@ class Bfloat16Products:
         highest = out.amax(0)
         above = torch.nonzero(highest > self.far)[:, 0]
         if len(above):
-            wide[:, above] = self.block.to(wide.dtype) @ self.exact[:, above]
+            columns = self.exact[:, above]
+            for rows, to in zip(self.block.split(PIECE), wide.split(PIECE)):
+                to[:, above] = rows.to(wide.dtype) @ columns
             wide[own] = -torch.inf
         self.near = torch.maximum(self.near, highest + self.near)
         return wide
