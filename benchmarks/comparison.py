@@ -418,6 +418,35 @@ def changes_table() -> str:
     return "\n".join(lines)
 
 
+def people_table() -> str:
+    """The same methods and settings with fewer training people, one seed: LFW all-pairs TAR in percent."""
+    header = ["method (W)", *(f"{n} people s-s | s-t" for n in (*NUMBERS, "all"))]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * 2 * (len(NUMBERS) + 1)]
+    for method in dict.fromkeys(tuned for _, _, tuned in PEOPLE):
+        row = [method]
+        for name in (*(f"{method}, {count} identities" for count in NUMBERS), method):
+            runs = stored(name, "easy", method)[:1]
+            for gallery in ("student", "teacher"):
+                results = [entry(r, "lfw.bin", "all-pairs", "student", gallery) for r in runs]
+                row.append(cell([r["tar_at_far"]["1e-4"]["value"] for r in results]))
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def cost_table() -> str:
+    """How many runs stand here and what they took, each with one thread; two ran at a time on two cores."""
+    runs = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("final-*.json"))]
+    images = 13_798 * EPOCHS
+    hours = [images / r["images_per_second"] / 3600 for r in runs]
+    rates = sorted(r["images_per_second"] for r in runs)
+    lines = ["| runs | hours of training, one thread each | images a second, median (least to most) |"]
+    lines += ["| ---: | ---: | ---: |"]
+    lines.append(
+        f"| {len(runs)} | {sum(hours):.1f} | {rates[len(rates) // 2]:.0f} ({rates[0]:.0f} to {rates[-1]:.0f}) |"
+    )
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, str]:
     """Every table of docs/comparison.md by name."""
     return {
@@ -426,6 +455,8 @@ def tables() -> dict[str, str]:
         "differences_proxylesskd": differences_table("proxylesskd_centres"),
         "changes": changes_table(),
         "trials": trials_table(),
+        "people": people_table(),
+        "cost": cost_table(),
     }
 
 
