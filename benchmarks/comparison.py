@@ -23,6 +23,7 @@ import torch
 from docs_table import put_table
 
 from facedistill.assemble import open_training_data
+from facedistill.classifier import Classifier
 from facedistill.data.dataset import open_dataset
 from facedistill.embed import embed_dataset
 from facedistill.engine import train
@@ -53,6 +54,7 @@ TRIALS: dict[str, list[Setting]] = {
     "cckd": [{"lr": 0.1, "weight": weight} for weight in (10.0, 100.0, 1000.0)],
     "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
 }
+ORTHOGONAL = "W orthogonal"
 # One thing changed in a tuned row: overrides of its recipe.
 CHANGES: dict[str, list[str]] = {
     "P x K": ["method.sampler.kind=pk"],
@@ -64,11 +66,15 @@ CHANGES: dict[str, list[str]] = {
     "warm-up": ["method.terms.margin_softmax.margin_warmup=0.5"],
     "finetuned": ["method.classifier.moved_by=gradient"],
     "W random": ["method.classifier.start=random"],
+    ORTHOGONAL: ["method.classifier.start=teacher"],
+    "wide": ["student.options.width=1.0", "schedule.keep=epochs"],
     "64 dimensions": ["student.embedding_dim=64", "student.projection=true"],
 }
 # The margin where it is not tuned: of a W that is learnt the one chosen for scratch, of AdaDistill the published one.
 MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45}
-ABLATIONS = [change for change in CHANGES if change != "P x K"]
+ABLATIONS = [change for change in CHANGES if change not in ("P x K", "wide")]
+# A student of full width is the teacher whose W was trained, and whose epochs and stage maps are there.
+OWN = "margin_softmax_l2, wide"
 # (row, teacher, settings of): the fitted W takes those of the centres, another teacher those chosen with the easy one.
 FINALS = [
     ("l2kd", "easy", "l2kd"),
@@ -104,6 +110,9 @@ OTHERS: dict[str, float] = {
     "ekd": 1.0,
 }
 FINALS += [(name, "easy", name) for name in OTHERS]
+OWNED = {"pocketnet": 0.78, "fitnet": 1.0, "attention_transfer": 10.0}
+FINALS += [("proxylesskd_trained", "own", "proxylesskd_centres"), ("proxylesskd_centres", "own", "proxylesskd_centres")]
+FINALS += [("l2kd", "own", "l2kd"), *((name, "own", name) for name in OWNED)]
 
 
 def method_of(name: str, setting: Setting) -> dict[str, Any]:
@@ -125,11 +134,12 @@ def method_of(name: str, setting: Setting) -> dict[str, Any]:
         if name.endswith("_l2"):
             terms["embedding_l2"] = {"weight": setting["l2"]}
         start = next((start for start in ("fitted", "instances") if start in name), "centres")
+        start = "teacher" if name.endswith("_trained") else start
         return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
     if name == "kd":
         terms["soft_targets"] = {"weight": setting["weight"], "scale": SCALE}
     elif name != "scratch":
-        terms["embedding_l2" if name == "margin_softmax_l2" else name] = {"weight": setting["weight"]}
+        terms["embedding_l2" if name in ("margin_softmax_l2", "pocketnet") else name] = {"weight": setting["weight"]}
     return {"name": name, "terms": terms}
 
 
@@ -146,8 +156,8 @@ def result_file(name: str, teacher: str, setting: Setting, seed: int) -> Path:
 def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting, seed: int) -> None:
     """Train and evaluate one run and store its result."""
     file = result_file(name, teacher, setting, seed)
-    model = {"easy": lambda _: args.easy, "hard": lambda _: args.hard, "centred": centred}[teacher](args)
-    model = with_centres(args) if name == "kd" else model
+    makers = {"easy": lambda _: args.easy, "hard": lambda _: args.hard, "centred": centred, "own": own_teacher}
+    model = {"kd": with_centres, f"proxylesskd_centres, {ORTHOGONAL}": with_orthogonal}.get(name, makers[teacher])(args)
     raw: dict[str, Any] = {
         "data": {"train": args.faces, "hold_out": HOLD_OUT},
         "student": STUDENT,
@@ -255,6 +265,30 @@ def with_centres(args: argparse.Namespace) -> Path:
     return made(Path(args.runs) / "easy-centres", make)
 
 
+def with_orthogonal(args: argparse.Namespace) -> Path:
+    """The easy teacher with a random W whose columns are orthonormal: more rows than dimensions cannot be."""
+
+    def make() -> Model:
+        model = load_model(args.easy)
+        faces, _ = open_training_data(Data(args.faces, hold_out=HOLD_OUT))
+        columns = torch.empty(len(faces.class_names), model.embedding_dim)
+        torch.nn.init.orthogonal_(columns, generator=torch.Generator().manual_seed(0))
+        model.classifier = Classifier(columns, faces.class_names)
+        return model
+
+    return made(Path(args.runs) / "easy-orthogonal", make)
+
+
+def own_teacher(args: argparse.Namespace) -> Path:
+    """The run of the full-width student."""
+    return Path(args.runs) / result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0]).stem
+
+
+def ready(job: "Job") -> bool:
+    """Whether the job's teacher is there."""
+    return job[1] != "own" or result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0]).exists()
+
+
 def made(folder: Path, make: Callable[[], Model]) -> Path:
     """The model folder; made by one of the processes, for which the others wait."""
     while not folder.exists():
@@ -271,7 +305,7 @@ Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
 def work(args: argparse.Namespace, jobs: list[Job]) -> None:
     """Do the jobs in their order, leaving out what other processes do; return when all are done."""
     while pending := [job for job in jobs if not result_file(*job).exists()]:
-        for job in pending:
+        for job in filter(ready, pending):
             with claimed(Path(args.runs) / f"{result_file(*job).stem}.lock") as mine:
                 if mine and not result_file(*job).exists():
                     run_one(args, *job)
@@ -285,17 +319,18 @@ def run(args: argparse.Namespace) -> None:
     Path(args.runs).mkdir(parents=True, exist_ok=True)
     work(args, [(name, "easy", setting, SEEDS[0]) for name, settings in TRIALS.items() for setting in settings])
     # Stopped early, it should leave every tuned row with all its seeds first, then pointers of one seed.
-    rows = [(row, seed) for seed in SEEDS for row in FINALS if row[0] not in OTHERS and row[1] != "hard"]
+    tuned_rows = [row for row in FINALS if row[0] not in OTHERS and row[1] not in ("hard", "own")]
+    rows = [(row, seed) for seed in SEEDS for row in tuned_rows]
     changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
-    one = [*PEOPLE, *changes, *(row for row in FINALS if row[0] in OTHERS or row[1] == "hard")]
+    one = [*PEOPLE, *changes, (OWN, "easy", "margin_softmax_l2"), *(row for row in FINALS if row not in tuned_rows)]
     rows += [(row, SEEDS[0]) for row in one]
     work(args, [(name, teacher, chosen(tuned) or {}, seed) for (name, teacher, tuned), seed in rows])
 
 
 def chosen(method: str) -> Setting | None:
     """Return the setting with the best trial; None before all of the method's trials are there."""
-    if method in OTHERS:
-        return {"lr": 0.1, "weight": OTHERS[method]}
+    if method in OTHERS or method in OWNED:
+        return {"lr": 0.1, "weight": (OTHERS | OWNED)[method]}
     files = [result_file(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
     if not all(file.exists() for file in files):
         return None
