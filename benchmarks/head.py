@@ -1,12 +1,13 @@
 """The frozen head against others: time, memory, exactness, and ten million classes from disk.
 
     python benchmarks/head.py speed [--classes 10000 100000 1000000]
+    python benchmarks/head.py profile
     python benchmarks/head.py memory [--classes 100000 1000000]
     python benchmarks/head.py exactness
     python benchmarks/head.py large --folder FOLDER [--classes 10000 ... 10000000]
     python benchmarks/head.py table
 
-The first four write benchmarks/results/head/NAME.json; `table` renders docs/head.md and its plot from them. A step is
+The first five write benchmarks/results/head/NAME.json; `table` renders docs/head.md and its plot from them. A step is
 the loss and its gradient for the embeddings, and W's update where W is trained; the network is left out. Speed: the
 steps are interleaved in one process, medians. Memory: each step in a fresh process. `large` writes its synthetic W, up
 to 10 GB, into FOLDER and deletes it. Rivals: head_rivals.py. d = 512, batch 256, ArcFace 0.5, s = 64.
@@ -142,6 +143,36 @@ def path_of(stored: torch.dtype) -> str:
     """Which code our rows of this type run on here."""
     rows = quantise(torch.ones(1, 1)) if stored == torch.int8 else Rows(torch.ones(1, 1, dtype=stored))
     return f"torch loop, {SHORT[product_type(rows)]} products"
+
+
+GROUPS = {
+    "the two matrix products": ("aten::mm", "aten::addmm", "aten::addmm_"),
+    "copies from one type to another": ("aten::copy_", "aten::_to_copy"),
+    "exponentials": ("aten::exp_",),
+    "sums, maxima, additions": ("aten::sum", "aten::amax", "aten::add_", "aten::add", "aten::maximum", "aten::mul"),
+}
+
+
+def profile(classes: int) -> dict[str, Any]:
+    """Where the time of our step with bf16 rows goes: the share of each group of operations; the rest is dispatch."""
+    weight = make_weight(classes)
+    x, labels = batch(weight)
+    step = steps(weight)[OURS]()
+    step(x, labels)
+    with torch.profiler.profile() as found:
+        for _ in range(5):
+            step(x, labels)
+    spent = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    shares = {group: sum(spent.get(name, 0) for name in names) for group, names in GROUPS.items()}
+    total = sum(spent.values())
+    shares = {group: us / total for group, us in shares.items()}
+    return {"classes": classes, "shares": shares | {"everything else": 1 - sum(shares.values())}}
+
+
+def profile_table(result: dict[str, Any]) -> str:
+    lines = [f"| of our step, bf16 rows, C = {result['classes']:,} | share of the time |", "| --- | ---: |"]
+    lines += [f"| {group} | {share:.0%} |" for group, share in result["shares"].items()]
+    return "\n".join(lines)
 
 
 def memory(classes: list[int]) -> dict[str, Any]:
@@ -470,7 +501,13 @@ def large_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-RENDER = {"speed": speed_table, "memory": memory_table, "exactness": exactness_table, "large": large_table}
+RENDER = {
+    "speed": speed_table,
+    "profile": profile_table,
+    "memory": memory_table,
+    "exactness": exactness_table,
+    "large": large_table,
+}
 
 
 def plot() -> None:
@@ -520,7 +557,7 @@ def save(name: str, result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["speed", "memory", "exactness", "large", "table", "one", "mapped"])
+    parser.add_argument("verb", choices=["speed", "profile", "memory", "exactness", "large", "table", "one", "mapped"])
     parser.add_argument("--classes", type=int, nargs="+")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--stretch", type=int, default=20, help="steps at the largest size of `large`")
@@ -533,6 +570,8 @@ def main() -> None:
     torch.manual_seed(0)
     if args.verb == "speed":
         save("speed", speed(args.classes or [10_000, 100_000, 1_000_000], args.repeats))
+    elif args.verb == "profile":
+        save("profile", profile((args.classes or [100_000])[0]))
     elif args.verb == "memory":
         save("memory", memory(args.classes or [100_000, 1_000_000]))
     elif args.verb == "exactness":
