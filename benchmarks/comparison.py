@@ -226,7 +226,7 @@ def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
     found = {}
     for r in evaluation["results"]:
         values = r.pop("resampled", {})
-        if (r["set"], r["protocol"], r["probe"]) == ("lfw.bin", "all-pairs", "student"):
+        if (r["set"].removesuffix(".bin"), r["protocol"], r["probe"]) == ("lfw", "all-pairs", "student"):
             at = {far: values[f"tar_at_far.{far}"] for far in ("1e-3", "1e-4", "1e-5")}
             found[f"student-{r['gallery']}"] = {far: [round(v, 5) for v in v_] for far, v_ in at.items()}
     return found
@@ -361,7 +361,7 @@ def cell(values: list[float]) -> str:
 def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str) -> dict[str, Any]:
     """The evaluation's result of that set, protocol and pair; {} where there is none."""
     for r in run["evaluation"]["results"]:
-        if (r["set"], r["protocol"], r["probe"], r["gallery"]) == (on, protocol, probe, gallery):
+        if (r["set"].removesuffix(".bin"), r["protocol"], r["probe"], r["gallery"]) == (on, protocol, probe, gallery):
             return r
     return {}
 
@@ -376,9 +376,9 @@ def results_table() -> str:
         row = [name, teacher, str(len(runs))]
         row.append(setting_of(runs[0]["setting"]) if runs else "")
         for gallery in ("student", "teacher"):
-            row.append(cell([entry(r, "lfw.bin", "pairs", "student", gallery)["accuracy"] for r in runs]))
-        crossed = [entry(r, "lfw.bin", "all-pairs", "student", "teacher") for r in runs]
-        for results in ([entry(r, "lfw.bin", "all-pairs", "student", "student") for r in runs], crossed):
+            row.append(cell([entry(r, "lfw", "pairs", "student", gallery)["accuracy"] for r in runs]))
+        crossed = [entry(r, "lfw", "all-pairs", "student", "teacher") for r in runs]
+        for results in ([entry(r, "lfw", "all-pairs", "student", "student") for r in runs], crossed):
             row += [cell([r["tar_at_far"][far]["value"] for r in results]) for far in ("1e-3", "1e-4", "1e-5")]
         at = [r["at_gallery_threshold"]["1e-4"] for r in crossed]
         row.append(f"{sum(a['far'] for a in at) / len(at):.1e}, {cell([a['tar'] for a in at])}" if at else "")
@@ -413,7 +413,7 @@ def difference(a: list[dict[str, Any]], b: list[dict[str, Any]], seeds: list[int
 
     def estimates(runs: list[dict[str, Any]]) -> list[Estimate]:
         chosen = [next(r for r in runs if r["seed"] == seed) for seed in seeds]
-        values = [entry(r, "lfw.bin", "all-pairs", "student", gallery)["tar_at_far"][far]["value"] for r in chosen]
+        values = [entry(r, "lfw", "all-pairs", "student", gallery)["tar_at_far"][far]["value"] for r in chosen]
         return [Estimate(v, np.array(r["resampled"][pair][far])) for v, r in zip(values, chosen, strict=True)]
 
     found = seed_difference(estimates(a), estimates(b))
@@ -445,7 +445,7 @@ def changes_table() -> str:
         name = f"proxylesskd_centres, {change}" if change else "proxylesskd_centres"
         runs = stored(name, "easy", "proxylesskd_centres")[:1]
         row = [change or "as above"]
-        for on, far in (("lfw.bin", "1e-4"), ("hold-out", "1e-3")):
+        for on, far in (("lfw", "1e-4"), ("hold-out", "1e-3")):
             for gallery in ("student", "teacher"):
                 results = [entry(r, on, "all-pairs", "student", gallery) for r in runs]
                 row.append(cell([r["tar_at_far"][far]["value"] for r in results]))
@@ -462,7 +462,7 @@ def people_table() -> str:
         for name in (*(f"{method}, {count} identities" for count in NUMBERS), method):
             runs = stored(name, "easy", method)[:1]
             for gallery in ("student", "teacher"):
-                results = [entry(r, "lfw.bin", "all-pairs", "student", gallery) for r in runs]
+                results = [entry(r, "lfw", "all-pairs", "student", gallery) for r in runs]
                 row.append(cell([r["tar_at_far"]["1e-4"]["value"] for r in results]))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)

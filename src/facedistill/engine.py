@@ -276,7 +276,7 @@ class _Log:
 
 
 def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
-    """The student's own accuracy and rates on the sets of the recipe: "lfw.bin/all-pairs/tar_at_far/1e-3" -> value."""
+    """The student's own accuracy and rates on the sets of the recipe: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
     result = evaluation.evaluate(
         {"student": assembly.method.student}, _sets(recipe, assembly), flip=recipe.evaluation.flip, resamples=0
     )
@@ -290,8 +290,8 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
 
 def _sets(recipe: Recipe, assembly: Assembly) -> dict[str, Any]:
     """What the recipe evaluates on, and the held-out identities."""
-    sets: dict[str, Any] = {Path(spec).name: spec for spec in recipe.evaluation.sets}
-    return sets if assembly.held_out is None else sets | {"hold-out": assembly.held_out}
+    held_out = {} if assembly.held_out is None else {"hold-out": assembly.held_out}
+    return evaluation.open_sets(recipe.evaluation.sets) | evaluation.open_sets(held_out)
 
 
 def _upto(lines: list[str], step: int) -> Iterator[str]:

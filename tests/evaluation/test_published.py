@@ -87,17 +87,6 @@ def test_it_is_not_warned_about_nor_compared(places: list[Path], capsys: pytest.
     assert not capsys.readouterr().err
 
 
-def test_a_set_is_found_by_either_of_its_names(places: list[Path]) -> None:
-    """A run calls lfw.bin by its file's name, `evaluate` by its stem."""
-    run = ours(0.93, 1)
-    for result in run["results"]:
-        result["set"] = "lfw.bin"
-    places[1].write_text(json.dumps(run))
-    found = blocks(load_evaluations(places))
-    for name, runs in (("lfw.bin", ["a", NAME, "a"]), ("lfw", ["b", NAME, "b"])):
-        assert [entry.run for entry in found[name, "pairs"]] == runs
-
-
 def test_two_with_one_figure_are_two_rows_and_alone_they_stand_too(places: list[Path]) -> None:
     other = places[0].with_name("other.json")
     other.write_text(json.dumps(PUBLISHED | {"method": "Others"}))

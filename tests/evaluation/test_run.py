@@ -152,3 +152,9 @@ def test_the_lfw_figures_of_the_shared_models(name: str, shared: Path, tmp_path:
     # Three impostor pairs decide it; the table was made on a grid of thresholds, which moves resnet128 by 4 pairs.
     assert plain[0]["tar_at_far"]["1e-3"]["value"] == pytest.approx(tar, abs=1.5e-3)
     assert (plain[1]["images"], plain[1]["genuine"], plain[1]["pairs"]) == (7701, 8101, 7701 * 7700 // 2)
+
+
+def test_two_sets_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "elsewhere" / "faces")
+    with pytest.raises(UsageError, match="two sets are called 'faces'"):
+        evaluate({"student": model(1)}, [folder, other], resamples=0)

@@ -1,7 +1,7 @@
 """Figures that a paper reports, as rows beside our own runs: shown and marked, never compared."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,6 @@ def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[st
     about = {key: content[key] for key in ("schema", "method", "published", "about") if key in content}
     results = [_checked(result, file) | {"settings": {}, "published": name} for result in content["results"]]
     return name, about | {"models": {}, "results": results}
-
-
-def where_measured(published: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
-    """The same, its sets called as in `sets`: `evaluate` says lfw and a run lfw.bin for one file."""
-    called: dict[str, list[str]] = {}
-    for name in sorted(set(sets)):
-        called.setdefault(name.removesuffix(".bin"), []).append(name)
-    results = [
-        result | {"set": name}
-        for result in published["results"]
-        for name in called.get(result["set"].removesuffix(".bin"), [result["set"]])
-    ]
-    return {**published, "results": results}
 
 
 def _checked(result: Any, file: Path) -> dict[str, Any]:

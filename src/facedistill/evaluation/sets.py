@@ -19,7 +19,7 @@ from facedistill.data.ijb import IjbSource, is_ijb
 from facedistill.data.tinyface import is_tinyface, open_tinyface
 from facedistill.data.verification import VerificationSet
 from facedistill.embed import Embeddings, Flip, embed_blocks, embed_dataset, fuse
-from facedistill.errors import UserError, some
+from facedistill.errors import UsageError, UserError, some
 from facedistill.evaluation import all_pairs, classification, identification, pairs, retrieval, templates
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.statistics import RESAMPLES, SEED
@@ -288,9 +288,13 @@ def open_sets(
 ) -> dict[str, EvaluationSet]:
     """Open sets by name: data sets, IJB and TinyFace folders; probes to be looked for where a `gallery` is given.
 
-    A folder of several .bin files is a group of sets (RFW), named "folder/file".
+    A folder of several .bin files is a group of sets (RFW), named "folder/file". Raises UsageError for a name that
+    stands twice.
     """
-    named = specs.items() if isinstance(specs, Mapping) else [(_name(spec), spec) for spec in specs]
+    named = list(specs.items()) if isinstance(specs, Mapping) else [(_name(spec), spec) for spec in specs]
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"evaluation: two sets are called '{twice[0]}', after their files; rename one, or link to it")
     found: dict[str, EvaluationSet] = {}
     for name, spec in named:
         members = sorted(Path(spec).glob("*.bin")) if isinstance(spec, str | Path) and Path(spec).is_dir() else []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facedistill.errors import UserError
-from facedistill.evaluation.published import read_published, where_measured
+from facedistill.evaluation.published import read_published
 from facedistill.evaluation.reading import measured
 
 EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
@@ -28,9 +28,7 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
         if "published" in evaluation:
             name, evaluation = read_published(evaluation, file)
         found[name] = evaluation
-    runs = measured(found)
-    sets = [result["set"] for evaluation in runs.values() for result in evaluation["results"]]
-    return runs | {name: where_measured(found[name], sets) for name in found if name not in runs}
+    return measured(found) | found
 
 
 def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
