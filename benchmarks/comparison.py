@@ -302,9 +302,32 @@ def made(folder: Path, make: Callable[[], Model]) -> Path:
 Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
 
 
-def work(args: argparse.Namespace, jobs: list[Job]) -> None:
+def jobs() -> list[Job]:
+    """What is known by now to be wanted, in order: stopped early, it should leave every tuned row with all its seeds.
+
+    A method's trials come first, then its further seeds with the setting that they chose; pointers of one seed last.
+    """
+    found: list[Job] = []
+    for name, settings in TRIALS.items():
+        found += [(name, "easy", setting, SEEDS[0]) for setting in settings]
+        setting = chosen(name)
+        found += [(name, "easy", setting, seed) for seed in SEEDS if setting is not None]
+    tuned_rows = [row for row in FINALS if row[0] not in OTHERS and row[1] not in ("hard", "own")]
+    changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
+    one = [*PEOPLE, *changes, (OWN, "easy", "margin_softmax_l2"), *(row for row in FINALS if row not in tuned_rows)]
+    rows = [(row, seed) for seed in SEEDS for row in tuned_rows] + [(row, SEEDS[0]) for row in one]
+    settings_of = {tuned: chosen(tuned) for (_, _, tuned), _ in rows}
+    found += [
+        (name, teacher, settings_of[of], seed) for (name, teacher, of), seed in rows if settings_of[of] is not None
+    ]
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
     """Do the jobs in their order, leaving out what other processes do; return when all are done."""
-    while pending := [job for job in jobs if not result_file(*job).exists()]:
+    torch.set_num_threads(args.threads)
+    Path(args.runs).mkdir(parents=True, exist_ok=True)
+    while pending := [job for job in jobs() if not result_file(*job).exists()]:
         for job in filter(ready, pending):
             with claimed(Path(args.runs) / f"{result_file(*job).stem}.lock") as mine:
                 if mine and not result_file(*job).exists():
@@ -312,19 +335,6 @@ def work(args: argparse.Namespace, jobs: list[Job]) -> None:
                     break  # what comes next may have been done meanwhile
         else:
             time.sleep(10)
-
-
-def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    Path(args.runs).mkdir(parents=True, exist_ok=True)
-    work(args, [(name, "easy", setting, SEEDS[0]) for name, settings in TRIALS.items() for setting in settings])
-    # Stopped early, it should leave every tuned row with all its seeds first, then pointers of one seed.
-    tuned_rows = [row for row in FINALS if row[0] not in OTHERS and row[1] not in ("hard", "own")]
-    rows = [(row, seed) for seed in SEEDS for row in tuned_rows]
-    changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
-    one = [*PEOPLE, *changes, (OWN, "easy", "margin_softmax_l2"), *(row for row in FINALS if row not in tuned_rows)]
-    rows += [(row, SEEDS[0]) for row in one]
-    work(args, [(name, teacher, chosen(tuned) or {}, seed) for (name, teacher, tuned), seed in rows])
 
 
 def chosen(method: str) -> Setting | None:
