@@ -29,7 +29,9 @@ def _json(name: str) -> Any:
     return json.loads((BENCHMARKS / "results" / name).read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["results", "differences_l2kd", "differences_proxylesskd", "changes", "trials", "people", "cost"])
+@pytest.mark.parametrize(
+    "name", ["results", "differences_l2kd", "differences_proxylesskd", "changes", "trials", "people", "cost"]
+)
 def test_comparison(name: str) -> None:
     assert _module("docs_table").stored_table("comparison.md", name) == _module("comparison").tables()[name].strip()
 
