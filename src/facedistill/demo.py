@@ -58,7 +58,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(identities=200, teacher_width=0.25, teacher_epochs=6, student_epochs=4)
+QUICK = Scale(identities=200, teacher_width=0.25, teacher_epochs=8, student_epochs=4)
 
 
 def run_demo(out: str | Path, quick: bool = False) -> dict[str, Any]:
