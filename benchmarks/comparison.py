@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size":
 SCHEDULE = {"batch": 128, "warmup_epochs": 1, "decay": "cosine", "weight_decay": 5e-4, "clip": 5.0, "log_steps": 50}
 SCALE = 32  # few identities; the same for every margin softmax here
 Setting = dict[str, Any]
+Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
 # method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of its term.
 # Trials of four epochs (results/comparison/trial-*, three a method too) had narrowed down where the first four lie.
 TRIALS: dict[str, list[Setting]] = {
@@ -111,6 +113,7 @@ OTHERS: dict[str, float] = {
 }
 FINALS += [(name, "easy", name) for name in OTHERS]
 OWNED = {"pocketnet": 0.78, "fitnet": 1.0, "attention_transfer": 10.0}
+FINALS += [(OWN, "easy", "margin_softmax_l2")]
 FINALS += [("proxylesskd_trained", "own", "proxylesskd_centres"), ("proxylesskd_centres", "own", "proxylesskd_centres")]
 FINALS += [("l2kd", "own", "l2kd"), *((name, "own", name) for name in OWNED)]
 
@@ -156,12 +159,10 @@ def result_file(name: str, teacher: str, setting: Setting, seed: int) -> Path:
 def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting, seed: int) -> None:
     """Train and evaluate one run and store its result."""
     file = result_file(name, teacher, setting, seed)
-    makers = {"easy": lambda _: args.easy, "hard": lambda _: args.hard, "centred": centred, "own": own_teacher}
-    model = {"kd": with_centres, f"proxylesskd_centres, {ORTHOGONAL}": with_orthogonal}.get(name, makers[teacher])(args)
     raw: dict[str, Any] = {
         "data": {"train": args.faces, "hold_out": HOLD_OUT},
         "student": STUDENT,
-        "teacher": str(model),
+        "teacher": str(teacher_of(args, name, teacher)),
         "method": method_of(name, setting),
         "schedule": {**SCHEDULE, "epochs": EPOCHS, "lr": setting["lr"]},
         "evaluation": {"sets": [args.lfw]},
@@ -232,6 +233,12 @@ def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
+@cache
+def read(file: Path) -> dict[str, Any]:
+    """A result, which never changes once it is there."""
+    return json.loads(file.read_text())
+
+
 def score(result: dict[str, Any]) -> float:
     """What tuning looks at: student-student TAR at FAR 1e-3 over all pairs of the held-out identities."""
     for r in result["evaluation"]["results"]:
@@ -253,40 +260,40 @@ def centred(args: argparse.Namespace) -> Path:
     return made(Path(args.runs) / "hard-centred", make)
 
 
-def with_centres(args: argparse.Namespace) -> Path:
-    """The easy teacher with its embeddings' centres as its classifier, for terms that need its logits."""
+def with_classifier(args: argparse.Namespace, name: str) -> Path:
+    """The easy teacher with a classifier: for `name` "orthogonal" a random one, else the centres of its embeddings.
+
+    More rows than dimensions cannot be orthogonal: the columns are orthonormal.
+    """
 
     def make() -> Model:
         model = load_model(args.easy)
         faces, _ = open_training_data(Data(args.faces, hold_out=HOLD_OUT))
-        model.classifier = centres(embed_dataset(model, faces, cache=cache_dir() / "embeddings"))
+        if name == "orthogonal":
+            columns = torch.empty(len(faces.class_names), model.embedding_dim)
+            torch.nn.init.orthogonal_(columns, generator=torch.Generator().manual_seed(0))
+            model.classifier = Classifier(columns, faces.class_names)
+        else:
+            model.classifier = centres(embed_dataset(model, faces, cache=cache_dir() / "embeddings"))
         return model
 
-    return made(Path(args.runs) / "easy-centres", make)
+    return made(Path(args.runs) / f"easy-{name}", make)
 
 
-def with_orthogonal(args: argparse.Namespace) -> Path:
-    """The easy teacher with a random W whose columns are orthonormal: more rows than dimensions cannot be."""
-
-    def make() -> Model:
-        model = load_model(args.easy)
-        faces, _ = open_training_data(Data(args.faces, hold_out=HOLD_OUT))
-        columns = torch.empty(len(faces.class_names), model.embedding_dim)
-        torch.nn.init.orthogonal_(columns, generator=torch.Generator().manual_seed(0))
-        model.classifier = Classifier(columns, faces.class_names)
-        return model
-
-    return made(Path(args.runs) / "easy-orthogonal", make)
+def teacher_of(args: argparse.Namespace, name: str, teacher: str) -> Path:
+    """The teacher's model, for a row that needs its classifier with one."""
+    if name == "kd":  # its term compares logits
+        return with_classifier(args, "centres")
+    if name.endswith(ORTHOGONAL):
+        return with_classifier(args, "orthogonal")
+    if teacher == "own":
+        return Path(args.runs) / own_teacher().stem
+    return centred(args) if teacher == "centred" else Path(getattr(args, teacher))
 
 
-def own_teacher(args: argparse.Namespace) -> Path:
-    """The run of the full-width student."""
-    return Path(args.runs) / result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0]).stem
-
-
-def ready(job: "Job") -> bool:
-    """Whether the job's teacher is there."""
-    return job[1] != "own" or result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0]).exists()
+def own_teacher() -> Path:
+    """The result of the full-width student, whose run is a teacher afterwards."""
+    return result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0])
 
 
 def made(folder: Path, make: Callable[[], Model]) -> Path:
@@ -299,9 +306,6 @@ def made(folder: Path, make: Callable[[], Model]) -> Path:
     return folder
 
 
-Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
-
-
 def jobs() -> list[Job]:
     """What is known by now to be wanted, in order: stopped early, it should leave every tuned row with all its seeds.
 
@@ -312,9 +316,9 @@ def jobs() -> list[Job]:
         found += [(name, "easy", setting, SEEDS[0]) for setting in settings]
         setting = chosen(name)
         found += [(name, "easy", setting, seed) for seed in SEEDS if setting is not None]
-    tuned_rows = [row for row in FINALS if row[0] not in OTHERS and row[1] not in ("hard", "own")]
+    tuned_rows = [row for row in FINALS if row[0] not in (*OTHERS, OWN) and row[1] not in ("hard", "own")]
     changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
-    one = [*PEOPLE, *changes, (OWN, "easy", "margin_softmax_l2"), *(row for row in FINALS if row not in tuned_rows)]
+    one = [*PEOPLE, *changes, *(row for row in FINALS if row not in tuned_rows)]
     rows = [(row, seed) for seed in SEEDS for row in tuned_rows] + [(row, SEEDS[0]) for row in one]
     settings_of = {tuned: chosen(tuned) for (_, _, tuned), _ in rows}
     found += [
@@ -328,7 +332,7 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     Path(args.runs).mkdir(parents=True, exist_ok=True)
     while pending := [job for job in jobs() if not result_file(*job).exists()]:
-        for job in filter(ready, pending):
+        for job in (job for job in pending if job[1] != "own" or own_teacher().exists()):
             with claimed(Path(args.runs) / f"{result_file(*job).stem}.lock") as mine:
                 if mine and not result_file(*job).exists():
                     run_one(args, *job)
@@ -344,7 +348,7 @@ def chosen(method: str) -> Setting | None:
     files = [result_file(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
     if not all(file.exists() for file in files):
         return None
-    scores = [score(json.loads(file.read_text())) for file in files]
+    scores = [score(read(file)) for file in files]
     return TRIALS[method][scores.index(max(scores))]
 
 
@@ -357,7 +361,7 @@ def stored(name: str, teacher: str, settings_of: str) -> list[dict[str, Any]]:
     """The results of one row that are there, in the order of seeds; none before its settings are chosen."""
     setting = chosen(settings_of)
     files = [] if setting is None else [result_file(name, teacher, setting, seed) for seed in SEEDS]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+    return [read(file) for file in files if file.exists()]
 
 
 def cell(values: list[float]) -> str:
@@ -438,7 +442,7 @@ def trials_table() -> str:
     lines = ["| method | setting | hold-out TAR at 1e-3 | chosen |", "| --- | --- | --- | --- |"]
     for name, settings in TRIALS.items():
         files = [result_file(name, "easy", setting, SEEDS[0]) for setting in settings]
-        scores = [score(json.loads(file.read_text())) if file.exists() else None for file in files]
+        scores = [score(read(file)) if file.exists() else None for file in files]
         for setting, found in zip(settings, scores, strict=True):
             label = setting_of(setting)
             shown = "" if found is None else f"{100 * found:.1f}"
@@ -480,7 +484,7 @@ def people_table() -> str:
 
 def cost_table() -> str:
     """How many runs stand here and what they took, each with one thread; two ran at a time on two cores."""
-    runs = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("final-*.json"))]
+    runs = [read(file) for file in sorted(RESULTS.glob("final-*.json"))]
     images = 13_798 * EPOCHS
     hours = [images / r["images_per_second"] / 3600 for r in runs]
     rates = sorted(r["images_per_second"] for r in runs)
