@@ -67,7 +67,14 @@ def test_w_is_held_as_short_as_asked(rows: str, dtype: torch.dtype, teacher: Pat
     found = _assemble(teacher, method={"name": "proxylesskd", "classifier": {"rows": rows}})
     weight, own = found.method.weight, found.models["teacher"].classifier
     assert weight is not None and own is not None and weight.rows.values.dtype == dtype and not weight.rows.sharded
-    torch.testing.assert_close(weight.of(torch.arange(6)), own.weight[:6].flip(0), rtol=0, atol=5e-3)
+    torch.testing.assert_close(weight.rows.of(torch.arange(6)), own.weight[:6].flip(0), rtol=0, atol=5e-3)
+
+
+def test_what_it_is_evaluated_on_is_opened_before_training(teacher: Path, tmp_path: Path) -> None:
+    found = _assemble(teacher, data={"hold_out": 0.4}, evaluation={"sets": [DATA]})
+    assert list(found.sets) == [DATA, "hold-out"] and found.held_out is not None
+    with pytest.raises(UserError, match=r"nothing\.bin: no such file"):
+        _assemble(teacher, evaluation={"sets": [str(tmp_path / "nothing.bin")]})
 
 
 def test_w_that_cannot_be_held_short(teacher: Path) -> None:

@@ -18,6 +18,7 @@ from facedistill.data.split import hold_out
 from facedistill.data.views import mixup
 from facedistill.embed import Embeddings, embed_dataset
 from facedistill.errors import UsageError, UserError
+from facedistill.evaluation.sets import EvaluationSet, open_sets
 from facedistill.files import cache_dir, fingerprint
 from facedistill.margins import Margin
 from facedistill.methods import Method, build_terms, resolve, teacher_needs
@@ -36,6 +37,7 @@ class Assembly:
 
     Attributes:
         models: the teachers' models, for evaluation.
+        sets: what the student is evaluated on, by name: the recipe's, and the held-out identities.
         embedded: how often a teacher's network embeds an image before training (or did, when the cache was made).
     """
 
@@ -44,6 +46,7 @@ class Assembly:
     method: Method
     models: dict[str, Model]
     origin: str | None
+    sets: dict[str, EvaluationSet]
     embedded: int
 
 
@@ -56,11 +59,19 @@ def assemble(recipe: Recipe) -> Assembly:
     mixed = method.view.kind == "mixup"
     if mixed and method.classifier.moved_by == "teacher":
         raise UsageError("a W that the teacher moves cannot follow mixed images; set method.view.kind=same")
+    moved_by, stored = method.classifier.moved_by or "nothing", method.classifier.rows or "fp32"
+    if stored != "fp32" and moved_by != "nothing":
+        raise UsageError(
+            f"method.classifier.rows={stored} needs a W that nothing moves, not one moved by {moved_by}; set fp32"
+        )
     _require_networks(asked, models, mixed)
     epochs = {name: _epochs(recipe, name) for name in models if asked.get(name) and method.teacher_epoch == "same"}
     if any("logits" in asked[name] for name in epochs):
         raise UsageError("a teacher's W is that of its last epoch: its logits need method.teacher_epoch=last")
+    sets = open_sets(recipe.evaluation.sets)  # before hours of training, not after
     train, held_out = open_training_data(recipe.data)
+    if held_out is not None:
+        sets |= open_sets({"hold-out": held_out})
     needs = {name: asked.get(name, frozenset()) for name in models}
     # A cache knows the images as they are, not mixed, and the teacher as it is at last.
     cached = {
@@ -94,11 +105,6 @@ def assemble(recipe: Recipe) -> Assembly:
     for name, made in classifiers.items():
         if name in models and made.origin != "random" and parallel.rank() == 0:  # it reads all of W
             _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
-    moved_by, stored = method.classifier.moved_by or "nothing", method.classifier.rows or "fp32"
-    if stored != "fp32" and moved_by != "nothing":
-        raise UsageError(
-            f"method.classifier.rows={stored} needs a W that nothing moves, not one moved by {moved_by}; set fp32"
-        )
     whole = any(term.whole_weight for term, _, _ in terms.values())
     # The student lives in the first W's space; the spaces of other teachers are reached by a projection each.
     weights = {
@@ -111,7 +117,7 @@ def assemble(recipe: Recipe) -> Assembly:
     assert method.view.alpha is not None  # resolved
     view = partial(mixup, alpha=method.view.alpha, seed=recipe.seed) if mixed else None
     trained = Method(student, weight, teachers, terms, view, weights)
-    return Assembly(train, held_out, trained, models, origin, embedded)
+    return Assembly(train, held_out, trained, models, origin, sets, embedded)
 
 
 def _heads(method: MethodSpec, terms: Mapping[str, tuple[Term, float, str]]) -> dict[str, Term]:

@@ -278,7 +278,7 @@ class _Log:
 def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     """The student's own accuracy and rates on the sets of the recipe: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
     result = evaluation.evaluate(
-        {"student": assembly.method.student}, _sets(recipe, assembly), flip=recipe.evaluation.flip, resamples=0
+        {"student": assembly.method.student}, assembly.sets, flip=recipe.evaluation.flip, resamples=0
     )
     figures: dict[str, float] = {}
     for r in result["results"]:
@@ -286,12 +286,6 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
         figures |= {f"{place}/tar_at_far/{far}": at["value"] for far, at in r.get("tar_at_far", {}).items()}
         figures |= {f"{place}/{key}": r[key] for key in ("accuracy", "eer") if key in r}
     return figures
-
-
-def _sets(recipe: Recipe, assembly: Assembly) -> dict[str, Any]:
-    """What the recipe evaluates on, and the held-out identities."""
-    held_out = {} if assembly.held_out is None else {"hold-out": assembly.held_out}
-    return evaluation.open_sets(recipe.evaluation.sets) | evaluation.open_sets(held_out)
 
 
 def _upto(lines: list[str], step: int) -> Iterator[str]:
@@ -326,7 +320,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
     save_model(student, run / "model")
     result = evaluation.evaluate(
         {"student": student, **assembly.models},
-        _sets(recipe, assembly),
+        assembly.sets,
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",
