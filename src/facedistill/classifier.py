@@ -104,7 +104,6 @@ class ClassWeight(nn.Module):
         super().__init__()
         self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
-        self.dim = classifier.dim
         if moved_by == "gradient":
             # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
             # rows far out, where they hardly turn any more, and training from scratch is held back.
@@ -125,17 +124,13 @@ class ClassWeight(nn.Module):
 
     @property
     def rows(self) -> Rows:
-        """The rows of a W that gets no gradient, as the frozen head takes them."""
+        """The rows as they are held here, as the frozen head takes them; no gradient reaches W through them."""
         return self.held if self.moved_by == "nothing" else as_rows(self.weight)
 
     @property
     def frozen(self) -> bool:
         """True where W gets no gradient: the streaming head may be used."""
         return not isinstance(self.weight, nn.Parameter)
-
-    def of(self, labels: Tensor) -> Tensor:
-        """Return the rows (b, d) of these classes (b,), no gradient; all processes call it together. See `Rows.of`."""
-        return (self.rows if self.frozen else as_rows(self.weight)).of(labels)
 
     def place(self, embeddings: Tensor) -> Tensor:
         """Return the student's embeddings (B, d') in W's space (B, d), float32."""

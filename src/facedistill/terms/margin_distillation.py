@@ -41,6 +41,6 @@ class MarginDistillation(MarginSoftmax):
     @torch.no_grad()
     def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> Tensor:
         assert teacher is not None
-        sure = F.cosine_similarity(teacher.embedding.float(), self.classes.of(labels)).relu()
+        sure = F.cosine_similarity(teacher.embedding.float(), self.classes.rows.of(labels)).relu()
         most = parallel.gather(sure).max().clamp_min(1e-12)
         return self.smallest + (self.largest - self.smallest) * sure / most

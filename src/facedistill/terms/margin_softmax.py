@@ -84,9 +84,9 @@ class MarginSoftmax(Term):
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
             x = self.classes.place(student.embedding)
-            if x.shape[1] != self.classes.dim:
+            if x.shape[1] != self.classes.weight.shape[1]:
                 raise UserError(
-                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.dim}; give "
+                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.weight.shape[1]}; give "
                     "the student the teacher's size or a projection"
                 )
             if self.training and self.margin.adapts:
@@ -114,6 +114,6 @@ class MarginSoftmax(Term):
 
     @torch.no_grad()
     def _update(self, x: Tensor, batch: Batch) -> None:
-        rows = self.classes.of(batch.targets[0][0]).to(x.dtype)
+        rows = self.classes.rows.of(batch.targets[0][0]).to(x.dtype)
         cos_y = F.cosine_similarity(x, rows)
         self.margin.update(parallel.gather(cos_y), parallel.gather(x.norm(dim=1)))
