@@ -57,6 +57,7 @@ TRIALS: dict[str, list[Setting]] = {
     "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
 }
 ORTHOGONAL = "W orthogonal"
+TWO = "proxylesskd_two_teachers"  # the easy one, in whose space the student lives, and the centred one
 # One thing changed in a tuned row: overrides of its recipe.
 CHANGES: dict[str, list[str]] = {
     "P x K": ["method.sampler.kind=pk"],
@@ -110,8 +111,9 @@ OTHERS: dict[str, float] = {
     "darkrank": 1.0,
     "pkt": 469.0,
     "ekd": 1.0,
+    "stkd": 1.0,
 }
-FINALS += [(name, "easy", name) for name in OTHERS]
+FINALS += [*((name, "easy", name) for name in OTHERS), (TWO, "easy", "proxylesskd_centres")]
 OWNED = {"pocketnet": 0.78, "fitnet": 1.0, "attention_transfer": 10.0}
 FINALS += [(OWN, "easy", "margin_softmax_l2")]
 FINALS += [("proxylesskd_trained", "own", "proxylesskd_centres"), ("proxylesskd_centres", "own", "proxylesskd_centres")]
@@ -138,8 +140,12 @@ def method_of(name: str, setting: Setting) -> dict[str, Any]:
             terms["embedding_l2"] = {"weight": setting["l2"]}
         start = next((start for start in ("fitted", "instances") if start in name), "centres")
         start = "teacher" if name.endswith("_trained") else start
+        if name == TWO:
+            terms["second"] = {"term": "margin_softmax", "teacher": "second", **softmax}
         return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
-    if name == "kd":
+    if name == "stkd":  # two labels an image: no margin
+        terms["margin_softmax"] = {"scale": SCALE}
+    if name in ("kd", "stkd"):
         terms["soft_targets"] = {"weight": setting["weight"], "scale": SCALE}
     elif name != "scratch":
         terms["embedding_l2" if name in ("margin_softmax_l2", "pocketnet") else name] = {"weight": setting["weight"]}
@@ -169,6 +175,8 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting,
         "check": {"own_class": 0.0},
         "seed": seed,
     }
+    if name == TWO:
+        raw["teachers"] = {"second": str(centred(args))}
     change = name.partition(", ")[2]
     if change.endswith(" identities"):
         raw |= of_few(args, int(change.split()[0]), raw)
@@ -282,7 +290,7 @@ def with_classifier(args: argparse.Namespace, name: str) -> Path:
 
 def teacher_of(args: argparse.Namespace, name: str, teacher: str) -> Path:
     """The teacher's model, for a row that needs its classifier with one."""
-    if name == "kd":  # its term compares logits
+    if name in ("kd", "stkd"):  # their term compares logits
         return with_classifier(args, "centres")
     if name.endswith(ORTHOGONAL):
         return with_classifier(args, "orthogonal")
@@ -316,7 +324,7 @@ def jobs() -> list[Job]:
         found += [(name, "easy", setting, SEEDS[0]) for setting in settings]
         setting = chosen(name)
         found += [(name, "easy", setting, seed) for seed in SEEDS if setting is not None]
-    tuned_rows = [row for row in FINALS if row[0] not in (*OTHERS, OWN) and row[1] not in ("hard", "own")]
+    tuned_rows = [row for row in FINALS if row[0] not in (*OTHERS, OWN, TWO) and row[1] not in ("hard", "own")]
     changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
     one = [*PEOPLE, *changes, *(row for row in FINALS if row not in tuned_rows)]
     rows = [(row, seed) for seed in SEEDS for row in tuned_rows] + [(row, SEEDS[0]) for row in one]

@@ -286,7 +286,7 @@ def distill(
             if not report.passed:
                 lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
                 raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: mend that{lower}")
-            if not chosen and len(dataset.class_names) < FEW_IDENTITIES:
+            if start == "centres" and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
                 print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
     _train(recipe, out)
 
