@@ -25,7 +25,7 @@ from docs_table import put_table
 
 from facedistill.assemble import open_training_data
 from facedistill.classifier import Classifier
-from facedistill.data.dataset import open_dataset
+from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.embed import embed_dataset
 from facedistill.engine import train
 from facedistill.evaluation.across_runs import seed_difference
@@ -75,7 +75,9 @@ CHANGES: dict[str, list[str]] = {
 }
 # The margin where it is not tuned: of a W that is learnt the one chosen for scratch, of AdaDistill the published one.
 MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45}
-ABLATIONS = [change for change in CHANGES if change not in ("P x K", "wide")]
+# Between a class a person and a class an image: every person becomes several classes.
+PARTS = ("4 images a class", "2 images a class")
+ABLATIONS = [*(change for change in CHANGES if change not in ("P x K", "wide")), *PARTS]
 # A student of full width is the teacher whose W was trained, and whose epochs and stage maps are there.
 OWN = "margin_softmax_l2, wide"
 # (row, teacher, settings of): the fitted W takes those of the centres, another teacher those chosen with the easy one.
@@ -95,10 +97,10 @@ FINALS = [
     ("proxylesskd_centres", "hard", "proxylesskd_centres"),
 ]
 # Fewer people, with the settings of all of them; one seed.
-NUMBERS = (200, 600)
+NUMBERS = ("200 identities", "600 identities")
 PEOPLE = [
-    (f"{name}, {count} identities", "easy", name)
-    for count in NUMBERS
+    (f"{name}, {number}", "easy", name)
+    for number in NUMBERS
     for name in ("l2kd", "proxylesskd_centres", "proxylesskd_instances", "scratch")
 ]
 # One seed, one setting, not tuned and not ranked: near the published weight, or less where that one swamps the softmax.
@@ -178,8 +180,8 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting,
     if name == TWO:
         raw["teachers"] = {"second": str(centred(args))}
     change = name.partition(", ")[2]
-    if change.endswith(" identities"):
-        raw |= of_few(args, int(change.split()[0]), raw)
+    if change in (*NUMBERS, *PARTS):
+        raw |= of_other_classes(args, change, raw["schedule"])
     recipe = make_recipe(raw, CHANGES.get(change, []))
     start = time.time()
     run = train(recipe, Path(args.runs) / file.stem)
@@ -204,27 +206,47 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: Setting,
         temporary.write_text(json.dumps(result, indent=1))
 
 
-def of_few(args: argparse.Namespace, count: int, raw: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's parts that change where only `count` of the training people are used, and the same are held out.
+def of_other_classes(args: argparse.Namespace, change: str, schedule: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's parts that change with "N identities" or "N images a class"; the same people are held out.
 
-    As many images are seen, in more epochs: with fewer steps every method would be cut short, not for want of people.
+    Of fewer people as many images are seen, in more epochs: with fewer steps every method would be cut short, not for
+    want of people. N images a class are drawn among one person's, who becomes several classes.
     """
     train, held_out = open_training_data(Data(args.faces, hold_out=HOLD_OUT))
     assert held_out is not None
-    some = np.random.default_rng(0).permutation(len(train.class_names))[:count]
-    folders = {f"{count} identities": [train.class_names[i] for i in some], "hold-out": held_out.class_names}
-    for name, people in folders.items():
-        folder = Path(args.runs) / name
-        folder.mkdir(exist_ok=True)
-        for person in people:
-            with suppress(FileExistsError):
-                (folder / person).symlink_to(Path(args.faces).resolve() / person)
-    images = int(np.isin(train.labels, some).sum())
+    number, draw = int(change.split()[0]), np.random.default_rng(0)
+    people = by_class(train)
+    if change in NUMBERS:
+        classes = {name: people[name] for name in draw.permutation(train.class_names)[:number]}
+    else:
+        classes = {
+            f"{name}-{i}": list(part)
+            for name, images in people.items()
+            for i, part in enumerate(np.array_split(draw.permutation(images), -(-len(images) // number)))
+        }
+    for folder, images_of in ((change, classes), ("hold-out", by_class(held_out))):
+        link(Path(args.faces).resolve(), Path(args.runs) / folder, images_of)
+    images = sum(map(len, classes.values()))
     return {
-        "data": {"train": str(Path(args.runs) / f"{count} identities")},
-        "schedule": raw["schedule"] | {"epochs": round(EPOCHS * len(train) / images)},
+        "data": {"train": str(Path(args.runs) / change)},
+        "schedule": schedule | {"epochs": round(EPOCHS * len(train) / images)},
         "evaluation": {"sets": [args.lfw, str(Path(args.runs) / "hold-out")]},
     }
+
+
+def by_class(faces: Dataset) -> dict[str, list[str]]:
+    """The keys of every class's images."""
+    names = enumerate(faces.class_names)
+    return {name: [faces.keys[i] for i in np.flatnonzero(faces.labels == label)] for label, name in names}
+
+
+def link(faces: Path, folder: Path, images_of: dict[str, list[str]]) -> None:
+    """Make `folder` a data set of links to images of `faces`, by class; another process may be doing the same."""
+    for name, images in images_of.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for image in images:
+            with suppress(FileExistsError):
+                (folder / name / Path(image).name).symlink_to(faces / image)
 
 
 def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
@@ -459,7 +481,7 @@ def trials_table() -> str:
 
 
 def changes_table() -> str:
-    """ProxylessKD with one thing changed, one seed: LFW all-pairs and hold-out TAR in percent."""
+    """ProxylessKD with class centres and one thing changed, one seed: LFW all-pairs and hold-out TAR in percent."""
     header = ["proxylesskd_centres", *(f"all-pairs TAR at 1e-4 {pair}" for pair in ("s-s", "s-t"))]
     header += ["hold-out TAR at 1e-3 s-s", "s-t"]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
@@ -477,11 +499,11 @@ def changes_table() -> str:
 
 def people_table() -> str:
     """The same methods and settings with fewer training people, one seed: LFW all-pairs TAR in percent."""
-    header = ["method (W)", *(f"{n} people s-s | s-t" for n in (*NUMBERS, "all"))]
+    header = ["method (W)", *(f"{number} s-s | s-t" for number in (*NUMBERS, "all"))]
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * 2 * (len(NUMBERS) + 1)]
     for method in dict.fromkeys(tuned for _, _, tuned in PEOPLE):
         row = [method]
-        for name in (*(f"{method}, {count} identities" for count in NUMBERS), method):
+        for name in (*(f"{method}, {number}" for number in NUMBERS), method):
             runs = stored(name, "easy", method)[:1]
             for gallery in ("student", "teacher"):
                 results = [entry(r, "lfw", "all-pairs", "student", gallery) for r in runs]
