@@ -28,8 +28,10 @@ from facedistill.classifier import Classifier
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.embed import embed_dataset
 from facedistill.engine import train
-from facedistill.evaluation.across_runs import seed_difference
-from facedistill.evaluation.statistics import Estimate
+from facedistill.evaluation.across_runs import differences_to, over_seeds
+from facedistill.evaluation.markdown import render
+from facedistill.evaluation.overview import overview
+from facedistill.evaluation.tables import Cell, across_recipes, text
 from facedistill.files import atomic_write, cache_dir, claimed
 from facedistill.model import Model, load_model, save_model
 from facedistill.recipe import Data, make_recipe
@@ -382,11 +384,6 @@ def chosen(method: str) -> Setting | None:
     return TRIALS[method][scores.index(max(scores))]
 
 
-def finals() -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The results with the chosen settings by (row, teacher), in the order of FINALS, each list in that of seeds."""
-    return {(name, teacher): stored(name, teacher, settings_of) for name, teacher, settings_of in FINALS}
-
-
 def stored(name: str, teacher: str, settings_of: str) -> list[dict[str, Any]]:
     """The results of one row that are there, in the order of seeds; none before its settings are chosen."""
     setting = chosen(settings_of)
@@ -410,61 +407,47 @@ def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str)
     return {}
 
 
-def results_table() -> str:
-    """One row a method and teacher; every figure in percent."""
-    header = ["method (W)", "teacher", "seeds", "setting", "LFW accuracy s-s", "s-t"]
-    header += [f"all-pairs TAR at {far} {pair}" for pair in ("s-s", "s-t") for far in ("1e-3", "1e-4", "1e-5")]
-    header += ["at the teacher's threshold for 1e-4: FAR, TAR", "hold-out TAR at 1e-3 s-s", "s-t", "cosine of ceiling"]
-    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    for (name, teacher), runs in finals().items():
-        row = [name, teacher, str(len(runs))]
-        row.append(setting_of(runs[0]["setting"]) if runs else "")
-        for gallery in ("student", "teacher"):
-            row.append(cell([entry(r, "lfw", "pairs", "student", gallery)["accuracy"] for r in runs]))
-        crossed = [entry(r, "lfw", "all-pairs", "student", "teacher") for r in runs]
-        for results in ([entry(r, "lfw", "all-pairs", "student", "student") for r in runs], crossed):
-            row += [cell([r["tar_at_far"][far]["value"] for r in results]) for far in ("1e-3", "1e-4", "1e-5")]
-        at = [r["at_gallery_threshold"]["1e-4"] for r in crossed]
-        row.append(f"{sum(a['far'] for a in at) / len(at):.1e}, {cell([a['tar'] for a in at])}" if at else "")
-        for gallery in ("student", "teacher"):
-            held = [entry(r, "hold-out", "all-pairs", "student", gallery) for r in runs]
-            row.append(cell([r["tar_at_far"]["1e-3"]["value"] for r in held]))
-        cosines = [r["mean_cosine"] for r in crossed]
-        row.append(f"{sum(c['value'] for c in cosines) / len(cosines):.3f}" if cosines else "")
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+def finals() -> dict[str, dict[str, Any]]:
+    """The runs with the chosen settings as `facedistill compare` takes them, by row and seed; resamples put back."""
+    found = {}
+    for name, teacher, settings_of in FINALS:
+        for run in stored(name, teacher, settings_of):
+            row, evaluation = row_of(name, teacher), run["evaluation"]
+            training = evaluation.get("training", {"images_per_second": run["images_per_second"]})
+            training |= {"recipe": row, "seed": run["seed"], "epochs": run["epochs"], "data": "all"}
+            found[f"{row}-s{run['seed']}"] = evaluation | {
+                "training": training,
+                "results": [with_resamples(r, run["resampled"]) for r in evaluation["results"]],
+            }
+    return found
+
+
+def row_of(name: str, teacher: str) -> str:
+    return name if teacher == "easy" else f"{name}, teacher {teacher}"
+
+
+def with_resamples(result: dict[str, Any], resampled: dict[str, Any]) -> dict[str, Any]:
+    result = result | {"set": result["set"].removesuffix(".bin")}
+    if (result["set"], result["protocol"], result["probe"]) != ("lfw", "all-pairs", "student"):
+        return result
+    drawn = resampled[f"student-{result['gallery']}"]
+    return result | {"resampled": {f"tar_at_far.{far}": values for far, values in drawn.items()}}
+
+
+def results_tables() -> list[str]:
+    """What `facedistill compare` shows of these runs, a table for each set; a row without a run is empty."""
+    recipes = over_seeds(finals())
+    missing = [row for name, teacher, _ in FINALS if (row := row_of(name, teacher)) not in recipes]
+    tables = overview(recipes)
+    for table in tables:
+        table.rows += [[text(row), *[Cell()] * (len(table.columns) - 1)] for row in missing]
+    return [render(table) for table in tables]
 
 
 def differences_table(base: str) -> str:
-    """Paired differences of seed means to `base`, easy teacher: points of LFW all-pairs TAR, 95% interval, verdict."""
-    lines = ["| method | pair | " + " | ".join(f"TAR at FAR {far}" for far in ("1e-3", "1e-4", "1e-5")) + " |"]
-    lines.append("| --- | --- | --- | --- | --- |")
-    rows = finals()
-    for (name, teacher), runs in rows.items():
-        others = rows[base, "easy"]
-        seeds = sorted({r["seed"] for r in runs} & {r["seed"] for r in others})
-        if teacher != "easy" or name == base or not seeds:
-            continue
-        for pair in ("student-student", "student-teacher"):
-            cells = [difference(runs, others, seeds, pair, far) for far in ("1e-3", "1e-4", "1e-5")]
-            lines.append(f"| {name} - {base} ({len(seeds)} seeds) | {pair} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def difference(a: list[dict[str, Any]], b: list[dict[str, Any]], seeds: list[int], pair: str, far: str) -> str:
-    """Real only if the interval of the seed mean excludes 0 and all seeds agree in sign (and there are several)."""
-    gallery = pair.partition("-")[2]
-
-    def estimates(runs: list[dict[str, Any]]) -> list[Estimate]:
-        chosen = [next(r for r in runs if r["seed"] == seed) for seed in seeds]
-        values = [entry(r, "lfw", "all-pairs", "student", gallery)["tar_at_far"][far]["value"] for r in chosen]
-        return [Estimate(v, np.array(r["resampled"][pair][far])) for v, r in zip(values, chosen, strict=True)]
-
-    found = seed_difference(estimates(a), estimates(b))
-    low, high = found["ci95"]
-    verdict = "one seed" if len(seeds) == 1 else "" if found["distinguishable"] else "not distinguishable"
-    text = f"{100 * found['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{text} {verdict}".strip()
+    """Paired differences of seed means to `base`, with the easy teacher."""
+    easy = {run: evaluation for run, evaluation in finals().items() if ", teacher " not in run}
+    return render(across_recipes([d for d in differences_to(easy, [base]) if d["set"] == "lfw"]))
 
 
 def trials_table() -> str:
@@ -528,8 +511,10 @@ def cost_table() -> str:
 
 def tables() -> dict[str, str]:
     """Every table of docs/comparison.md by name."""
+    on_lfw, on_hold_out = results_tables()
     return {
-        "results": results_table(),
+        "results": on_lfw,
+        "hold_out": on_hold_out,
         "differences_l2kd": differences_table("l2kd"),
         "differences_proxylesskd": differences_table("proxylesskd_centres"),
         "changes": changes_table(),

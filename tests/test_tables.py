@@ -30,7 +30,8 @@ def _json(name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["results", "differences_l2kd", "differences_proxylesskd", "changes", "trials", "people", "cost"]
+    "name",
+    ["results", "hold_out", "differences_l2kd", "differences_proxylesskd", "changes", "trials", "people", "cost"],
 )
 def test_comparison(name: str) -> None:
     assert _module("docs_table").stored_table("comparison.md", name) == _module("comparison").tables()[name].strip()

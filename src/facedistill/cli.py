@@ -493,21 +493,22 @@ def compare(
         Also write it as a page to read: one HTML file with plots, training curves among them.
     """
     from facedistill.evaluation import render_comparison
-    from facedistill.evaluation.across_runs import differences_to
+    from facedistill.evaluation.across_runs import differences_to, over_seeds
     from facedistill.evaluation.stored import load_evaluations, load_logs, without_resamples
     from facedistill.report import require as require_report
 
     if report is not None:
         require_report()
     evaluations = load_evaluations(runs)
-    across = differences_to(evaluations, to or [])
+    across, recipes = differences_to(evaluations, to or []), without_resamples(over_seeds(evaluations))
     evaluations = without_resamples(evaluations)
-    print(render_comparison(evaluations, across))
-    _write_json(json_, {"schema": 1, "evaluations": evaluations} | ({"differences": across} if to else {}))
+    print(render_comparison(evaluations, across, recipes))
+    content = {"schema": 1, "evaluations": evaluations, "recipes": recipes}
+    _write_json(json_, content | ({"differences": across} if to else {}))
     if report is not None:
         from facedistill.report import write_comparison
 
-        write_comparison(evaluations, report, logs=load_logs(runs), across=across)
+        write_comparison(evaluations, report, logs=load_logs(runs), across=across, recipes=recipes)
         print(f"{report}: open it in a browser")
 
 

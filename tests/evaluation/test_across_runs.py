@@ -1,4 +1,4 @@
-"""Differences between recipes over seeds, against the formula written out, and when they count."""
+"""Recipes over seeds, means and differences, against the formulas written out, and when a difference counts."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from facedistill.errors import UserError
 from facedistill.evaluation import render_comparison
-from facedistill.evaluation.across_runs import differences_to
+from facedistill.evaluation.across_runs import differences_to, over_seeds
 from facedistill.evaluation.stored import without_resamples
 
 FIGURE = "tar_at_far.1e-3"
@@ -91,3 +91,35 @@ def test_a_name_that_nothing_has() -> None:
     with pytest.raises(UserError, match="2 recipes have that method"):
         differences_to(two, ["l2kd"])
     assert len(differences_to(two, ["l2kd-lr1"])) == 1
+
+
+def test_the_mean_over_seeds_has_an_interval_and_the_seeds() -> None:
+    evaluations = runs("rkd", [0.50, 0.53, 0.56], seconds=60.0) | runs("l2kd", [0.7])
+    evaluations["rkd-seed1"]["training"]["seconds"] = 120.0
+    recipes = over_seeds(evaluations)
+    assert list(recipes) == ["rkd", "l2kd"]
+    (result,) = recipes["rkd"]["results"]
+    figure = result["tar_at_far"]["1e-3"]
+    drawn = [np.array(e["results"][0]["resampled"][FIGURE]) for e in list(evaluations.values())[:3]]
+    assert figure["value"] == pytest.approx(0.53) and figure["seeds"] == [0.50, 0.53, 0.56]
+    assert figure["ci95"] == pytest.approx(np.quantile(sum(drawn) / 3, [0.025, 0.975]))
+    assert figure["impostors"] == 90 and "threshold" not in figure, "seeds have thresholds of their own"
+    training = recipes["rkd"]["training"]
+    assert training["seeds"] == [0, 1, 2] and training["seconds"] == 80 and "seed" not in training
+    (alone,) = recipes["l2kd"]["results"]
+    figure = evaluations["l2kd-seed0"]["results"][0]["tar_at_far"]["1e-3"]
+    assert alone["tar_at_far"]["1e-3"] == figure, "one run stays as it is"
+
+
+def test_a_figure_that_a_seed_lacks_has_no_mean() -> None:
+    evaluations = runs("rkd", [0.5, 0.6])
+    evaluations["rkd-seed0"]["results"][0]["eer"] = 0.1
+    evaluations["rkd-seed1"]["results"].append(evaluations["rkd-seed1"]["results"][0] | {"set": "another"})
+    (result,) = over_seeds(evaluations)["rkd"]["results"]
+    assert "eer" not in result and result["set"] == "lfw"
+
+
+def test_what_is_of_no_run_stays_as_it_is() -> None:
+    file = {"schema": 1, "models": {}, "results": []}
+    found = over_seeds({"file": file} | runs("rkd", [0.5, 0.6]))
+    assert list(found) == ["rkd", "file"] and found["file"] is file

@@ -1,4 +1,4 @@
-"""Runs of several recipes with several seeds: which of them differ, by paired intervals of the mean over seeds."""
+"""Runs of several recipes with several seeds: what each recipe reaches, and which of them differ."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,63 @@ from typing import Any
 import numpy as np
 
 from facedistill.errors import UserError
-from facedistill.evaluation.reading import estimate
+from facedistill.evaluation.reading import estimate, paths
 from facedistill.evaluation.statistics import Estimate, paired_difference
 from facedistill.progress import console
 
 Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
+COSTS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
+
+
+def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The mean over the seeds of each recipe: one evaluation a recipe, by its name (see `differences_to`).
+
+    A figure that all seeds have becomes {"value": mean, "ci95": of that mean, where they were resampled, "seeds": their
+    values}; one that is the same in all stays. "training" has "seeds" in place of "seed", and the mean costs.
+    Evaluations that are of no run (files, published figures) stay as they are, after those of runs.
+    """
+    found = {name: _mean_evaluation(runs) for name, runs in _recipes(evaluations).items()}
+    return found | {name: evaluation for name, evaluation in evaluations.items() if not evaluation.get("training")}
+
+
+def _mean_evaluation(runs: Runs) -> dict[str, Any]:
+    each = [runs[seed] for seed in sorted(runs)]
+    first, trained = each[0], [evaluation["training"] for evaluation in each]
+    training = {key: value for key, value in trained[0].items() if key not in ("seed", *COSTS)}
+    training |= {"seeds": sorted(runs)}
+    training |= {key: float(np.mean([of[key] for of in trained])) for key in COSTS if all(key in of for of in trained)}
+    found = [{_what(r): r for r in evaluation["results"]} for evaluation in each]
+    alike = [[results[what] for results in found] for what in found[0] if all(what in results for results in found)]
+    kept = {key: first[key] for key in ("method", "models") if key in first}
+    return kept | {"training": training, "results": [_mean_result(results) for results in alike]}
+
+
+def _mean_result(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    known = paths(each)
+    figures = {path.partition(".")[0] for path in known} | {"ci95", "curves", "resampled", "at_gallery_threshold"}
+    mean = {key: value for key, value in each[0].items() if key not in figures}
+    for path in known:
+        of = [one for r in each if (one := estimate(r, path)) is not None]
+        if len(of) == len(each):
+            key, _, rate = path.partition(".")
+            figure = _mean_figure(of, [r.get("resampled", {}).get(path) for r in each])
+            mean[key] = {**mean.get(key, {}), rate: figure} if rate else figure
+    at = [r.get("at_gallery_threshold", {}) for r in each]
+    if fars := [far for far in at[0] if all(far in of for of in at)]:
+        mean["at_gallery_threshold"] = {
+            far: {key: float(np.mean([of[far][key] for of in at])) for key in ("tar", "far")} for far in fars
+        }
+    return mean
+
+
+def _mean_figure(each: Sequence[dict[str, Any]], resampled: Sequence[list[float] | None]) -> dict[str, Any]:
+    if all(of == each[0] for of in each):
+        return dict(each[0])  # of one run, or the teacher's own
+    values = [of["value"] for of in each]
+    mean: dict[str, Any] = {"value": float(np.mean(values))}
+    if all(drawn is not None for drawn in resampled):
+        mean = Estimate(mean["value"], np.mean(np.array(resampled), axis=0)).to_json()
+    return {key: each[0][key] for key in ("impostors", "non_mated") if key in each[0]} | mean | {"seeds": values}
 
 
 def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str]) -> list[dict[str, Any]]:
@@ -107,5 +159,5 @@ def _estimate(result: Mapping[str, Any], path: str) -> Estimate:
 
 def _what(result: Mapping[str, Any]) -> str:
     """What must be equal for two results to be paired; not what a model makes of it."""
-    settings = {key: value for key, value in result["settings"].items() if key != "directions"}
-    return repr([*(result[key] for key in ("set", "protocol", "probe", "gallery", "data")), settings])
+    settings = {key: value for key, value in result.get("settings", {}).items() if key != "directions"}
+    return repr([*(result.get(key) for key in ("set", "protocol", "probe", "gallery", "data")), settings])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from facedistill.evaluation import tables
+from facedistill.evaluation.overview import overview
 from facedistill.evaluation.reading import blocks, each
 from facedistill.evaluation.tables import Cell, Table
 
@@ -17,32 +18,44 @@ def render_table(evaluation: dict[str, Any]) -> str:
     return render_comparison({"": evaluation})
 
 
-def render_comparison(evaluations: Mapping[str, dict[str, Any]], across: Sequence[Mapping[str, Any]] = ()) -> str:
+def render_comparison(
+    evaluations: Mapping[str, dict[str, Any]],
+    across: Sequence[Mapping[str, Any]] = (),
+    recipes: Mapping[str, dict[str, Any]] | None = None,
+) -> str:
     """Return the same of several evaluations, by the names of their runs, side by side.
 
     Args:
         across: how their recipes differ, see across_runs.differences_to.
+        recipes: the means over their seeds, see across_runs.over_seeds; they come first.
     """
-    first = [tables.models(evaluations), *tables.training(evaluations), *tables.groups(each(evaluations, "groups"))]
-    parts = [_markdown(table) for table in first]
+    first = [
+        *overview(recipes or {}),
+        tables.models(evaluations),
+        *tables.training(evaluations),
+        *tables.groups(each(evaluations, "groups")),
+    ]
+    parts = [render(table) for table in first]
     for block, entries in blocks(evaluations).items():
         read, _ = tables.of_block(evaluations, block, entries, across)
         one = entries[0].result
         flip = f"flip {one['settings']['flip']}" if "flip" in one["settings"] else ""
         about = "; ".join(part for part in (tables.sizes(one), flip) if part)
         parts.append(f"{', '.join(block)}{f' ({about})' if about else ''}\n")
-        parts += [_markdown(table) for table in read]
+        parts += [render(table) for table in read]
     return "\n".join(parts)
 
 
-def _markdown(table: Table) -> str:
+def render(table: Table) -> str:
+    """The caption, the table and its notes."""
     title = f"{table.caption}. {table.about}".rstrip(" .") + ":"
     body = markdown(table.columns, [[_plain(cell) for cell in row] for row in table.rows])
     return "\n".join([title, "", body, *(f"{note}\n" for note in table.notes)])
 
 
 def _plain(cell: Cell) -> str:
-    return " ".join(part for part in (cell.value + cell.mark, cell.below, cell.verdict) if part)
+    parts = (cell.value + cell.mark, *cell.below.splitlines(), cell.verdict)
+    return " ".join(part for part in parts if part)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -34,6 +34,7 @@ FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate)
 FOREIGN = "† the two models do not share a space: a control that should come out near chance"
 PUBLISHED = "Published figures are the source’s, of other data and another recipe; they are compared with nothing."
 SIGNIFICANT = 0.05
+WHOSE = ("run", "recipe", "method")  # columns that say which of those that are compared
 IMAGES = "images"  # the column that says at which resolution
 NAMES = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
 KINDS = {
@@ -44,7 +45,7 @@ KINDS = {
 
 
 class Cell(NamedTuple):
-    """A number, what stands small beneath it and a mark that hangs beside it; or a text that is aligned left."""
+    """A number, lines that stand small beneath it and a mark that hangs beside it; or a text that is aligned left."""
 
     value: str = ""
     below: str = ""
@@ -76,7 +77,8 @@ class Table:
     def begins(self, row: int) -> bool:
         """Whether something else is measured from this row on: other images, or by several runs another pair."""
         names = self.columns[: self.heads]
-        kept = [i for i, name in enumerate(names) if (name != "run" if "run" in names else name == IMAGES)]
+        several = names[:1] in (["run"], ["recipe"])
+        kept = [i for i, name in enumerate(names) if (name not in WHOSE if several else name == IMAGES)]
         return row > 0 and any(self.rows[row][i] != self.rows[row - 1][i] for i in kept)
 
     def is_text(self, column: int) -> bool:
@@ -155,20 +157,25 @@ def of_block(
 ) -> tuple[list[Table], list[Table]]:
     """What one set by one protocol gave: the tables to be read, and those to be looked up.
 
+    Of several runs it is the runs that are compared, and the pairs of models within each are looked up.
+
     Args:
         across: differences of recipes, see across_runs.differences_to.
     """
     full, low = full_resolution(entries), [entry for entry in entries if condition(entry.result)]
     different = each(evaluations, "differences", block)
+    within = differences([(run, d) for run, d in different if not condition(d)])
+    one = len(evaluations) == 1
     read = [
         results(entries),
         across_recipes([d for d in across if (d["set"], d["protocol"]) == block]),
-        differences([(run, d) for run, d in different if not condition(d)]),
+        *[within] * one,
         compatibility(each(evaluations, "compatibility", block)),
         at_gallery_threshold(full),
         false_accepts(full),
     ]
     looked_up = [
+        *[within] * (not one),
         operating_points(entries),
         _low(differences([(run, d) for run, d in different if condition(d)])),
         _low(at_gallery_threshold(low)),

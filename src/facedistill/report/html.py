@@ -14,6 +14,7 @@ from typing import Any
 
 from facedistill.errors import UserError
 from facedistill.evaluation import tables
+from facedistill.evaluation.overview import overview
 from facedistill.evaluation.reading import (
     EVERY,
     SIDES,
@@ -89,6 +90,7 @@ def write_comparison(
     title: str = "Comparison",
     logs: Logs | None = None,
     across: Sequence[Mapping[str, Any]] = (),
+    recipes: Mapping[str, dict[str, Any]] | None = None,
 ) -> None:
     """Write several evaluations, by the names of their runs, as one HTML file.
 
@@ -96,13 +98,14 @@ def write_comparison(
         logs: lines of the runs' log.jsonl (and verification.jsonl) by the same names: every number in them but "epoch"
             is drawn over "step".
         across: how the recipes differ, see across_runs.differences_to.
+        recipes: the means over their seeds, see across_runs.over_seeds; they come first.
 
     Raises:
         UserError: matplotlib or jinja2 is missing; the file cannot be written.
     """
     require()
     runs = {run: {key: value for key, value in e.items() if key != "errors"} for run, e in evaluations.items()}
-    sections = _Sections(runs, across)
+    sections = _Sections(runs, across, recipes)
     _write(path, title, sections, [*sections.all(), *_training(logs or {})], runs)
 
 
@@ -120,7 +123,7 @@ def _write(
     page = environment.from_string(template).render(
         title=title,
         subtitle=about.subtitle(),
-        summary=summary(about.runs, about.compared),
+        summary=about.summary(),
         sections=sections,
         provenance=[tables.made(about.evaluations), *tables.settings(about.found)],
         raw=raw,
@@ -139,8 +142,14 @@ def data_uri(content: str | bytes, kind: str) -> str:
 class _Sections:
     """What one run, named "", or several have measured, part by part."""
 
-    def __init__(self, evaluations: Mapping[str, dict[str, Any]], across: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        evaluations: Mapping[str, dict[str, Any]],
+        across: Sequence[Mapping[str, Any]] = (),
+        recipes: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
         self.evaluations, self.found, self.across = evaluations, blocks(evaluations), across
+        self.recipes = recipes or {}
         # What is drawn and summed up: not what is published.
         self.runs = measured(evaluations)
         self.compared = blocks(self.runs)
@@ -148,6 +157,8 @@ class _Sections:
         self.places = {name: i for i, name in enumerate(names)}
 
     def all(self) -> Iterator[Section]:
+        if tables_of_recipes := overview(self.recipes):
+            yield Section("Overview", tables=tables_of_recipes)
         yield Section("Models", tables=[tables.models(self.evaluations)], plots=list(self._costs()))
         if trained := tables.training(self.evaluations):
             yield Section("Training", tables=trained)
@@ -155,6 +166,11 @@ class _Sections:
             yield Section("Groups of sets", tables=tables.groups(groups))
         for n, (block, entries) in enumerate(self.found.items()):
             yield self._block(block, entries, f"p{n}")
+
+    def summary(self) -> list[str]:
+        """In words: of several recipes their means over seeds, otherwise what was measured."""
+        recipes = measured(self.recipes)
+        return summary(recipes, blocks(recipes)) if len(recipes) > 1 else summary(self.runs, self.compared)
 
     def subtitle(self) -> str:
         """What was evaluated on what, in one line."""
