@@ -16,10 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from facedistill.errors import UserError
 
 PATIENCE = timedelta(days=1)  # one process may embed millions of images while the others wait
-ENDED = (
-    "another process of this run has ended, so this one ends too; that one says why, or its machine's log. Give the "
-    "same command again: the run goes on from its last checkpoint"
-)
+AGAIN = "Give the same command again: the run goes on from its last checkpoint"
+ENDED = "another process of this run has ended, so this one ends too; that one says why, or its machine's log. " + AGAIN
+TOLD = f"this process was told to end: the run was stopped, or another process of it has ended and says why. {AGAIN}"
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def processes() -> Iterator[None]:
     """Join the process group that torchrun describes in the environment, if it does; leave it at the end.
 
     Raises:
-        UserError: another process ended meanwhile.
+        UserError: another process ended meanwhile, or this one was told to end.
     """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
@@ -35,7 +34,7 @@ def processes() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    before = signal.signal(signal.SIGTERM, _end)  # what torchrun sends to those that are left
+    before = signal.signal(signal.SIGTERM, _end)  # sent by torchrun to those that are left, or when it is stopped
     try:
         yield
     except RuntimeError as e:
@@ -48,7 +47,7 @@ def processes() -> Iterator[None]:
 
 
 def _end(*_: Any) -> None:
-    raise UserError(ENDED)
+    raise UserError(TOLD)
 
 
 @contextmanager
