@@ -38,9 +38,7 @@ def combinations(recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, 
     for name, recipe in zip(names, recipes):
         for values in product(*(values for _, values in choices)):
             chosen = [(key, value) for (key, _), value in zip(choices, values)]
-            tags = [
-                f"{short[key]}{Path(value).stem if '/' in value else value}" for key, value in chosen if key in short
-            ]
+            tags = [f"{short[key]}{_word(value)}" for key, value in chosen if key in short]
             run = "-".join([name, *tags])
             if run in found:
                 raise UsageError(f"sweep: two runs would be called '{run}'; give their values other names")
