@@ -11,11 +11,9 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnknownOptionError
 
 from facedistill import __version__
-from facedistill.errors import UsageError, UserError, closest, some
+from facedistill.errors import UsageError, UserError, closest
 
 if TYPE_CHECKING:
-    from facedistill.margins import Margin
-    from facedistill.model import Model
     from facedistill.recipe import Recipe
 
 app = App(
@@ -28,15 +26,6 @@ app = App(
 
 Many = Parameter(consume_multiple=True, negative="")
 Flag = Parameter(negative="", show_default=False)
-# Class centres as W lost by far at 1,560 identities, and the paper recommends an inherited W at its 85,742. Nothing
-# between is measured; this is about their geometric mean.
-FEW_IDENTITIES = 10_000
-ON_FEW = (
-    "on 1,560, mimicry was 20 to 33 points of TAR at FAR 1e-4 better than class centres, and best was every image as a "
-    "class of its own with mimicry beside it (docs/comparison.md); try method.classifier.start=instances "
-    "method.terms.embedding_l2.weight=64 method.terms.margin_softmax.scale=32 schedule.lr=0.3, or --method l2kd "
-    "schedule.lr=1"
-)
 TABLES = (".rec", ".idx", ".parquet", ".tar", ".bin")  # data sets that are one file
 
 
@@ -122,6 +111,7 @@ def import_(
     from facedistill.files import cache_dir
     from facedistill.importers import import_model
     from facedistill.model import save_model
+    from facedistill.show import describe_model
     from facedistill.terms.margin_softmax import make_margin
 
     names: Any = classes
@@ -143,7 +133,7 @@ def import_(
         embeddings = embed_dataset(model, open_dataset(fit_classifier), cache=cache)
         model.classifier = starts.fit_classifier(embeddings, make_margin(margin), scale)
     save_model(model, out)
-    _print_model(out)
+    print(describe_model(out))
 
 
 @app.command(sort_key=3)
@@ -257,38 +247,9 @@ def distill(
     method:
         How to distil (`facedistill list methods`). [default: proxylesskd]
     """
-    from facedistill.check import check_teacher
-    from facedistill.data.dataset import open_dataset
-    from facedistill.files import cache_dir
-    from facedistill.methods import resolve
-    from facedistill.model import load_model
-    from facedistill.recipe import make_recipe
+    from facedistill.distill import prepare
 
-    raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
-    recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
-    # Whoever names the method, or what W starts from, needs no advice on it.
-    named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
-    chosen = method is not None or any(override.startswith(named) for override in overrides)
-    if (start := resolve(recipe.method).classifier.start) not in (None, "random"):
-        model, dataset = load_model(teacher), open_dataset(data)
-        own = set(model.classifier.class_names if model.classifier else [])
-        missing = [name for name in dataset.class_names if name not in own]
-        if start == "teacher" and recipe.method.classifier.start is None and missing:
-            lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
-            print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
-            recipe.method.classifier.start = start = "centres"
-        if start != "teacher":
-            model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
-        if not (out / "recipe.yaml").exists():
-            least, cache = recipe.check.own_class, cache_dir() / "embeddings"
-            report = check_teacher(model, dataset, *_softmax(recipe), least, images=600, cache=cache)
-            print(report.text())
-            if not report.passed:
-                lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
-                raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: mend that{lower}")
-            if start == "centres" and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
-                print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
-    _train(recipe, out)
+    _train(prepare(teacher, data, student, out, method, overrides), out)
 
 
 @app.command(sort_key=6)
@@ -553,16 +514,9 @@ def show(path: str, /) -> None:
     path:
         A model folder, a run, an .onnx, an .npz of embeddings, or whatever holds images.
     """
-    folder = Path(path)
-    is_run = (folder / "recipe.yaml").is_file()
-    if is_run:
-        _print_run(folder)
-    if (folder / "config.json").is_file() or (folder / "model").is_dir() or folder.suffix == ".onnx":
-        _print_model(folder)
-    elif folder.suffix == ".npz":
-        _print_embeddings(folder)
-    elif not is_run:
-        _print_data(path)
+    from facedistill.show import describe
+
+    print(describe(path))
 
 
 @app.command(name="list", sort_key=11)
@@ -576,51 +530,9 @@ def list_(what: str, /) -> None:
     what:
         methods, terms, backbones, margins or recipes.
     """
-    kinds = {"methods": _methods, "terms": _terms, "backbones": _backbones, "margins": _margins, "recipes": _recipes}
-    if what not in kinds:
-        raise UsageError(f"list '{what}'{closest(what, kinds)}: expected one of {', '.join(kinds)}")
-    for line in kinds[what]():
-        print(line)
+    from facedistill.show import listing
 
-
-def _methods() -> list[str]:
-    from facedistill.methods import METHODS
-
-    rows = []
-    for name, row in METHODS.items():
-        w = f"{row.classifier.start} / {row.classifier.moved_by}" if row.classifier.start else "none"
-        rows.append(f"{name:22} W: {w:20} terms: {', '.join(row.terms)}")
-    return rows
-
-
-def _terms() -> list[str]:
-    from facedistill.terms import TERMS
-
-    return [f"{name:18} {_summary(term)}" for name, term in TERMS.items()]
-
-
-def _margins() -> list[str]:
-    from facedistill.margins import MARGINS
-
-    return [f"{name:18} {_summary(margin)}" for name, margin in MARGINS.items()]
-
-
-def _backbones() -> list[str]:
-    from facedistill.backbones import BACKBONES, count_parameters, create_backbone
-
-    return [
-        f"{name:20} {count_parameters(create_backbone(name)) / 1e6:6.2f} M parameters at 512-d" for name in BACKBONES
-    ]
-
-
-def _recipes() -> list[str]:
-    from facedistill.recipe import shipped_recipes
-
-    return shipped_recipes()
-
-
-def _summary(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    print(listing(what))
 
 
 def _train(recipe: "Recipe", out: Path) -> None:
@@ -642,73 +554,6 @@ def _with_teachers(recipe: "Recipe") -> None:
         from facedistill.demo import demo_teacher
 
         recipe.teachers = {name: TeacherSpec(str(demo_teacher())) for name in missing}
-
-
-def _softmax(recipe: "Recipe") -> "tuple[Margin, float]":
-    """The margin and scale that the recipe trains with."""
-    from facedistill.methods import build_terms, resolve
-    from facedistill.terms import MarginSoftmax
-
-    terms = [term for term, _, _ in build_terms(resolve(recipe.method)).values() if isinstance(term, MarginSoftmax)]
-    term = terms[0] if terms else MarginSoftmax()
-    return term.margin, term.scale
-
-
-def _print_run(run: Path) -> None:
-    """The evaluation of a finished run, or how far an unfinished one came."""
-    from facedistill.recipe import load_recipe
-
-    if (run / "evaluation.json").is_file():
-        from facedistill.evaluation import render_table
-
-        result = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-        print(f"{run}: {result['method']}\n\n{render_table(result)}")
-        return
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    log = run / "log.jsonl"
-    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
-    at = f"in epoch {json.loads(last[0])['epoch'] + 1} of {recipe.schedule.epochs}" if last else "at its beginning"
-    print(f"{run}: {recipe.method.name}, not finished, {at}; `facedistill train {run}/recipe.yaml --out {run}` goes on")
-
-
-def _print_model(path: Path) -> None:
-    from facedistill.model import load_model
-
-    model: Model = load_model(path)
-    if model.backbone is None:
-        print(f"{path}: embeddings of {model.embedding_dim} dimensions only, no network: to inherit from, not to run")
-    else:
-        size = f"{model.input_size} x {model.input_size} pixels -> {model.embedding_dim} dimensions"
-        print(f"{path}: {size}, {model.parameters_count():,} parameters, {(model.macs() or 0) / 1e6:,.1f} M MACs")
-    offset = "" if model.offset is None else ", after a mean embedding is subtracted"
-    print(f"space {model.space}{offset}")
-    if model.classifier is not None:
-        origin = "trained with it" if model.classifier.origin == "teacher" else model.classifier.origin
-        print(f"classifier: {len(model.classifier):,} classes ({origin}; {some(model.classifier.class_names)})")
-
-
-def _print_embeddings(path: Path) -> None:
-    from facedistill.embed import Embeddings
-
-    table = Embeddings.load(path)
-    views = "image and mirror image" if table.vectors.shape[1] == 2 else "image"
-    print(f"{path}: {len(table):,} embeddings ({views}) of {table.vectors.shape[2]} dimensions")
-    print(f"{len(table.class_names):,} classes ({some(table.class_names)}); space {table.space or 'unknown'}")
-
-
-def _print_data(path: str) -> None:
-    from facedistill.data.dataset import open_dataset
-    from facedistill.data.verification import VerificationSet
-
-    dataset = open_dataset(path)
-    height, width = dataset.shape
-    source = dataset.source
-    if isinstance(source, VerificationSet):
-        named = "the people are known" if source.identities else "nobody is named, so pairs only"
-        print(f"{path}: {len(source.same):,} pairs, {int(source.same.sum()):,} of them genuine; {named}")
-    if not isinstance(source, VerificationSet) or source.identities:
-        print(f"{path}: {len(dataset):,} images of {len(dataset.class_names):,} classes ({some(dataset.class_names)})")
-    print(f"first image {width} x {height}; fingerprint {dataset.fingerprint}")
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:

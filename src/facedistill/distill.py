@@ -1,0 +1,76 @@
+"""From a teacher and photos to a recipe: what W starts from, whether it all fits, what may be better."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facedistill.check import check_teacher
+from facedistill.data.dataset import open_dataset
+from facedistill.errors import UserError, some
+from facedistill.files import cache_dir
+from facedistill.margins import Margin
+from facedistill.methods import build_terms, resolve
+from facedistill.model import load_model
+from facedistill.recipe import Recipe, make_recipe
+from facedistill.terms import MarginSoftmax
+
+# Class centres as W lost by far at 1,560 identities, and the paper recommends an inherited W at its 85,742. Nothing
+# between is measured; this is about their geometric mean.
+FEW_IDENTITIES = 10_000
+ON_FEW = (
+    "on 1,560, mimicry was 20 to 33 points of TAR at FAR 1e-4 better than class centres, and best was every image as a "
+    "class of its own with mimicry beside it (docs/comparison.md); try method.classifier.start=instances "
+    "method.terms.embedding_l2.weight=64 method.terms.margin_softmax.scale=32 schedule.lr=0.3, or --method l2kd "
+    "schedule.lr=1"
+)
+
+
+def prepare(
+    teacher: Path, data: str, student: str, out: Path, method: str | None = None, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Make the recipe of a distillation, and print what the check of teacher and data found, unless `out` was begun.
+
+    W starts from class centres where the teacher's classifier lacks classes of the data.
+
+    Args:
+        method: None leaves the choice to the program.
+        overrides: key=value, see make_recipe.
+
+    Raises:
+        UserError: teacher and data do not fit.
+    """
+    raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
+    recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
+    start = resolve(recipe.method).classifier.start
+    if start in (None, "random"):
+        return recipe
+    model, dataset = load_model(teacher), open_dataset(data)
+    own = set(model.classifier.class_names if model.classifier else [])
+    missing = [name for name in dataset.class_names if name not in own]
+    if start == "teacher" and recipe.method.classifier.start is None and missing:
+        lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
+        print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
+        recipe.method.classifier.start = start = "centres"
+    if start != "teacher":
+        model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
+    if (out / "recipe.yaml").exists():
+        return recipe
+    least, cache = recipe.check.own_class, cache_dir() / "embeddings"
+    report = check_teacher(model, dataset, *_softmax(recipe), least, images=600, cache=cache)
+    print(report.text())
+    if not report.passed:
+        lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
+        raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: mend that{lower}")
+    # Whoever names the method, or what W starts from, needs no advice on it.
+    named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
+    chosen = method is not None or any(override.startswith(named) for override in overrides)
+    if start == "centres" and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
+        print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
+    return recipe
+
+
+def _softmax(recipe: Recipe) -> tuple[Margin, float]:
+    """The margin and scale that the recipe trains with."""
+    terms = [term for term, _, _ in build_terms(resolve(recipe.method)).values() if isinstance(term, MarginSoftmax)]
+    term = terms[0] if terms else MarginSoftmax()
+    return term.margin, term.scale
