@@ -376,8 +376,10 @@ def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
     assert cli("evaluate", tiny.student, "--on", tiny.pairs, "--json", "mine.json").code == 0
     ran = cli("compare", tiny.student, "mine.json", "--report", "c.html", "--json", "c.json")
     assert ran.code == 0, ran.err
-    stored = json.loads(Path("c.json").read_text())["evaluations"]
-    assert list(stored) == [tiny.student.name, "mine"]
+    written = json.loads(Path("c.json").read_text())
+    stored = written["evaluations"]
+    assert list(stored) == list(written["recipes"]) == [tiny.student.name, "mine"]
+    assert ran.out.startswith("Overview, ") and ">Overview</h2>" in Path("c.html").read_text()
     assert stored["mine"] == json.loads(Path("mine.json").read_text())
     for run, evaluation in stored.items():
         eer = evaluation["results"][0]["eer"]
