@@ -80,6 +80,7 @@ MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill
 # Between a class a person and a class an image: every person becomes several classes.
 PARTS = ("4 images a class", "2 images a class")
 ABLATIONS = [*(change for change in CHANGES if change not in ("P x K", "wide")), *PARTS]
+BEST = "proxylesskd_instances_l2"  # is it better than every rival?
 # A student of full width is the teacher whose W was trained, and whose epochs and stage maps are there.
 OWN = "margin_softmax_l2, wide"
 # (row, teacher, settings of): the fitted W takes those of the centres, another teacher those chosen with the easy one.
@@ -517,6 +518,7 @@ def tables() -> dict[str, str]:
         "hold_out": on_hold_out,
         "differences_l2kd": differences_table("l2kd"),
         "differences_proxylesskd": differences_table("proxylesskd_centres"),
+        "differences_best": differences_table(BEST),
         "changes": changes_table(),
         "trials": trials_table(),
         "people": people_table(),
