@@ -17,7 +17,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield
-    for name in ("docs_table", "comparison", "training", "check_detection", "evaluation", "head", "head_rivals"):
+    for name in (
+        "docs_table",
+        "comparison",
+        "comparison_plan",
+        "training",
+        "check_detection",
+        "evaluation",
+        "head",
+        "head_rivals",
+    ):
         sys.modules.pop(name, None)
 
 

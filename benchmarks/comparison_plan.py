@@ -1,0 +1,201 @@
+"""What the comparison on real faces compares: the methods, their trials, what is changed in them, and in which order.
+
+A row is called `METHOD`, or `METHOD, CHANGE`. A job is a run of one row with one teacher, setting and seed.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "comparison"
+EPOCHS, SEEDS, HOLD_OUT = 14, (0, 1, 2), 0.1
+STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size": 64}
+SCHEDULE = {"batch": 128, "warmup_epochs": 1, "decay": "cosine", "weight_decay": 5e-4, "clip": 5.0, "log_steps": 50}
+SCALE = 32  # few identities; the same for every margin softmax here
+Setting = dict[str, Any]
+Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
+# method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of its term.
+# Trials of four epochs (results/comparison/trial-*, three a method too) had narrowed down where the first four lie.
+TRIALS: dict[str, list[Setting]] = {
+    "scratch": [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.3, 0.2), (0.3, 0.5))],
+    "l2kd": [{"lr": lr} for lr in (0.3, 1.0, 3.0)],
+    "proxylesskd_centres": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.2), (1.0, 0.2), (0.3, 0.5))],
+    "proxylesskd_l2": [{"lr": 0.3, "l2": weight} for weight in (16.0, 64.0, 256.0)],
+    "proxylesskd_instances": [{"lr": lr, "margin": m} for lr, m in ((0.3, 0.5), (1.0, 0.5), (0.3, 0.2))],
+    "proxylesskd_instances_l2": [{"lr": lr, "l2": w} for lr, w in ((1.0, 16.0), (1.0, 64.0), (0.3, 64.0))],
+    "margin_softmax_l2": [{"lr": 0.3, "weight": weight} for weight in (64.0, 256.0, 16.0)],
+    "rkd": [{"lr": 0.1, "weight": weight} for weight in (1.0, 4.0, 16.0)],
+    "cckd": [{"lr": 0.1, "weight": weight} for weight in (10.0, 100.0, 1000.0)],
+    "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
+}
+ORTHOGONAL = "W orthogonal"
+TWO = "proxylesskd_two_teachers"  # the easy one, in whose space the student lives, and the centred one
+# One thing changed in a tuned row: overrides of its recipe.
+CHANGES: dict[str, list[str]] = {
+    "P x K": ["method.sampler.kind=pk"],
+    "scale 16": ["method.terms.margin_softmax.scale=16"],
+    "scale 64": ["method.terms.margin_softmax.scale=64"],
+    "margin 0": ["method.terms.margin_softmax.margin_options.size=0"],
+    "margin 0.2": ["method.terms.margin_softmax.margin_options.size=0.2"],
+    "margin 0.35": ["method.terms.margin_softmax.margin_options.size=0.35"],
+    "warm-up": ["method.terms.margin_softmax.margin_warmup=0.5"],
+    "finetuned": ["method.classifier.moved_by=gradient"],
+    "W random": ["method.classifier.start=random"],
+    ORTHOGONAL: ["method.classifier.start=teacher"],
+    "wide": ["student.options.width=1.0", "schedule.keep=epochs"],
+    "64 dimensions": ["student.embedding_dim=64", "student.projection=true"],
+}
+# The margin where it is not tuned: of a W that is learnt the one chosen for scratch, of AdaDistill the published one.
+MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45}
+# Between a class a person and a class an image: every person becomes several classes.
+PARTS = ("4 images a class", "2 images a class")
+ABLATIONS = [*(change for change in CHANGES if change not in ("P x K", "wide")), *PARTS]
+BEST = "proxylesskd_instances_l2"  # is it better than every rival?
+# A student of full width is the teacher whose W was trained, and whose epochs and stage maps are there.
+OWN = "margin_softmax_l2, wide"
+# Fewer people, with the settings of all of them; one seed.
+NUMBERS = ("200 identities", "600 identities")
+PEOPLE = [
+    (f"{name}, {number}", "easy", name)
+    for number in NUMBERS
+    for name in ("l2kd", "proxylesskd_centres", "proxylesskd_instances", "scratch")
+]
+# One seed, one setting, not tuned and not ranked: near the published weight, or less where that one swamps the softmax.
+OTHERS: dict[str, float] = {
+    "kd": 1.0,
+    "margin_distillation": 1.0,
+    "shrinkteanet": 16.0,
+    "triplet_distillation": 4.0,
+    "similarity_preserving": 300.0,
+    "darkrank": 1.0,
+    "pkt": 469.0,
+    "ekd": 1.0,
+    "stkd": 1.0,
+}
+OWNED = {"pocketnet": 0.78, "fitnet": 1.0, "attention_transfer": 10.0}  # the same, of a teacher trained here
+# (row, teacher, settings of): the fitted W takes those of the centres, another teacher those chosen with the easy one.
+TUNED = [
+    ("l2kd", "easy", "l2kd"),
+    ("proxylesskd_centres", "easy", "proxylesskd_centres"),
+    ("proxylesskd_l2", "easy", "proxylesskd_l2"),
+    ("scratch", "easy", "scratch"),
+    ("proxylesskd_fitted", "easy", "proxylesskd_centres"),
+    *((name, "easy", name) for name in list(TRIALS)[4:]),
+    ("scratch, P x K", "easy", "scratch"),
+    ("l2kd, P x K", "easy", "l2kd"),
+    ("proxylesskd_centres, P x K", "easy", "proxylesskd_centres"),
+    ("l2kd", "centred", "l2kd"),
+    ("proxylesskd_centres", "centred", "proxylesskd_centres"),
+    ("proxylesskd_l2", "centred", "proxylesskd_l2"),
+]
+POINTERS = [  # of one seed
+    ("proxylesskd_centres", "hard", "proxylesskd_centres"),
+    *((name, "easy", name) for name in OTHERS),
+    (TWO, "easy", "proxylesskd_centres"),
+    (OWN, "easy", "margin_softmax_l2"),
+    ("proxylesskd_trained", "own", "proxylesskd_centres"),
+    ("proxylesskd_centres", "own", "proxylesskd_centres"),
+    ("l2kd", "own", "l2kd"),
+    *((name, "own", name) for name in OWNED),
+]
+FINALS = TUNED + POINTERS
+
+
+def method_of(name: str, setting: Setting) -> dict[str, Any]:
+    """Return the recipe's `method` for a row (`METHOD`, or `METHOD, CHANGE`) and its tuned setting."""
+    name = name.partition(", ")[0]
+    softmax = {
+        "scale": SCALE,
+        "margin": "arcface",
+        "margin_options": {"size": setting.get("margin", MARGINS.get(name, 0.2))},
+    }
+    terms: dict[str, Any] = {"margin_softmax": softmax}
+    if name == "l2kd":
+        return {"name": "l2kd"}
+    if name == "adadistill":
+        return {"name": name, "classifier": {"start": setting["start"]}, "terms": terms}
+    if name == "margin_distillation":
+        return {"name": name, "classifier": {"start": "centres"}, "terms": {name: {"scale": SCALE}}}
+    if name.startswith("proxylesskd"):
+        if name.endswith("_l2"):
+            terms["embedding_l2"] = {"weight": setting["l2"]}
+        start = next((start for start in ("fitted", "instances") if start in name), "centres")
+        start = "teacher" if name.endswith("_trained") else start
+        if name == TWO:
+            terms["second"] = {"term": "margin_softmax", "teacher": "second", **softmax}
+        return {"name": "proxylesskd", "classifier": {"start": start}, "terms": terms}
+    if name == "stkd":  # two labels an image: no margin
+        terms["margin_softmax"] = {"scale": SCALE}
+    if name in ("kd", "stkd"):
+        terms["soft_targets"] = {"weight": setting["weight"], "scale": SCALE}
+    elif name != "scratch":
+        terms["embedding_l2" if name in ("margin_softmax_l2", "pocketnet") else name] = {"weight": setting["weight"]}
+    return {"name": name, "terms": terms}
+
+
+def setting_of(setting: Setting, between: str = " ", after: str = ", ") -> str:
+    return after.join(f"{k}{between}{v if isinstance(v, str) else f'{v:g}'}" for k, v in setting.items())
+
+
+def result_file(name: str, teacher: str, setting: Setting, seed: int) -> Path:
+    label = setting_of(setting, "", "_")
+    row = name.replace(", ", "-").replace(" ", "")
+    return RESULTS / f"final-{teacher}-{row}-{label}-s{seed}.json"
+
+
+def jobs() -> list[Job]:
+    """What is known by now to be wanted, in order: stopped early, it should leave every tuned row with all its seeds.
+
+    A method's trials come first, then its further seeds with the setting that they chose; pointers of one seed last.
+    """
+    found: list[Job] = []
+    for name, settings in TRIALS.items():
+        found += [(name, "easy", setting, SEEDS[0]) for setting in settings]
+        setting = chosen(name)
+        found += [(name, "easy", setting, seed) for seed in SEEDS if setting is not None]
+    changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
+    one = [*PEOPLE, *changes, *POINTERS]
+    rows = [(row, seed) for seed in SEEDS for row in TUNED] + [(row, SEEDS[0]) for row in one]
+    settings_of = {tuned: chosen(tuned) for (_, _, tuned), _ in rows}
+    found += [
+        (name, teacher, settings_of[of], seed) for (name, teacher, of), seed in rows if settings_of[of] is not None
+    ]
+    return found
+
+
+def chosen(method: str) -> Setting | None:
+    """Return the setting with the best trial; None before all of the method's trials are there."""
+    if method in OTHERS or method in OWNED:
+        return {"lr": 0.1, "weight": (OTHERS | OWNED)[method]}
+    files = [result_file(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
+    if not all(file.exists() for file in files):
+        return None
+    scores = [score(read(file)) for file in files]
+    return TRIALS[method][scores.index(max(scores))]
+
+
+def score(result: dict[str, Any]) -> float:
+    """What tuning looks at: student-student TAR at FAR 1e-3 over all pairs of the held-out identities."""
+    for r in result["evaluation"]["results"]:
+        if r["set"] == "hold-out" and r["probe"] == r["gallery"] == "student":
+            return r["tar_at_far"]["1e-3"]["value"]
+    raise KeyError("hold-out")
+
+
+def stored(name: str, teacher: str, settings_of: str) -> list[dict[str, Any]]:
+    """The results of one row that are there, in the order of seeds; none before its settings are chosen."""
+    setting = chosen(settings_of)
+    files = [] if setting is None else [result_file(name, teacher, setting, seed) for seed in SEEDS]
+    return [read(file) for file in files if file.exists()]
+
+
+@cache
+def read(file: Path) -> dict[str, Any]:
+    """A result, which never changes once it is there."""
+    return json.loads(file.read_text())
+
+
+def own_teacher() -> Path:
+    """The result of the full-width student, whose run is a teacher afterwards."""
+    return result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0])
