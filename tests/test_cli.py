@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from facedistill import cli as program
 from facedistill.backbones import create_backbone
 from facedistill.cli import main
 from facedistill.evaluation import render_table
@@ -434,30 +433,6 @@ def test_distil_makes_centres_where_the_teacher_has_no_classes_of_the_data(cli: 
     assert "lacks 8 of 8 classes" in ran.out and "W starts from class centres" in ran.out
     assert ran.out.count("8 identities are few") == 1
     assert "run: proxylesskd (W: centres)" in ran.out
-
-
-def test_distil_says_what_was_better_on_few_identities(cli: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line, and only where the program chose class centres; what is trained stays as it was."""
-    trained = []
-    monkeypatch.setattr(program, "_train", lambda recipe, out: trained.append(recipe))
-
-    def distil(*more: str, data: Path = tiny.pairs) -> list[str]:
-        ran = cli(
-            "distill", "--teacher", tiny.teacher, "--data", data, "--out", "run", *SMALL, "check.own_class=0", *more
-        )
-        assert ran.code == 0, ran.err
-        return [line for line in ran.out.splitlines() if "identities are few" in line]
-
-    (line,) = distil()
-    assert line.startswith("8 identities are few: ") and "docs/comparison.md" in line
-    assert "--method l2kd schedule.lr=1" in line and "method.classifier.start=instances" in line
-    assert distil("--method", "proxylesskd") == distil("method.name=proxylesskd") == []
-    assert trained[0] == trained[1] == trained[2]
-    assert distil(data=tiny.photos) == [], "the teacher's own classifier knows these people: not what was compared"
-    assert distil("method.classifier.start=centres") == distil("method.terms.embedding_l2=4") == []
-    assert distil("--method", "margin_distillation") == distil("--method", "l2kd") == []
-    monkeypatch.setattr("facedistill.distill.FEW_IDENTITIES", 8)
-    assert distil() == []
 
 
 def test_show_says_what_lies_there(cli: Cli, tiny: Tiny, tmp_path: Path) -> None:

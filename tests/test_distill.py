@@ -1,0 +1,75 @@
+"""What `distill` decides: what W starts from, whether to go on, and what it says of few identities."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from facedistill.distill import prepare
+from facedistill.errors import UserError
+from facedistill.recipe import Recipe
+from tiny_world import Tiny
+
+Prepared = tuple[Recipe, list[str]]
+Prepare = Callable[..., Prepared]
+
+
+@pytest.fixture
+def prepared(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Prepare:
+    """Prepare on people whom the teacher does not know, or on `data`: the recipe, and the lines printed."""
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+
+    def run(*overrides: str, method: str | None = None, data: Path = tiny.pairs) -> Prepared:
+        recipe = prepare(
+            tiny.teacher, str(data), "mobilefacenet", tmp_path / "run", method, ["check.own_class=0", *overrides]
+        )
+        return recipe, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def few(said: list[str]) -> list[str]:
+    return [line for line in said if "identities are few" in line]
+
+
+def test_w_is_the_teachers_where_it_knows_the_people_and_else_their_centres(prepared: Prepare, tiny: Tiny) -> None:
+    recipe, said = prepared(data=tiny.photos)
+    assert recipe.method.classifier.start is None and not any("W starts" in line for line in said)
+    recipe, said = prepared()
+    assert recipe.method.classifier.start == "centres" and "lacks 8 of 8 classes" in said[0]
+    recipe, said = prepared("method.classifier.start=fitted")
+    assert recipe.method.classifier.start == "fitted" and not any("W starts" in line for line in said)
+    assert prepared(method="scratch")[1] == [], "no W of the teacher, nothing to check"
+
+
+def test_what_was_better_on_few_identities(prepared: Prepare, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, and only where the program chose class centres; what is trained stays as it was."""
+    recipe, said = prepared()
+    (line,) = few(said)
+    assert line.startswith("8 identities are few: ") and "docs/comparison.md" in line
+    assert "--method l2kd schedule.lr=1" in line and "method.classifier.start=instances" in line
+    for named in (prepared(method="proxylesskd"), prepared("method.name=proxylesskd")):
+        assert named[0] == recipe and not few(named[1])
+    assert not few(prepared(data=tiny.photos)[1]), "the teacher's own classifier knows these people: not compared"
+    for override in ("method.classifier.start=centres", "method.terms.embedding_l2=4"):
+        assert not few(prepared(override)[1])
+    for method in ("margin_distillation", "l2kd"):
+        assert not few(prepared(method=method)[1])
+    monkeypatch.setattr("facedistill.distill.FEW_IDENTITIES", 8)
+    assert not few(prepared()[1])
+
+
+def test_a_run_that_was_begun_is_not_checked_again(prepared: Prepare, tmp_path: Path) -> None:
+    recipe, said = prepared()
+    assert "check passed" in "\n".join(said)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("begun")
+    again, said = prepared()
+    assert again == recipe and "check" not in "\n".join(said)
+
+
+def test_what_does_not_fit_is_refused(prepared: Prepare, tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=r"do not fit, see above; nothing was trained.*or lower check.own_class"):
+        prepared("check.own_class=1", data=tiny.photos)
