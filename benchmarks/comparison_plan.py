@@ -28,6 +28,7 @@ TRIALS: dict[str, list[Setting]] = {
     "rkd": [{"lr": 0.1, "weight": weight} for weight in (1.0, 4.0, 16.0)],
     "cckd": [{"lr": 0.1, "weight": weight} for weight in (10.0, 100.0, 1000.0)],
     "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
+    "adadistill_l2": [{"lr": 0.3, "l2": weight} for weight in (64.0, 16.0, 256.0)],
 }
 ORTHOGONAL = "W orthogonal"
 TWO = "proxylesskd_two_teachers"  # the easy one, in whose space the student lives, and the centred one
@@ -47,7 +48,7 @@ CHANGES: dict[str, list[str]] = {
     "64 dimensions": ["student.embedding_dim=64", "student.projection=true"],
 }
 # The margin where it is not tuned: of a W that is learnt the one chosen for scratch, of AdaDistill the published one.
-MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45}
+MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45, "adadistill_l2": 0.45}
 # Between a class a person and a class an image: every person becomes several classes.
 PARTS = ("4 images a class", "2 images a class")
 ABLATIONS = [*(change for change in CHANGES if change not in ("P x K", "wide")), *PARTS]
@@ -113,13 +114,13 @@ def method_of(name: str, setting: Setting) -> dict[str, Any]:
     terms: dict[str, Any] = {"margin_softmax": softmax}
     if name == "l2kd":
         return {"name": "l2kd"}
-    if name == "adadistill":
-        return {"name": name, "classifier": {"start": setting["start"]}, "terms": terms}
     if name == "margin_distillation":
         return {"name": name, "classifier": {"start": "centres"}, "terms": {name: {"scale": SCALE}}}
+    if "l2" in setting:
+        terms["embedding_l2"] = {"weight": setting["l2"]}
+    if name.startswith("adadistill"):
+        return {"name": "adadistill", "classifier": {"start": setting.get("start", "centres")}, "terms": terms}
     if name.startswith("proxylesskd"):
-        if name.endswith("_l2"):
-            terms["embedding_l2"] = {"weight": setting["l2"]}
         start = next((start for start in ("fitted", "instances") if start in name), "centres")
         start = "teacher" if name.endswith("_trained") else start
         if name == TWO:
