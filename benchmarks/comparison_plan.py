@@ -28,7 +28,7 @@ TRIALS: dict[str, list[Setting]] = {
     "rkd": [{"lr": 0.1, "weight": weight} for weight in (1.0, 4.0, 16.0)],
     "cckd": [{"lr": 0.1, "weight": weight} for weight in (10.0, 100.0, 1000.0)],
     "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
-    "adadistill_l2": [{"lr": 0.3, "l2": weight} for weight in (64.0, 16.0, 256.0)],
+    "adadistill_l2": [{"lr": lr, "l2": w} for lr, w in ((0.3, 64.0), (1.0, 64.0), (1.0, 16.0))],  # as instances_l2
 }
 ORTHOGONAL = "W orthogonal"
 TWO = "proxylesskd_two_teachers"  # the easy one, in whose space the student lives, and the centred one
