@@ -100,6 +100,13 @@ def test_teachers_that_are_not_alike_have_a_row_each() -> None:
     assert {row[what] for row in teachers for what in ("method", "seeds", "images/s")} == {""}
 
 
+def test_recipes_that_trained_longer_are_not_compared_silently() -> None:
+    evaluations = runs()
+    assert not any("not comparable" in note for table in overview(over_seeds(evaluations)) for note in table.notes)
+    evaluations["rkd"]["training"]["epochs"] = 20
+    assert all("not comparable" in table.notes[0] for table in overview(over_seeds(evaluations)))
+
+
 def test_the_costs_stand_once() -> None:
     first, second = overview(without_resamples(over_seeds(runs())))
     assert "images/s" in first.columns and second.caption == "Overview, hold-out"

@@ -19,7 +19,7 @@ from facedistill.evaluation.reading import (
     rate,
     who,
 )
-from facedistill.evaluation.tables import FEW, FOREIGN, PUBLISHED, Cell, Table, text, whole
+from facedistill.evaluation.tables import FEW, FOREIGN, PUBLISHED, Cell, Table, not_comparable, text, whole
 
 ABOUT = "Mean over the seeds in %, its 95% interval and the range of the seeds; nothing is ranked."
 LEFT_OUT = ("std", "eer", "auc")  # they stand in the tables of the runs
@@ -84,7 +84,7 @@ def _of_set(
     header = ["recipe", "probe → gallery", "method", "seeds", *map(metric, columns)]
     header += [f"at the gallery’s threshold for FAR {far}", *COSTS]
     table = [[text(_named(names, len(recipes))), *row] for names, row in rows]
-    return Table(f"Overview, {name}", ABOUT, header, table, heads=3, notes=sorted(marks))
+    return Table(f"Overview, {name}", ABOUT, header, table, heads=3, notes=[*not_comparable(recipes), *sorted(marks)])
 
 
 def _named(names: list[str], recipes: int) -> str:

@@ -144,9 +144,14 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
         "peak memory, MB",
     ]
     found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
-    data = {(of["epochs"], of["data"]) for e in evaluations.values() if (of := e.get("training"))}
-    found.notes += ["The runs differ in epochs or data: not comparable."] * (len(data) > 1)
+    found.notes += not_comparable(evaluations)
     return [found]
+
+
+def not_comparable(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
+    """A note where runs were not trained as long, or on other data; else none."""
+    data = {(of["epochs"], of["data"]) for e in evaluations.values() if (of := e.get("training"))}
+    return ["The runs differ in epochs or data: not comparable."] * (len(data) > 1)
 
 
 def of_block(
