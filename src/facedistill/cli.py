@@ -433,7 +433,8 @@ def compare(
 ) -> None:
     """Put the results of several runs side by side.
 
-    In the order given: nothing is ranked.
+    First one table of what each recipe reaches and costs, the mean over its seeds; then every run. In the order given:
+    nothing is ranked.
 
     Examples:
 
