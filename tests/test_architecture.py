@@ -31,7 +31,7 @@ LAYERS = [
     ["check", "importers"],
     ["assemble"],
     ["engine"],
-    ["clean", "demo", "distill", "export", "gallery", "report", "show", "sweep"],
+    ["clean", "demo", "distill", "export", "gallery", "listing", "report", "show", "sweep"],
     ["cli"],
     ["__main__"],
 ]

@@ -531,7 +531,7 @@ def list_(what: str, /) -> None:
     what:
         methods, terms, backbones, margins or recipes.
     """
-    from facedistill.show import listing
+    from facedistill.listing import listing
 
     print(listing(what))
 

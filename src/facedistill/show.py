@@ -1,20 +1,15 @@
-"""What a model, run, data set or table of embeddings is, and what there is to choose from, in words."""
+"""What a model, run, data set or table of embeddings is, in words."""
 
 import json
 from pathlib import Path
-from typing import Any
 
-from facedistill.backbones import BACKBONES, count_parameters, create_backbone
 from facedistill.data.dataset import open_dataset
 from facedistill.data.verification import VerificationSet
 from facedistill.embed import Embeddings
-from facedistill.errors import UsageError, closest, some
+from facedistill.errors import some
 from facedistill.evaluation import render_table
-from facedistill.margins import MARGINS
-from facedistill.methods import METHODS
 from facedistill.model import load_model
-from facedistill.recipe import load_recipe, shipped_recipes
-from facedistill.terms import TERMS
+from facedistill.recipe import load_recipe
 
 
 def describe(path: str) -> str:
@@ -83,38 +78,3 @@ def _data(path: str) -> str:
         names = dataset.class_names
         lines.append(f"{path}: {len(dataset):,} images of {len(names):,} classes ({some(names)})")
     return "\n".join([*lines, f"first image {width} x {height}; fingerprint {dataset.fingerprint}"])
-
-
-def listing(what: str) -> str:
-    """Name the "methods", "terms", "backbones", "margins" or "recipes", a line each."""
-    kinds = {"methods": _methods, "terms": _terms, "backbones": _backbones, "margins": _margins}
-    kinds["recipes"] = shipped_recipes
-    if what not in kinds:
-        raise UsageError(f"list '{what}'{closest(what, kinds)}: expected one of {', '.join(kinds)}")
-    return "\n".join(kinds[what]())
-
-
-def _methods() -> list[str]:
-    rows = []
-    for name, row in METHODS.items():
-        w = f"{row.classifier.start} / {row.classifier.moved_by}" if row.classifier.start else "none"
-        rows.append(f"{name:22} W: {w:20} terms: {', '.join(row.terms)}")
-    return rows
-
-
-def _terms() -> list[str]:
-    return [f"{name:18} {_summary(term)}" for name, term in TERMS.items()]
-
-
-def _backbones() -> list[str]:
-    return [
-        f"{name:20} {count_parameters(create_backbone(name)) / 1e6:6.2f} M parameters at 512-d" for name in BACKBONES
-    ]
-
-
-def _margins() -> list[str]:
-    return [f"{name:18} {_summary(margin)}" for name, margin in MARGINS.items()]
-
-
-def _summary(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]

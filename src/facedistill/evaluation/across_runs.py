@@ -32,10 +32,8 @@ def _mean_evaluation(runs: Runs) -> dict[str, Any]:
     training = {key: value for key, value in trained[0].items() if key not in ("seed", *COSTS)}
     training |= {"seeds": sorted(runs)}
     training |= {key: float(np.mean([of[key] for of in trained])) for key in COSTS if all(key in of for of in trained)}
-    found = [{_what(r): r for r in evaluation["results"]} for evaluation in each]
-    alike = [[results[what] for results in found] for what in found[0] if all(what in results for results in found)]
     kept = {key: first[key] for key in ("method", "models") if key in first}
-    return kept | {"training": training, "results": [_mean_result(results) for results in alike]}
+    return kept | {"training": training, "results": [_mean_result(results) for results in _matched(each)]}
 
 
 def _mean_result(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -127,18 +125,23 @@ def _comparable(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return same and students[0] == students[1]
 
 
+def _matched(evaluations: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The results that all the evaluations have, in their order each: those that may be paired."""
+    found = [{_what(r): r for r in evaluation["results"]} for evaluation in evaluations]
+    return [[results[what] for results in found] for what in found[0] if all(what in results for results in found)]
+
+
 def _seed_differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
     """`pairs`: the evaluations of both recipes with one seed each."""
-    sides = [[{_what(r): r for r in e["results"] if "resampled" in r} for e in side] for side in zip(*pairs)]
     found = []
-    for what, first in sides[0][0].items():
-        if all(what in results for side in sides for results in side):
-            a, b = ([results[what] for results in side] for side in sides)
-            at = {key: first[key] for key in ("set", "protocol", "probe", "gallery")}
-            at |= {key: first["settings"][key] for key in ("resolution",) if key in first["settings"]}
-            paths = [path for path in first["resampled"] if all(path in r["resampled"] for r in (*a, *b))]
-            of = {path: [[_estimate(r, path) for r in side] for side in (a, b)] for path in paths}
-            found.append(at | {"of": {path: seed_difference(*both) for path, both in of.items()}})
+    for results in _matched([evaluation for side in zip(*pairs) for evaluation in side]):
+        a, b, first = results[: len(pairs)], results[len(pairs) :], results[0]
+        at = {key: first[key] for key in ("set", "protocol", "probe", "gallery")}
+        at |= {key: first["settings"][key] for key in ("resolution",) if key in first.get("settings", {})}
+        drawn = [r.get("resampled", {}) for r in results]
+        paths = [path for path in drawn[0] if all(path in of for of in drawn)]
+        of = {path: seed_difference(*([_estimate(r, path) for r in side] for side in (a, b))) for path in paths}
+        found += [at | {"of": of}] if of else []
     return found
 
 

@@ -19,11 +19,22 @@ from facedistill.evaluation.reading import (
     rate,
     who,
 )
-from facedistill.evaluation.tables import FEW, FOREIGN, PUBLISHED, Cell, Table, not_comparable, text, whole
+from facedistill.evaluation.tables import (
+    COSTS,
+    FEW,
+    FOREIGN,
+    PUBLISHED,
+    Cell,
+    Table,
+    costs,
+    not_comparable,
+    text,
+    whole,
+)
 
 ABOUT = "Mean over the seeds in %, its 95% interval and the range of the seeds; nothing is ranked."
 LEFT_OUT = ("std", "eer", "auc")  # they stand in the tables of the runs
-COSTS = ["parameters", "MACs", "images/s", "minutes", "teacher forwards", "peak memory, MB"]
+SIZE = ["parameters", "MACs"]
 
 
 def overview(recipes: Mapping[str, dict[str, Any]]) -> list[Table]:
@@ -34,19 +45,19 @@ def overview(recipes: Mapping[str, dict[str, Any]]) -> list[Table]:
     """
     if len(recipes) < 2 and not any(len(e.get("training", {}).get("seeds", [])) > 1 for e in recipes.values()):
         return []
-    found: dict[Block, list[Entry]] = {}
+    found: dict[Block, list[Entry]] = {}  # not `blocks`, which leaves out what another recipe has alike
     for name, evaluation in recipes.items():
         for result in evaluation["results"]:
             if not condition(result):
                 found.setdefault((result["set"], result["protocol"]), []).append(Entry(name, result))
     return [
-        _of_set(recipes, name, found[name, protocol], found.get((name, "pairs"), []), costs=n == 0)
+        _of_set(recipes, name, found[name, protocol], found.get((name, "pairs"), []), first=n == 0)
         for n, (name, protocol) in enumerate(leading(found).items())
     ]
 
 
 def _of_set(
-    recipes: Mapping[str, dict[str, Any]], name: str, most: list[Entry], listed: list[Entry], costs: bool
+    recipes: Mapping[str, dict[str, Any]], name: str, most: list[Entry], listed: list[Entry], first: bool
 ) -> Table:
     """`most`: by the protocol that says most of the set; `listed`: by its list of pairs, which gives the accuracy."""
     results = {(recipe, who(result)): result for recipe, result in most}
@@ -74,7 +85,7 @@ def _of_set(
             whole(len(about["training"]["seeds"]) if "training" in about else None),
             *map(_figure, figures),
             _at_threshold(result.get("at_gallery_threshold", {}).get(far)),
-            *(_costs(model, about.get("training", {}) if model else {}) if costs else [Cell()] * len(COSTS)),
+            *(_cost(model, about.get("training", {})) if model and first else [Cell()] * len(SIZE + COSTS)),
         ]
         alike = next((names for names, other in rows if other == row), None)
         if alike is None or trained:
@@ -82,7 +93,7 @@ def _of_set(
         else:  # the same teacher's
             alike.append(key[0])
     header = ["recipe", "probe → gallery", "method", "seeds", *map(metric, columns)]
-    header += [f"at the gallery’s threshold for FAR {far}", *COSTS]
+    header += [f"at the gallery’s threshold for FAR {far}", *SIZE, *COSTS]
     table = [[text(_named(names, len(recipes))), *row] for names, row in rows]
     return Table(f"Overview, {name}", ABOUT, header, table, heads=3, notes=[*not_comparable(recipes), *sorted(marks)])
 
@@ -105,9 +116,5 @@ def _at_threshold(at: Mapping[str, float] | None) -> Cell:
     return Cell(percent(at["tar"], 1), f"FAR {power(at['far'])}") if at else Cell()
 
 
-def _costs(model: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Cell]:
-    seconds = trained.get("seconds")
-    rounded = [trained.get(key) for key in ("images_per_second", "teacher_forwards", "peak_memory_mb")]
-    speed, forwards, memory = (whole(None if value is None else round(value)) for value in rounded)
-    minutes = Cell("" if seconds is None else f"{seconds / 60:,.1f}")
-    return [whole(model.get("parameters")), whole(model.get("macs")), speed, minutes, forwards, memory]
+def _cost(model: Mapping[str, Any], training: Mapping[str, Any]) -> list[Cell]:
+    return [whole(model.get("parameters")), whole(model.get("macs")), *costs(training)]

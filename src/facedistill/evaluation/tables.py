@@ -127,25 +127,23 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
                 text(run),
                 text(evaluation.get("method")),
                 *(whole(of.get(key)) for key in ("epochs", "seed", "images")),
-                Cell(f"{of['seconds'] / 60:,.1f}" if "seconds" in of else ""),
-                Cell(f"{of['images_per_second']:,.0f}" if "images_per_second" in of else ""),
-                *(whole(of.get(key)) for key in ("teacher_forwards", "peak_memory_mb")),
+                *costs(of),
             ]
         )
-    columns = [
-        "run",
-        "method",
-        "epochs",
-        "seed",
-        "images",
-        "minutes",
-        "images/s",
-        "teacher forwards",
-        "peak memory, MB",
-    ]
+    columns = ["run", "method", "epochs", "seed", "images", *COSTS]
     found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
     found.notes += not_comparable(evaluations)
     return [found]
+
+
+COSTS = ["minutes", "images/s", "teacher forwards", "peak memory, MB"]
+
+
+def costs(training: Mapping[str, Any]) -> list[Cell]:
+    """What training took, a cell for each of COSTS; the mean over seeds is rounded."""
+    minutes = Cell(f"{training['seconds'] / 60:,.1f}" if "seconds" in training else "")
+    rest = (training.get(key) for key in ("images_per_second", "teacher_forwards", "peak_memory_mb"))
+    return [minutes, *(whole(None if value is None else round(value)) for value in rest)]
 
 
 def not_comparable(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
