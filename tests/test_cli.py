@@ -393,6 +393,9 @@ def test_compare_runs_and_files(cli: Cli, tiny: Tiny) -> None:
     refused(cli("compare", "nowhere"), 1, "nowhere", "finished run")
     Path("not.json").write_text("{}")
     refused(cli("compare", "not.json"), 1, "not.json", "results")
+    for content, named in (({"results": [1], "models": {}}, "result 1"), ({"results": []}, "models")):
+        Path("not.json").write_text(json.dumps(content))
+        refused(cli("compare", "not.json"), 1, "not.json", named)
 
 
 def test_a_sweep_is_planned_run_and_compared(cli: Cli, tiny: Tiny) -> None:

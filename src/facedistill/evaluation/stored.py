@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facedistill.errors import UserError
-from facedistill.evaluation.published import read_published
+from facedistill.evaluation.published import NAMES, read_published
 from facedistill.evaluation.reading import measured
 
 EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
@@ -25,10 +25,23 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
             raise UserError(f"{file}: cannot be read as JSON ({e}); {EXPECTED}") from e
         if not isinstance(evaluation, dict) or not isinstance(evaluation.get("results"), list):
             raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED}")
-        if "published" in evaluation:
+        if "published" not in evaluation:
+            _require_shape(evaluation, file)
+        else:
             name, evaluation = read_published(evaluation, file)
         found[name] = evaluation
     return measured(found) | found
+
+
+def _require_shape(evaluation: dict[str, Any], file: Path) -> None:
+    """Raise UserError where the models or what names a result are missing: nothing could be put beside it."""
+    needed = {*NAMES, "settings"}
+    for result in evaluation["results"]:
+        if not isinstance(result, dict) or not needed <= result.keys():
+            shown = f"{str(result)[:60]}{'...' * (len(str(result)) > 60)}"
+            raise UserError(f"{file}: the result {shown} lacks one of {', '.join(sorted(needed))}; {EXPECTED}")
+    if not isinstance(evaluation.get("models"), dict):
+        raise UserError(f"{file}: no evaluation (no 'models'); {EXPECTED}")
 
 
 def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
