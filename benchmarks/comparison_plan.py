@@ -146,9 +146,10 @@ def result_file(name: str, teacher: str, setting: Setting, seed: int) -> Path:
 
 
 def jobs() -> list[Job]:
-    """What is known by now to be wanted, in order: stopped early, it should leave every tuned row with all its seeds.
+    """What is known by now to be wanted, in order: stopped early, it should leave few rows empty.
 
-    A method's trials come first, then its further seeds with the setting that they chose; pointers of one seed last.
+    A method's trials come first, then its further seeds with the setting that they chose; every other row with one seed
+    before the further seeds of the tuned ones among them.
     """
     found: list[Job] = []
     for name, settings in TRIALS.items():
@@ -157,7 +158,7 @@ def jobs() -> list[Job]:
         found += [(name, "easy", setting, seed) for seed in SEEDS if setting is not None]
     changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
     one = [*PEOPLE, *changes, *POINTERS]
-    rows = [(row, seed) for seed in SEEDS for row in TUNED] + [(row, SEEDS[0]) for row in one]
+    rows = [(row, SEEDS[0]) for row in [*TUNED, *one]] + [(row, seed) for seed in SEEDS[1:] for row in TUNED]
     settings_of = {tuned: chosen(tuned) for (_, _, tuned), _ in rows}
     found += [
         (name, teacher, settings_of[of], seed) for (name, teacher, of), seed in rows if settings_of[of] is not None
