@@ -64,7 +64,7 @@ class Stepper:
             return result
 
         images = timed("data", lambda: next(self.batches))
-        batch = Batch(images.images, images.images, [(images.labels, 1.0)], images.index, 0.5)
+        batch = Batch(images.images, images.images, [(images.labels, 1.0)], images.index, 0.5, images.labels)
         method = self.method
         student = timed("student forward", lambda: method.student.outputs(batch.images, features=False))
         teachers = timed("teacher", lambda: {n: t(batch, method.needs[n]) for n, t in method.teachers.items()})

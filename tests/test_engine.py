@@ -145,6 +145,14 @@ def test_w_may_start_elsewhere(start: str, teacher: Path, tmp_path: Path) -> Non
     assert load_model(run).space == load_model(teacher).space
 
 
+def test_where_every_image_has_a_row_relations_still_see_the_classes(teacher: Path, tmp_path: Path) -> None:
+    terms = {"margin_softmax": {"scale": 16}, "triplet_distillation": 1, "ekd": 1}
+    method = {"name": "proxylesskd", "classifier": {"start": "instances"}, "terms": terms, "sampler": {"kind": "pk"}}
+    run = train(_recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}), tmp_path / "run")
+    first = json.loads((run / "log.jsonl").read_text().splitlines()[0])
+    assert first["triplet_distillation"] > 0  # 0 where no two images are of one class
+
+
 def test_projection_is_kept_and_never_silent(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="projection"):
         train(_recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": 8}), tmp_path / "a")

@@ -114,6 +114,9 @@ def test_curricularface_follows_its_equations() -> None:
     (expected,) = torch.autograd.grad(value.sum(), cos)
     torch.testing.assert_close(slope, expected)
     assert margin.bound == pytest.approx(1.3)
+    margin.t.fill_(-0.3)  # a hard negative at cos = -1
+    value, _ = margin.negative(torch.tensor([[-1.0]]), torch.tensor([-0.95]))
+    assert value.item() == pytest.approx(1.3) and margin.bound == pytest.approx(1.3)
 
 
 @pytest.mark.parametrize(

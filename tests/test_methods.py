@@ -100,10 +100,37 @@ def test_unknown_names_suggest_the_near_one() -> None:
         ({"name": "kd", "view": {"kind": "mixup"}}, "random", "kd + mixup"),
         ({"name": "adadistill"}, "centres", "adadistill (W: centres)"),
         ({"name": "scratch", "terms": {"margin_softmax": 0.5}}, "random", "scratch"),
+        ({"name": "proxylesskd", "classifier": {"start": "random"}}, "random", "proxylesskd (W: random)"),
+        (
+            {"name": "proxylesskd", "classifier": {"moved_by": "gradient"}},
+            "centres",
+            "proxylesskd + W moved by gradient (W: centres)",
+        ),
+        ({"name": "proxylesskd_finetune"}, "teacher", "proxylesskd_finetune (W: teacher)"),
+        ({"name": "adadistill", "classifier": {"moved_by": "nothing"}}, "random", "adadistill + W moved by nothing"),
+        ({"name": "cckd"}, "random", "cckd"),
+        ({"name": "cckd", "sampler": {"kind": "uniform"}}, "random", "cckd + uniform sampler"),
+        ({"name": "l2kd", "sampler": {"kind": "pk"}}, None, "l2kd + pk sampler"),
     ],
 )
 def test_describe(raw: dict[str, Any], origin: str | None, expected: str) -> None:
     assert describe(resolve(_method(**raw)), origin) == expected
+
+
+@pytest.mark.parametrize(
+    ("term", "option", "value"),
+    [("margin_softmax", "margin_warmup", 5), ("margin_softmax", "scale", 0), ("soft_targets", "temperature", 0),
+     ("ekd", "momentum", 2), ("cckd", "gamma", -1)],
+)  # fmt: skip
+def test_an_option_out_of_its_range_is_named(term: str, option: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"term '{term}': option '{option}': Input should be .*, found {value}"):
+        make_term(term, {option: value})
+
+
+def test_a_margin_in_place_of_the_rows_own_has_its_own_size() -> None:
+    (own,) = (term for name, (term, _, _) in build_terms(resolve(_method(name="stkd"))).items() if "margin" in name)
+    other = resolve(_method(name="stkd", terms={"margin_softmax": {"margin": "arcface"}}))
+    assert own.margin.size == 0 and build_terms(other)["margin_softmax"][0].margin.size == 0.5  # type: ignore[union-attr]
 
 
 def test_missing_teachers() -> None:
@@ -207,7 +234,7 @@ class _Needs(Term):
 def _batch(count: int = 4) -> Batch:
     images = torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8)
     labels = torch.arange(count) % 2
-    return Batch(images, images, [(labels, 1.0)], torch.stack([torch.arange(count), labels], 1), 0.0)
+    return Batch(images, images, [(labels, 1.0)], torch.stack([torch.arange(count), labels], 1), 0.0, labels)
 
 
 def _together(terms: dict[str, tuple[Term, float, str]], teachers: dict[str, Any], weight: Any = None) -> Method:

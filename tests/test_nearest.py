@@ -153,7 +153,7 @@ def test_a_damaged_cache_is_made_again(damage: bytes, tmp_path: Path, monkeypatc
 
 def _batch(labels: list[Tensor], shares: list[float]) -> Batch:
     pixels = torch.zeros(len(labels[0]), 3, 2, 2)
-    return Batch(pixels, pixels, list(zip(labels, shares)), torch.zeros(len(pixels), 2), 1.0)
+    return Batch(pixels, pixels, list(zip(labels, shares)), torch.zeros(len(pixels), 2), 1.0, labels[0])
 
 
 def _term(moved_by: str = "nothing", **options: Any) -> MarginSoftmax:

@@ -7,7 +7,7 @@ import torch
 from facedistill import starts
 from facedistill.embed import Embeddings
 from facedistill.errors import UserError
-from facedistill.margins import ArcFace, margin_softmax
+from facedistill.margins import AdaFace, ArcFace, margin_softmax
 
 
 def _embeddings(noise: float = 0.6, per_class: int = 12, classes: int = 8, dim: int = 16) -> Embeddings:
@@ -81,10 +81,9 @@ def test_fitted_beats_the_centres_it_starts_from_and_is_deterministic() -> None:
     assert right >= right_before > 0.7 and loss < 0.9 * loss_before
 
 
-def test_fitting_leaves_running_statistics_of_the_margin_alone() -> None:
+def test_fitting_adapts_a_copy_of_the_margin() -> None:
     """The margin is the recipe's own: what fitting W sees must not stand in it when training starts."""
-    from facedistill.margins import AdaFace
-
-    margin = AdaFace()
-    starts.fit_classifier(_embeddings(per_class=3), margin, 16.0, epochs=1)
+    margin, still = AdaFace(momentum=0.5), AdaFace(momentum=0.0)
+    adapted, other = (starts.fit_classifier(_embeddings(per_class=3), of, 16.0, epochs=1) for of in (margin, still))
     assert margin.mean.item() == 20 and margin.std.item() == 100
+    assert not torch.equal(adapted.weight, other.weight)

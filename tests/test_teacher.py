@@ -35,7 +35,8 @@ class _Network(nn.Module):
 def _batch(pixels: Tensor, index: list[list[int]]) -> Batch:
     rows = torch.tensor(index)
     images = torch.stack([pixels[i].flip(-1) if flip else pixels[i] for i, flip in index])
-    return Batch(images, images, [(torch.zeros(len(rows), dtype=torch.long), 1.0)], rows, 0.0)
+    labels = torch.zeros(len(rows), dtype=torch.long)
+    return Batch(images, images, [(labels, 1.0)], rows, 0.0, labels)
 
 
 PIXELS = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

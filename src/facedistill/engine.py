@@ -169,8 +169,9 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
 def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
     pixels = images.images.to(device, non_blocking=True)
     index = images.index.to(device, non_blocking=True)
-    labels = index[:, 0] if assembly.origin == "instances" else images.labels.to(device, non_blocking=True)
-    return Batch(pixels, pixels, [(labels, 1.0)], index, progress)
+    labels = images.labels.to(device, non_blocking=True)
+    rows = index[:, 0] if assembly.origin == "instances" else labels
+    return Batch(pixels, pixels, [(rows, 1.0)], index, progress, labels)
 
 
 def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from facedistill import parallel
 from facedistill.classifier import Classifier
 from facedistill.errors import UserError
-from facedistill.margins import Margin
+from facedistill.margins import Margin, observe
 from facedistill.products import make_products, product_type
 from facedistill.rows import Rows, as_rows
 
@@ -173,7 +173,8 @@ def frozen_margin_softmax(
 class FrozenMarginSoftmax(nn.Module):
     """The frozen head as a module: `head(embeddings (b, d), labels (b,)) -> mean loss`, no (b, C) tensor ever held.
 
-    W is a plain tensor, neither parameter nor buffer, so that no optimiser, DDP or state dict touches it.
+    W is a plain tensor, neither parameter nor buffer, so that no optimiser, DDP or state dict touches it. In training
+    mode a margin that adapts (AdaFace, CurricularFace) takes each batch into its running statistics first.
 
     Args:
         classifier: a Classifier, or Rows, which may be stored shorter, memory-mapped or sharded (`load_rows`).
@@ -193,6 +194,8 @@ class FrozenMarginSoftmax(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         self.rows = self.rows.to(embeddings.device)
+        if self.training and self.margin.adapts:
+            observe(self.margin, embeddings.detach(), self.rows.of(labels))
         return frozen_margin_softmax(
             embeddings, labels, self.rows, self.margin, self.scale, products=self.products
         ).mean()

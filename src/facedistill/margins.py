@@ -1,7 +1,8 @@
 """Margins: what a margin softmax does to the cosine of a sample's own class; the dense loss as a readable reference.
 
-All margins work on B values in float32 and are differentiated by autograd. `gradient="exact"` differentiates the
-formula; `gradient="straight_through"` is insightface's: the margin changes the value, the derivative stays 1.
+All margins work on B values in the type they come in, and are differentiated by autograd. `gradient="exact"`
+differentiates the formula; `gradient="straight_through"` is insightface's: the margin changes the value, the
+derivative stays 1.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facedistill import parallel
 from facedistill.errors import UserError
 
 Gradient = Literal["exact", "straight_through"]
@@ -187,7 +189,7 @@ class CurricularFace(ArcFace):
 
     @property
     def bound(self) -> float:
-        return 1.0 + max(0.0, float(self.t))
+        return 1.0 + abs(float(self.t))
 
 
 MARGINS: dict[str, Callable[..., Margin]] = {
@@ -198,6 +200,13 @@ MARGINS: dict[str, Callable[..., Margin]] = {
     "adaface": AdaFace,
     "curricularface": CurricularFace,
 }
+
+
+@torch.no_grad()
+def observe(margin: Margin, embeddings: Tensor, own: Tensor) -> None:
+    """Take a batch of all processes into the margin's running statistics: raw embeddings and own rows of W, (b, d)."""
+    cos_y = F.cosine_similarity(embeddings, own.to(embeddings.dtype))
+    margin.update(parallel.gather(cos_y), parallel.gather(embeddings.norm(dim=1)))
 
 
 def combined(cos: Tensor, m1: float, m2: float | Tensor, m3: float | Tensor) -> Tensor:

@@ -26,7 +26,7 @@ PK = Sampler("pk")
 
 
 def _rival(name: str, weight: float = 1.0, sampler: Sampler | None = None) -> MethodSpec:
-    """A term of the method's own name beside the margin softmax, at its published weight."""
+    """A term of the method's own name beside the margin softmax, at its published weight where there is one."""
     return MethodSpec(name, LEARNED, {**SOFTMAX, name: TermSpec(weight)}, sampler or Sampler())
 
 
@@ -47,7 +47,7 @@ METHODS: dict[str, MethodSpec] = {
         _rival("rkd"),
         _rival("darkrank"),
         _rival("pkt", 469),
-        _rival("cckd", sampler=PK),
+        _rival("cckd", 1000, PK),  # no weight is published; at 1 its gradient is 2,000 times below the softmax's
         _rival("ekd", sampler=PK),
         # 100 times a mean over the 128 dimensions of PocketNetS-128 too.
         MethodSpec("pocketnet", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec(0.78)}, teacher_epoch="same"),
@@ -72,9 +72,10 @@ def resolve(method: MethodSpec) -> MethodSpec:
     for name, term in method.terms.items():
         base = terms.get(name, TermSpec())
         weight = base.weight if term.weight is None else term.weight
-        terms[name] = replace(
-            term, weight=weight, term=term.term or base.term, options={**base.options, **term.options}
-        )
+        usual = base.options
+        if term.options.get("margin", usual.get("margin")) != usual.get("margin"):  # its options are of another margin
+            usual = {key: value for key, value in usual.items() if key != "margin_options"}
+        terms[name] = replace(term, weight=weight, term=term.term or base.term, options={**usual, **term.options})
     terms = {
         n: replace(t, weight=1.0 if t.weight is None else t.weight, options=dict(t.options)) for n, t in terms.items()
     }
@@ -109,8 +110,11 @@ def teacher_needs(terms: Mapping[str, tuple[Term, float, str]], moved_by: str | 
 
 
 def describe(method: MethodSpec, origin: str | None) -> str:
-    """Name the method as results print it: what differs from its row, and where an inherited W came from."""
-    row = METHODS[method.name]
+    """Name the method as results print it: what differs from its row, and where an inherited W came from.
+
+    Options and weights of terms are not named; the recipe holds them.
+    """
+    row = resolve(MethodSpec(method.name))
     extra = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row.terms]
     removed = [f" - {n}" for n, term in method.terms.items() if not term.weight and n in row.terms]
     for what, has, usual in (
@@ -119,8 +123,13 @@ def describe(method: MethodSpec, origin: str | None) -> str:
     ):
         if has != usual:
             (extra if has else removed).append(f" + {what}" if has else f" - {what}")
+    if method.classifier.moved_by != row.classifier.moved_by:
+        extra.append(f" + W moved by {method.classifier.moved_by}")
+    if method.sampler.kind != row.sampler.kind:
+        extra.append(f" + {method.sampler.kind} sampler")
     name = "".join([method.name, *extra, *removed])
-    return f"{name} (W: {origin})" if origin not in (None, "random") else name
+    unsaid = "random" if row.classifier.start == "random" else None
+    return name if origin in (None, unsaid) else f"{name} (W: {origin})"
 
 
 class Method(nn.Module):

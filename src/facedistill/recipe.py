@@ -17,6 +17,7 @@ from facedistill.errors import UsageError, closest
 STRICT = ConfigDict(extra="forbid", strict=False)
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_DATA = "synthetic:identities=400,images=8,size=48,seed=1"  # of the demo's students
 

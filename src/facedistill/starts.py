@@ -1,9 +1,11 @@
 """Where the class matrix W starts when the teacher brings none: random, class centres, every image, or fitted."""
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from facedistill.classifier import Classifier
 from facedistill.embed import Embeddings
@@ -39,8 +41,10 @@ def fit_classifier(
 ) -> Classifier:
     """W trained alone on the teacher's frozen embeddings with the margin softmax, starting from the class centres.
 
-    Adam with a cosine schedule; each step draws an image or its mirror image. Deterministic.
+    Adam with a cosine schedule; each step draws an image or its mirror image. Deterministic. A margin that adapts
+    (AdaFace, CurricularFace) does so to the teacher's embeddings, in a copy: the student's starts anew.
     """
+    margin = copy.deepcopy(margin)
     start = centres(embeddings)
     vectors, labels = torch.from_numpy(embeddings.vectors), torch.from_numpy(embeddings.labels)
     weight = nn.Parameter(start.weight.clone())
@@ -55,7 +59,9 @@ def fit_classifier(
 
     for rows in track(batches(), "fitting W on the teacher's embeddings", steps, unit="steps"):
         flips = torch.randint(vectors.shape[1], (len(rows),), generator=generator)
-        loss = margin_softmax(vectors[rows, flips], labels[rows], weight, margin, scale).mean()
+        x, own = vectors[rows, flips], weight.detach()[labels[rows]]
+        margin.update(F.cosine_similarity(x, own), x.norm(dim=1))
+        loss = margin_softmax(x, labels[rows], weight, margin, scale).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

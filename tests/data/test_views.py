@@ -12,7 +12,8 @@ from facedistill.data.views import mixup
 
 def _batch(count: int = 6, progress: float = 0.25) -> Batch:
     images = torch.randint(256, (count, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    return Batch(images, images, [(torch.arange(count) + 10, 1.0)], torch.zeros(count, 2), progress)
+    labels = torch.arange(count) + 10
+    return Batch(images, images, [(labels, 1.0)], torch.zeros(count, 2), progress, labels)
 
 
 def test_neighbours_are_mixed_as_their_labels_are() -> None:

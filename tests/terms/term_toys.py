@@ -14,7 +14,8 @@ from facedistill.terms import Term
 def batch_of(labels: Sequence[int]) -> Batch:
     """A batch of which a term reads the labels alone."""
     pixels = torch.zeros(len(labels), 3, 2, 2)
-    return Batch(pixels, pixels, [(torch.tensor(labels), 1.0)], torch.zeros(len(labels), 2, dtype=torch.long), 0.5)
+    of = torch.tensor(labels)
+    return Batch(pixels, pixels, [(of, 1.0)], torch.zeros(len(labels), 2, dtype=torch.long), 0.5, of)
 
 
 def draw(count: int, dim: int, seed: int, trained: bool = False) -> Tensor:

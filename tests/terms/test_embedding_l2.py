@@ -11,7 +11,7 @@ from facedistill.errors import UserError
 from facedistill.model import Output
 from facedistill.terms.embedding_l2 import EmbeddingL2, embedding_l2
 
-BATCH = Batch(torch.zeros(0), torch.zeros(0), [], torch.zeros(0), 0.0)
+BATCH = Batch(torch.zeros(0), torch.zeros(0), [], torch.zeros(0), 0.0, torch.zeros(0))
 
 
 def test_raw_is_the_mean_squared_distance_summed_over_dimensions() -> None:

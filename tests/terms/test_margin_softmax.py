@@ -27,7 +27,7 @@ def _term(moved_by: str = "nothing", **options: Any) -> MarginSoftmax:
 def _batch(progress: float = 1.0, targets: list[float] | None = None) -> Batch:
     labels = [torch.tensor([0, 3, 3, 10]), torch.tensor([5, 0, 1, 2])]
     pairs = list(zip(labels, targets or [1.0]))
-    return Batch(torch.zeros(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), pairs, torch.zeros(4, 2), progress)
+    return Batch(torch.zeros(4, 3, 2, 2), torch.zeros(4, 3, 2, 2), pairs, torch.zeros(4, 2), progress, pairs[0][0])
 
 
 def _embedding() -> torch.Tensor:

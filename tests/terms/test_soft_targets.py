@@ -10,7 +10,7 @@ from facedistill.errors import UserError
 from facedistill.model import Output
 from facedistill.terms.soft_targets import SoftTargets, soft_targets
 
-BATCH = Batch(torch.zeros(0), torch.zeros(0), [], torch.zeros(0), 0.0)
+BATCH = Batch(torch.zeros(0), torch.zeros(0), [], torch.zeros(0), 0.0, torch.zeros(0))
 NAMES = ["a", "b", "c", "d", "e"]
 
 

@@ -12,9 +12,10 @@ class Batch:
     Attributes:
         images: uint8 (B, 3, H, W), RGB 0..255: what the student sees.
         teacher_images: the same tensor, unless a view made two of it.
-        targets: [(labels int64 (B,), weight)]; more than one entry where images were mixed.
+        targets: [(rows of W int64 (B,), weight)]; more than one entry where images were mixed.
         index: int64 (B, 2), sample number and flip: the key of cached teacher outputs.
         progress: 0..1 of the whole schedule.
+        labels: int64 (B,), the class of each image. Its row of W is another number where every image has one.
     """
 
     images: Tensor
@@ -22,3 +23,4 @@ class Batch:
     targets: list[tuple[Tensor, float]]
     index: Tensor
     progress: float
+    labels: Tensor

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill.data.batch import Batch
-from facedistill.recipe import Count
+from facedistill.recipe import Count, Positive
 from facedistill.terms.term import Relation
 
 
@@ -39,7 +39,7 @@ class CCKD(Relation):
     """
 
     def __init__(
-        self, kernel: Literal["bilinear", "gaussian"] = "gaussian", gamma: float = 0.4, order: Count = 2
+        self, kernel: Literal["bilinear", "gaussian"] = "gaussian", gamma: Positive = 0.4, order: Count = 2
     ) -> None:
         super().__init__()
         self.kernel, self.gamma, self.order = kernel, gamma, order

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from facedistill import parallel
 from facedistill.data.batch import Batch
-from facedistill.recipe import Count
+from facedistill.recipe import Count, Positive, Share
 from facedistill.terms.term import Relation
 
 ONE_IN = (10, 100, 1_000, 10_000, 100_000, 1_000_000)  # false-positive rates 1e-1 to 1e-6
@@ -51,8 +51,8 @@ class EKD(Relation):
         positives: float = 0.02,
         negatives: float = 0.01,
         hardest: Count = 2000,
-        temperature: float = 0.01,
-        momentum: float = 0.01,
+        temperature: Positive = 0.01,
+        momentum: Share = 0.01,
     ) -> None:
         super().__init__()
         self.positives, self.negatives, self.hardest = positives, negatives, hardest
@@ -62,7 +62,7 @@ class EKD(Relation):
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        labels = parallel.gather(batch.targets[0][0])
+        labels = parallel.gather(batch.labels)
         first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
         same = labels[first] == labels[second]
         own, other = (_cosines(x)[first, second] for x in (student, teacher))

@@ -8,6 +8,7 @@ from facedistill import parallel
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.errors import UsageError
 from facedistill.model import Output
+from facedistill.recipe import Positive
 from facedistill.terms.margin_softmax import MarginSoftmax
 
 
@@ -26,7 +27,7 @@ class MarginDistillation(MarginSoftmax):
 
     needs = frozenset({"embedding"})
 
-    def __init__(self, smallest: float = 0.2, largest: float = 0.5, scale: float = 64.0) -> None:
+    def __init__(self, smallest: float = 0.2, largest: float = 0.5, scale: Positive = 64.0) -> None:
         super().__init__("arcface", {"size": largest}, scale)
         self.smallest, self.largest = smallest, largest
 

@@ -4,18 +4,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from facedistill import parallel
 from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, UserError, closest
 from facedistill.frozen_softmax import frozen_margin_softmax
-from facedistill.margins import MARGINS, Margin, margin_softmax
+from facedistill.margins import MARGINS, Margin, margin_softmax, observe
 from facedistill.model import Output
 from facedistill.nearest import cached_nearest, neighbourhood
 from facedistill.options import build
-from facedistill.recipe import Count
+from facedistill.recipe import Count, Positive, Share
 from facedistill.terms.term import Term
 
 
@@ -47,8 +45,8 @@ class MarginSoftmax(Term):
         self,
         margin: str = "arcface",
         margin_options: dict[str, Any] | None = None,
-        scale: float = 64.0,
-        margin_warmup: float = 0.0,
+        scale: Positive = 64.0,
+        margin_warmup: Share = 0.0,
         negatives: Literal["exact", "nearest"] = "exact",
         nearest: Count = 64,
     ) -> None:
@@ -90,7 +88,7 @@ class MarginSoftmax(Term):
                     "the student the teacher's size or a projection"
                 )
             if self.training and self.margin.adapts:
-                self._update(x.detach(), batch)
+                observe(self.margin, x.detach(), self.classes.rows.of(batch.targets[0][0]))
             loss = torch.zeros((), device=x.device)
             for labels, share in batch.targets:
                 size = self.sizes(x, teacher, labels, batch.progress)
@@ -111,9 +109,3 @@ class MarginSoftmax(Term):
             return self.margin.sizes(x.detach().norm(dim=1))
         assert self.margin.size is not None and self.margin.neutral is not None
         return self.margin.neutral + (self.margin.size - self.margin.neutral) * progress / self.margin_warmup
-
-    @torch.no_grad()
-    def _update(self, x: Tensor, batch: Batch) -> None:
-        rows = self.classes.rows.of(batch.targets[0][0]).to(x.dtype)
-        cos_y = F.cosine_similarity(x, rows)
-        self.margin.update(parallel.gather(cos_y), parallel.gather(x.norm(dim=1)))

@@ -17,9 +17,10 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SimilarityPreserving(Relation):
-    """Similarity-preserving distillation (SP) of the embeddings, as its face-recognition comparisons do.
+    """Similarity-preserving distillation (SP), of the embeddings, as comparisons on faces take it.
 
-    The paper takes activation maps, with weight 3000.
+    The paper takes activation maps, with weight 3000. The rows of the Gram matrix are normalised as in the paper, not
+    the embeddings, so that norms count.
     """
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

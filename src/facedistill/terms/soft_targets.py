@@ -8,7 +8,7 @@ from facedistill.classifier import Classifier, ClassWeight
 from facedistill.data.batch import Batch
 from facedistill.errors import UsageError, UserError
 from facedistill.model import Output
-from facedistill.recipe import Count
+from facedistill.recipe import Count, Positive
 from facedistill.terms.term import Term
 
 
@@ -38,7 +38,7 @@ class SoftTargets(Term):
     needs_weight = True
     whole_weight = True
 
-    def __init__(self, temperature: float = 4.0, scale: float = 64.0, top_k: Count | None = None) -> None:
+    def __init__(self, temperature: Positive = 4.0, scale: Positive = 64.0, top_k: Count | None = None) -> None:
         super().__init__()
         self.temperature, self.scale, self.top_k = temperature, scale, top_k
 

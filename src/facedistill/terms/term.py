@@ -37,7 +37,11 @@ class Term(nn.Module):
         """Receive, once, the shapes (C, h, w) of both networks' stage maps; only a term that needs "features"."""
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
-        """Return the mean loss over the batch, a float32 scalar."""
+        """Return the mean loss over the batch, a float32 scalar.
+
+        In several processes that of this process's slice, whose gradients DDP averages: the mean of all, where the
+        slices are equal, which they are but for unreadable images.
+        """
         raise NotImplementedError
 
 

@@ -49,5 +49,5 @@ class TripletDistillation(Relation):
         self.smallest, self.largest = smallest, largest
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        labels = parallel.gather(batch.targets[0][0])
+        labels = parallel.gather(batch.labels)
         return triplet_distillation(student, teacher, labels, self.smallest, self.largest)
