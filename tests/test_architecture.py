@@ -18,7 +18,7 @@ LAYERS = [
     ["errors"],
     ["files", "progress", "modelcard"],
     ["options", "parallel", "recipe"],
-    ["backbones", "rows"],
+    ["backbones", "memory", "rows"],
     ["classifier"],
     ["model"],
     ["arcface_torch", "data"],

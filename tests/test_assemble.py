@@ -12,7 +12,7 @@ from facedistill.backbones import create_backbone
 from facedistill.classifier import Classifier
 from facedistill.data.dataset import open_dataset
 from facedistill.errors import UsageError, UserError
-from facedistill.model import Model, save_model
+from facedistill.model import InputSpec, Model, save_model
 from facedistill.recipe import make_recipe
 
 DATA = "synthetic:identities=6,images=3,size=32,seed=1"
@@ -234,6 +234,20 @@ def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:
     assert all(torch.equal(own[name], start[name]) for name in own)
     with pytest.raises(UserError, match=r"student\.start .*: 'backbone.* is \(.*the student expects \("):
         _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8, "options": {"width": 0.5}})
+
+
+def test_a_student_sees_pixels_and_gives_embeddings_as_the_model_it_starts_from(teacher: Path, tmp_path: Path) -> None:
+    own = module.load_model(teacher)
+    start = Model(own.backbone, InputSpec(own.input_size, "bgr", (0.0,), (255.0,)), offset=torch.ones(8)).eval()
+    save_model(start, tmp_path / "start")
+    student = _assemble(method="scratch", student={"start": str(tmp_path / "start"), "embedding_dim": 8}).method.student
+    images = torch.randint(0, 256, (3, 3, own.input_size, own.input_size), dtype=torch.uint8)
+    torch.testing.assert_close(student.embed(images), start.embed(images))
+
+
+def test_sizes_of_the_student_are_not_options(teacher: Path) -> None:
+    with pytest.raises(UsageError, match=r"student\.options\.embedding_dim: set student\.embedding_dim instead"):
+        _assemble(method="scratch", student={"options": {"embedding_dim": 8}})
 
 
 @pytest.mark.parametrize("start", ["random", "centres", "teacher"])

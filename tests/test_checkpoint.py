@@ -20,7 +20,6 @@ def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, An
     return {
         "method": network.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
         "frozen_weight": None,
     }
 
@@ -44,15 +43,13 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert found is not None and found["step"] == 100
 
 
-def test_weights_buffers_optimiser_and_random_state_come_back(tmp_path: Path) -> None:
+def test_weights_buffers_and_optimiser_come_back(tmp_path: Path) -> None:
     network, optimizer = _trained()
     checkpoint.save(tmp_path, 2, _state(network, optimizer))
-    expected = torch.randn(4)
     other, other_optimizer = _trained(1)
     state = checkpoint.latest(tmp_path)
     assert state is not None
     checkpoint.restore(other, other_optimizer, state, tmp_path)
-    assert torch.equal(torch.randn(4), expected)
     for name, tensor in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor)
     mine, theirs = (o.state_dict()["state"] for o in (optimizer, other_optimizer))

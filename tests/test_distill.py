@@ -7,6 +7,7 @@ import pytest
 
 from facedistill.distill import prepare
 from facedistill.errors import UserError
+from facedistill.model import Model, load_model, save_model
 from facedistill.recipe import Recipe
 from tiny_world import Tiny
 
@@ -65,9 +66,31 @@ def test_a_run_that_was_begun_is_not_checked_again(prepared: Prepare, tmp_path: 
     recipe, said = prepared()
     assert "check passed" in "\n".join(said)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "recipe.yaml").write_text("begun")
+    (tmp_path / "run" / "log.jsonl").write_text("begun")
     again, said = prepared()
     assert again == recipe and "check" not in "\n".join(said)
+
+
+def test_methods_without_an_inherited_w_are_checked_too(prepared: Prepare, tiny: Tiny, tmp_path: Path) -> None:
+    """Whether the teacher sees the images as it was made to; not whether it knows their classes."""
+    said = prepared("check.own_class=1", method="l2kd")[1]
+    assert any(line.startswith("input, ") for line in said) and said[-1].startswith("check passed")
+    flat = tmp_path / "flat" / "all"
+    flat.mkdir(parents=True)
+    for file in sorted(tiny.photos.rglob("*.png"))[:8]:
+        (flat / file.name).write_bytes(file.read_bytes())
+    (line,) = prepared("data.hold_out=0", "method.classifier.start=instances", data=flat.parent)[1]
+    assert line.startswith("not checked: fewer than two identities have several images")
+
+
+def test_a_teacher_without_a_network_cannot_be_checked(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(tiny.teacher)
+    save_model(Model(None, classifier=model.classifier, space=model.space), tmp_path / "table")
+    recipe = prepare(tmp_path / "table", str(tiny.photos), "mobilefacenet", tmp_path / "run")
+    assert recipe.method.classifier.start is None
+    assert capsys.readouterr().out.startswith("not checked: the teacher's embeddings alone are known")
 
 
 def test_what_does_not_fit_is_refused(prepared: Prepare, tiny: Tiny) -> None:

@@ -20,7 +20,7 @@ from facedistill.data.dataset import open_source
 from facedistill.engine import train
 from facedistill.errors import UsageError, UserError
 from facedistill.methods import resolve
-from facedistill.model import load_model, save_model
+from facedistill.model import Model, load_model, save_model
 from facedistill.recipe import Recipe, dump_recipe, make_recipe
 
 DATA = "synthetic:identities=12,images=6,size=32,seed=1"
@@ -168,6 +168,10 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
     assert (teacher / "model" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match="another recipe"):
         train(_recipe(seed=5), teacher)
+    with pytest.raises(UserError, match="nobody: no such file or folder"):
+        train(_recipe(data={"train": "nobody"}), tmp_path / "mended")
+    (tmp_path / "mended" / ".recipe.yaml.1.tmp.yaml").write_text("left by a kill")
+    assert (train(_recipe(), tmp_path / "mended") / "evaluation.json").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="holds no run"):
@@ -221,6 +225,72 @@ def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path) ->
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 37))
+
+
+def test_resumed_with_dropout_and_decoding_workers_ends_with_the_same_bits(tmp_path: Path) -> None:
+    student = {"backbone": "iresnet18", "options": {"width": 0.0625, "dropout": 0.4}}
+    recipe = _recipe(student=student, data={"in_memory": False, "workers": 1})
+    run = train(recipe, tmp_path / "run")
+    expected = _weights(run)
+    (run / "evaluation.json").unlink()
+    max((run / "checkpoints").glob("*.pt")).unlink()
+    train(recipe, run)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in _weights(run).items())
+
+
+def test_stopped_between_the_checkpoint_and_the_end_of_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epoch's weights and its verification are made when the run goes on."""
+    schedule, data = {"epochs": 3, "keep": "epochs", "checkpoint_steps": None}, {"train": DATA, "hold_out": 0.4}
+    recipe = _recipe(data=data, schedule=schedule, evaluation={"every": 1})
+    whole, run = train(recipe, tmp_path / "whole"), tmp_path / "run"
+
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for what in ("save_weights", "_verify"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"facedistill.engine.{what}", kill)
+            train(recipe, run)
+    train(recipe, run)
+    for name in ("epochs/0000.safetensors", "epochs/0001.safetensors", "epochs/0002.safetensors", "verification.jsonl"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_does_not_go_on_with_other_images_or_another_teacher(teacher: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "teacher"
+    shutil.copytree(teacher / "model", moved)
+    source = open_source(DATA)
+    for i, key in enumerate(source.keys):
+        file = (tmp_path / "faces" / key).with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.read(i)).save(file)
+    recipe = _recipe(data={"train": str(tmp_path / "faces")}, teacher=str(moved), method="l2kd",
+                     student={"embedding_dim": None})  # fmt: skip
+    run = train(recipe, tmp_path / "run")
+    (run / "evaluation.json").unlink()
+    shutil.copy(file, file.with_name("more.png"))
+    with pytest.raises(UserError, match="run: data: not what this run began with"):
+        train(recipe, run)
+    file.with_name("more.png").unlink()
+    model = load_model(moved)
+    save_model(model, tmp_path / "kept")
+    model.subtract_mean(torch.ones(16))
+    save_model(model, moved)
+    with pytest.raises(UserError, match="run: teacher teacher: not what this run began with"):
+        train(recipe, run)
+    save_model(load_model(tmp_path / "kept"), moved)
+    train(recipe, run)
+
+
+def test_a_teacher_without_a_network_is_inherited_from(teacher: Path, tmp_path: Path) -> None:
+    model = load_model(teacher)
+    save_model(Model(None, classifier=model.classifier, space=model.space), tmp_path / "table")
+    data = {"train": DATA, "hold_out": 0.4}
+    recipe = _recipe(data=data, teacher=str(tmp_path / "table"), method="proxylesskd", student={"embedding_dim": None})
+    result = json.loads((train(recipe, tmp_path / "run") / "evaluation.json").read_text())
+    assert list(result["models"]) == ["student"] and result["results"]
 
 
 def _run_until(recipe: Path, run: Path, step: int | None) -> None:

@@ -256,6 +256,8 @@ def test_a_table_of_embeddings_becomes_a_teacher_without_network(tmp_path: Path)
     assert load_model(tmp_path / "teacher").space == model.space
     with pytest.raises(UserError, match="3 classes, but 2 class names"):
         import_model(tmp_path / "t.npz", classes=["ann", "bob"])
+    with pytest.raises(UsageError, match="no network and no W; drop classifier, colour, mean, std"):
+        import_model(tmp_path / "t.npz", colour="bgr")
 
 
 def test_real_onnx_file_with_a_declared_input(shared: Path, tmp_path: Path) -> None:

@@ -363,3 +363,11 @@ def test_bare_onnx_file(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert torch.equal(again(images), model(images))
     with pytest.raises(UserError, match=r"none\.onnx: no such file"):
         load_model(tmp_path / "none.onnx")
+
+
+def test_classes_may_be_named_after_folders_of_any_bytes(tmp_path: Path) -> None:
+    names = ["Andr\udce9", "bob"]  # a folder's name in Latin-1, as Python gives it
+    model = student(classifier=Classifier(torch.eye(2, DIM), names), made={"unreadable": [f"{names[0]}/1.jpg"]})
+    save_model(model, tmp_path / "model")
+    found = load_model(tmp_path / "model")
+    assert found.classifier is not None and found.classifier.class_names == names and found.made == model.made

@@ -61,6 +61,13 @@ def test_terms_take_a_weight_their_options_or_nothing(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("key", ["seed", "data.hold_out_seed"])
+def test_a_seed_is_neither_negative_nor_endless(key: str, tmp_path: Path) -> None:
+    for value in (-1, 10**30):
+        with pytest.raises(UsageError, match=f"{key}: Input should be"):
+            _load(tmp_path, "", f"{key}={value}")
+
+
 def test_overrides(tmp_path: Path) -> None:
     text = "method: {name: kd, terms: {soft_targets: {temperature: 2}}}\nschedule:\nteacher: t\n"
     recipe = _load(

@@ -1,7 +1,7 @@
 """From a recipe to the things that train: data, teachers, W, student, method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -253,9 +253,13 @@ def make_student(
 ) -> Model:
     """Make the student: its embedding size is the teacher's unless the recipe says otherwise.
 
+    One that starts from another model takes over its weights, preprocessing and offset.
+
     `space_dim`: the size of a space that the method ties it to.
     """
     spec = recipe.student
+    if twice := [name for name in ("embedding_dim", "input_size") if name in spec.options]:
+        raise UsageError(f"student.options.{twice[0]}: set student.{twice[0]} instead")
     wanted = classifier.dim if classifier else space_dim
     dim = spec.embedding_dim or wanted or next((m.embedding_dim for m in models.values()), 512)
     if wanted and dim != wanted and not spec.projection:
@@ -267,12 +271,13 @@ def make_student(
     projection = None
     if wanted and dim != wanted:
         projection = nn.Linear(dim, wanted, bias=False)
-    student = Model(backbone, input=InputSpec(size=spec.input_size), projection=projection)
-    if spec.start:
-        start = load_model(spec.start)
-        if start.backbone is None:
-            raise UserError(f"student.start {spec.start}: an embeddings-only model has no weights to start from")
-        _load_weights(student, start, spec.start)
+    if not spec.start:
+        return Model(backbone, input=InputSpec(size=spec.input_size), projection=projection)
+    start = load_model(spec.start)
+    if start.backbone is None:
+        raise UserError(f"student.start {spec.start}: an embeddings-only model has no weights to start from")
+    student = Model(backbone, replace(start.input, size=spec.input_size), offset=start.offset, projection=projection)
+    _load_weights(student, start, spec.start)
     return student
 
 

@@ -8,7 +8,7 @@ import torch
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
 
-KEYS = {"step", "method", "optimizer", "rng", "frozen_weight"}
+KEYS = {"step", "method", "optimizer", "frozen_weight"}
 KEPT = 2  # the last good one and its predecessor
 
 
@@ -49,7 +49,7 @@ def latest(run: Path) -> dict[str, Any] | None:
 
 
 def restore(method: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], run: Path) -> None:
-    """Load weights, buffers, optimiser and random state. UserError naming the first tensor that does not fit."""
+    """Load weights, buffers and optimiser. UserError naming the first tensor that does not fit."""
     own = method.state_dict()
     saved = state["method"]
     for name in [*own, *saved]:
@@ -61,7 +61,6 @@ def restore(method: torch.nn.Module, optimizer: torch.optim.Optimizer, state: di
             )
     method.load_state_dict(saved)
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
 
 
 def _files(run: Path) -> list[Path]:

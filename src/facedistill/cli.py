@@ -1,5 +1,6 @@
 """The command line: thin verbs that parse, call and print. Nothing heavy is imported before a verb runs."""
 
+import io
 import json
 import os
 import sys
@@ -568,6 +569,8 @@ def _write_json(path: Path | None, content: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: `arguments`, or those of the process. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes; stderr does so by itself
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as e:

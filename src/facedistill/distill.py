@@ -1,16 +1,19 @@
 """From a teacher and photos to a recipe: what W starts from, whether it all fits, what may be better."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facedistill.check import check_teacher
-from facedistill.data.dataset import open_dataset
+from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.errors import UserError, some
 from facedistill.files import cache_dir
 from facedistill.margins import Margin
-from facedistill.methods import build_terms, resolve
-from facedistill.model import load_model
+from facedistill.methods import build_terms, missing_teachers, resolve
+from facedistill.model import Model, load_model
 from facedistill.recipe import Recipe, make_recipe
 from facedistill.terms import MarginSoftmax
 
@@ -42,9 +45,9 @@ def prepare(
     raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
     start = resolve(recipe.method).classifier.start
-    if start in (None, "random"):
-        return recipe
-    model, dataset = load_model(teacher), open_dataset(data)
+    if not missing_teachers(replace(recipe, teachers={})):
+        return recipe  # the method needs none
+    model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)
     own = set(model.classifier.class_names if model.classifier else [])
     missing = [name for name in dataset.class_names if name not in own]
     if start == "teacher" and recipe.method.classifier.start is None and missing:
@@ -53,9 +56,14 @@ def prepare(
         recipe.method.classifier.start = start = "centres"
     if start != "teacher":
         model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
-    if (out / "recipe.yaml").exists():
+    if (out / "log.jsonl").exists():  # the first step was taken
         return recipe
-    least, cache = recipe.check.own_class, cache_dir() / "embeddings"
+    # Only a W of one row a class asks that the teacher know the classes.
+    by_class = start in ("teacher", "centres", "fitted")
+    if unchecked := _unchecked(model, dataset, by_class):
+        print(f"not checked: {unchecked}")
+        return recipe
+    least, cache = recipe.check.own_class if by_class else 0.0, cache_dir() / "embeddings"
     report = check_teacher(model, dataset, *_softmax(recipe), least, images=600, cache=cache)
     print(report.text())
     if not report.passed:
@@ -67,6 +75,15 @@ def prepare(
     if start == "centres" and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
         print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
     return recipe
+
+
+def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:
+    """Why the teacher cannot be checked against the data, "" where it can be."""
+    if model.backbone is None:
+        return "the teacher's embeddings alone are known, so nothing tells whether its classifier fits these images"
+    if not by_class and np.sum(np.bincount(dataset.labels) > 1) < 2:
+        return "fewer than two identities have several images, so nothing tells whether the teacher knows such faces"
+    return ""
 
 
 def _softmax(recipe: Recipe) -> tuple[Margin, float]:

@@ -5,7 +5,6 @@ torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
 """
 
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -27,8 +26,9 @@ from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.memory import forget_peak, peak
 from facedistill.methods import Method, describe, resolve
-from facedistill.model import save_model, save_tensors
+from facedistill.model import save_model, save_weights
 from facedistill.optimisation import learning_rate, make_optimizer
 from facedistill.progress import bar, console
 from facedistill.recipe import Recipe, dump_recipe, load_recipe
@@ -51,11 +51,12 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             console.print(f"{run} is finished; nothing to do")
             return run
         with _denormals_flushed():
+            forget_peak()
             torch.manual_seed(recipe.seed + parallel.rank())
             assembly = assemble(recipe)
             _fit(recipe, run, assembly)
             if parallel.rank() == 0:
-                _finish(recipe, run, assembly)
+                _finish(recipe, run, assembly, peak())
         parallel.barrier()
     return run
 
@@ -89,10 +90,13 @@ def _denormals_flushed() -> Iterator[None]:
 
 
 def _claim(run: Path, recipe: Recipe) -> None:
-    """Make the run folder with its resolved recipe, or see that it holds this very recipe."""
+    """Make the run folder with its resolved recipe, or see that it holds this very recipe.
+
+    A recipe beside which nothing stands came to nothing, as with data that did not open: it is replaced.
+    """
     text, file = dump_recipe(recipe), run / "recipe.yaml"
-    there = file.exists()
-    if there:
+    there = {entry.name for entry in run.iterdir() if not entry.name.startswith(".")} if run.exists() else set()
+    if file.name in there and len(there) > 1:
         begun = load_recipe(str(file))  # an earlier version's file lacks the keys that came later: they are at default
         begun.method = resolve(begun.method)
         if (old := dump_recipe(begun)) != text:
@@ -101,10 +105,10 @@ def _claim(run: Path, recipe: Recipe) -> None:
             raise UsageError(
                 f"{run} holds a run of another recipe (there: '{other.strip()}'); choose another --out or delete it"
             )
-    elif run.exists() and any(run.iterdir()):
+    elif there - {file.name}:
         raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
     parallel.barrier()  # all have looked before one writes
-    if not there and parallel.rank() == 0:
+    if len(there) <= 1 and parallel.rank() == 0:
         with atomic_write(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
     parallel.barrier()
@@ -123,13 +127,16 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     sampler = make_sampler(wanted.kind or "uniform", labels, schedule.batch, recipe.seed, **sampler_options)
     loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
     frozen = _some_rows(method)
-    step = _restore(run, method, optimizer, frozen)
+    known = _known(assembly)
+    step = _restore(run, method, optimizer, frozen, known)
     total = schedule.epochs * loader.steps
     if schedule.compile:
         method.student.backbone.compile()  # type: ignore[union-attr]
     ddp = parallel.wrap(method)
     trained = [p for p in method.student.parameters() if p.requires_grad]
     log = _Log(run, step, recipe) if parallel.rank() == 0 else None
+    if step and step % loader.steps == 0:
+        _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # stopped before it was done
 
     with bar() as display:
         task = display.add_task(
@@ -138,6 +145,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
         for epoch in range(step // loader.steps, schedule.epochs):
             method.start_epoch(epoch)
             for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
+                torch.manual_seed(_seed(recipe.seed, step))  # of dropout: a function of the step, so nothing to keep
                 lr = learning_rate(schedule, step, loader.steps)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
@@ -157,13 +165,25 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                 if step == stop:
                     return
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
-                    _checkpoint(run, step, method, optimizer, frozen)
-            if schedule.keep == "epochs" and parallel.rank() == 0:
-                with atomic_write(run / "epochs" / checkpoint.epoch_file(epoch)) as temporary:
-                    save_tensors(method.student.state_dict(), temporary)
-            every = recipe.evaluation.every
-            if every and (epoch + 1) % every == 0 and step < total and log is not None:
-                log.verify(step, epoch, _verify(recipe, assembly))
+                    _checkpoint(run, step, method, optimizer, frozen, known)
+            _end_epoch(recipe, run, assembly, step, epoch, log)
+
+
+def _seed(seed: int, step: int) -> int:
+    return int(fingerprint(seed, step, parallel.rank()), 16) >> 1
+
+
+def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: int, log: "_Log | None") -> None:
+    """What the recipe wants after an epoch, unless it is there: the student's weights, and how well it does."""
+    if log is None:  # not the first process
+        return
+    kept = run / "epochs" / checkpoint.epoch_file(epoch)
+    if recipe.schedule.keep == "epochs" and not kept.exists():
+        with atomic_write(kept) as temporary:
+            save_weights(assembly.method.student, temporary)
+    every = recipe.evaluation.every
+    if every and (epoch + 1) % every == 0 and epoch + 1 < recipe.schedule.epochs and epoch not in log.verified:
+        log.verify(step, epoch, _verify(recipe, assembly))
 
 
 def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
@@ -182,16 +202,28 @@ def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> Non
         )
 
 
-def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, frozen: list[Tensor]) -> None:
+def _checkpoint(
+    run: Path,
+    step: int,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    frozen: list[Tensor],
+    known: dict[str, str | None],
+) -> None:
     if parallel.rank() == 0:
         state = {
             "method": method.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
             "frozen_weight": frozen,
+            "trained_on": known,
         }
         checkpoint.save(run, step, state)
     parallel.barrier()
+
+
+def _known(assembly: Assembly) -> dict[str, str | None]:
+    """What a run must not go on with another of: its images, and its teachers."""
+    return {"data": assembly.train.fingerprint} | {f"teacher {name}": m.space for name, m in assembly.models.items()}
 
 
 def _some_rows(method: Method) -> list[Tensor]:
@@ -202,10 +234,22 @@ def _some_rows(method: Method) -> list[Tensor]:
     ]
 
 
-def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, found: list[Tensor]) -> int:
+def _restore(
+    run: Path,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    found: list[Tensor],
+    known: dict[str, str | None],
+) -> int:
     state = checkpoint.latest(run)
     if state is None:
         return 0
+    before = state.get("trained_on", known)  # earlier versions did not note it
+    if changed := [what for what in known if before.get(what) != known[what]]:
+        raise UserError(
+            f"{run}: {', '.join(changed)}: not what this run began with; restore it, or start a new run with another "
+            "--out"
+        )
     saved = state["frozen_weight"]
     saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
     # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
@@ -232,9 +276,11 @@ class _Log:
         self.run, self.clock, self.step = run, time.perf_counter(), step
         for path in (run / "log.jsonl", run / "verification.jsonl"):
             lines = path.read_text().splitlines() if path.exists() else []
+            kept = list(_upto(lines, step))
             if lines or path.name == "log.jsonl":
                 with atomic_write(path) as temporary:
-                    temporary.write_text("".join(line + "\n" for line in _upto(lines, step)))
+                    temporary.write_text("".join(line + "\n" for line in kept))
+        self.verified = {json.loads(line)["epoch"] for line in kept}
         self.board = None
         if recipe.track == "tensorboard":
             try:
@@ -261,6 +307,7 @@ class _Log:
 
     def verify(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         self._append("verification.jsonl", {"step": step, "epoch": epoch, **figures}, step)
+        self.verified.add(epoch)
         self.clock, self.step = time.perf_counter(), step  # the measurement does not count as training time
 
     def _append(self, name: str, row: dict[str, Any], step: int) -> None:
@@ -298,8 +345,12 @@ def _upto(lines: list[str], step: int) -> Iterator[str]:
             continue  # a line cut short by a kill
 
 
-def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
-    """Save the student as a model folder and write evaluation.json: after it, the run is finished."""
+def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
+    """Save the student as a model folder and write evaluation.json: after it, the run is finished.
+
+    Args:
+        memory: bytes that training took.
+    """
     student = assembly.method.student.eval()
     anchor = assembly.method.anchors
     student.space = assembly.models[anchor].space if anchor else None
@@ -319,8 +370,9 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
             f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
         )
     save_model(student, run / "model")
+    teachers = {name: model for name, model in assembly.models.items() if model.backbone is not None}
     result = evaluation.evaluate(
-        {"student": student, **assembly.models},
+        {"student": student, **teachers},
         assembly.sets,
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
@@ -328,7 +380,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly) -> None:
         keep_resamples=True,
     )
     result["method"] = name
-    result["training"] = _cost(recipe, run, assembly)
+    result["training"] = _cost(recipe, run, assembly) | {"peak_memory_mb": round(memory / 2**20)}
     with atomic_write(run / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
@@ -346,11 +398,6 @@ def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
     at_every_step = sum(
         seen for name, teacher in assembly.method.teachers.items() if assembly.method.needs[name] and not teacher.cached
     )
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if parallel.device().type == "cuda"
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    )
     return {
         "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none"))),
         "epochs": recipe.schedule.epochs,
@@ -360,5 +407,4 @@ def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "images_per_second": round(seen / seconds, 1),
         "teacher_forwards": assembly.embedded + at_every_step,
-        "peak_memory_mb": round(memory / 2**20),
     }

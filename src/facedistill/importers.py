@@ -54,9 +54,16 @@ def import_model(
         raise UserError(f"{path}: already a model folder; use it as it is")
     kind = _detect(path) if kind == "auto" else kind
     if kind == "embeddings":
+        if (classifier, colour, mean, std) != (None, None, None, None):
+            raise UsageError(
+                f"{path}: a table of embeddings has no network and no W; drop classifier, colour, mean, std"
+            )
         return import_embeddings(path, classes)
     make = import_onnx if kind == "onnx" else import_arcface_torch
-    return make(path, classes, classifier, colour, mean, std)
+    model = make(path, classes, classifier, colour, mean, std)
+    if classes is not None and model.classifier is None:
+        raise UserError(f"{path}: brings no W whose rows the class names could name; give its file as the classifier")
+    return model
 
 
 def _detect(path: Path) -> str:

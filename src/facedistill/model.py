@@ -27,6 +27,7 @@ from facedistill.modelcard import model_card
 
 SCHEMA = 1
 FLIPS = ("sum", "concat", "none")
+TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
 
 
 @dataclass(frozen=True)
@@ -278,8 +279,8 @@ def save_model(model: Model, folder: str | Path) -> None:
         _save_weights(model, temporary)
         if model.classifier is not None:
             _save_classifier(model.classifier, temporary)
-        (temporary / "config.json").write_text(_to_json(config), "utf-8")
-        (temporary / "README.md").write_text(model_card(config, folder.name), "utf-8")
+        (temporary / "config.json").write_text(_to_json(config), *TEXT)
+        (temporary / "README.md").write_text(model_card(config, folder.name), *TEXT)
 
 
 def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
@@ -303,7 +304,7 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
     config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
     for name, text in (("config.json", _to_json(config)), ("README.md", model_card(config, folder.name))):
         with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, "utf-8")
+            temporary.write_text(text, *TEXT)
 
 
 def thresholds_folder(path: str | Path) -> Path:
@@ -347,11 +348,15 @@ def _config(model: Model) -> dict[str, Any]:
 
 
 def _save_weights(model: Model, folder: Path) -> None:
-    tensors = {k: v for k, v in model.state_dict().items() if k != "offset"}
     if isinstance(model.backbone, OnnxBackbone):
         model.backbone.save(folder / "model.onnx")
-    if tensors:
-        save_tensors(tensors, folder / "model.safetensors")
+    if any(name != "offset" for name in model.state_dict()):
+        save_weights(model, folder / "model.safetensors")
+
+
+def save_weights(model: Model, file: Path) -> None:
+    """Write a file of weights that `load_weights` reads."""
+    save_tensors({k: v for k, v in model.state_dict().items() if k != "offset"}, file)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -370,7 +375,7 @@ def _save_classifier(classifier: Classifier, folder: Path) -> None:
     if classifier.counts is not None:
         tensors["counts"] = classifier.counts
     save_tensors(tensors, folder / "classifier.safetensors")
-    (folder / "classes.txt").write_text("".join(f"{n}\n" for n in classifier.class_names), "utf-8")
+    (folder / "classes.txt").write_text("".join(f"{n}\n" for n in classifier.class_names), *TEXT)
 
 
 def load_model(path: str | Path, classifier: bool = True) -> Model:
@@ -412,7 +417,7 @@ def onnx_model(path: Path, input: InputSpec | None = None, made: dict[str, Any] 
 
 def _is_model_folder(path: Path) -> bool:
     try:
-        return "embedding_dim" in json.loads((path / "config.json").read_text("utf-8"))
+        return "embedding_dim" in json.loads((path / "config.json").read_text(*TEXT))
     except (OSError, ValueError, TypeError):
         return False
 
@@ -422,7 +427,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise UserError(f"{path}: not a model folder (no config.json); expected a model folder, a run or an .onnx file")
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = json.loads(file.read_text(*TEXT))
     except ValueError as e:
         raise UserError(f"{file}: not readable as JSON ({e}); the file is damaged") from e
     if not isinstance(config, dict) or "embedding_dim" not in config:
@@ -521,6 +526,6 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
 def read_names(path: Path) -> list[str]:
     """Return the lines of a class file, one name each, in order. Raises UserError when it cannot be read."""
     try:
-        return path.read_text("utf-8").removesuffix("\n").split("\n")
+        return path.read_text(*TEXT).removesuffix("\n").split("\n")
     except (OSError, ValueError) as e:
         raise UserError(f"{path}: cannot be read ({e}); expected a text file with one class name a line") from e

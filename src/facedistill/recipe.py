@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 DEFAULT_DATA = "synthetic:identities=400,images=8,size=48,seed=1"  # of the demo's students
 
 
@@ -33,7 +34,7 @@ class Data:
 
     train: str = DEFAULT_DATA
     hold_out: Share = 0.0
-    hold_out_seed: int = 0
+    hold_out_seed: Seed = 0
     in_memory: bool | None = None
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
@@ -171,7 +172,7 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     check: Check = field(default_factory=Check)
     track: Literal["none", "tensorboard"] = "none"
-    seed: int = 0
+    seed: Seed = 0
 
 
 GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed"}

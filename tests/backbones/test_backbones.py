@@ -77,6 +77,8 @@ def test_macs_of_a_known_layer() -> None:
         ("iresnet18", {"input_size": 16}, "from 32 up"),
         ("iresnet18", {"width": 0}, "above 0"),
         ("mobilefacenet", {"output": "none"}, "plain, bias, affine"),
+        ("mobilefacenet", {"width": "half"}, "option 'width': .* valid number.*found 'half'"),
+        ("iresnet18", {"dropout": 2}, "option 'dropout': Input should be less than or equal to 1"),
     ],
 )
 def test_wrong_names_and_options(name: str, options: dict, message: str) -> None:

@@ -3,7 +3,6 @@
 To add one: write a file with a `Backbone`, and add a factory(embedding_dim, input_size, **options) to BACKBONES.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from facedistill.backbones.iresnet import iresnet18, iresnet34, iresnet50, iresn
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone
 from facedistill.errors import UsageError, closest
+from facedistill.options import build
 
 __all__ = ["BACKBONES", "Backbone", "OnnxBackbone", "count_macs", "count_parameters", "create_backbone"]
 
@@ -41,14 +41,8 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
         raise UsageError(
             f"backbone '{name}': unknown{closest(name, BACKBONES)}; expected one of {', '.join(BACKBONES)}"
         )
-    known = list(inspect.signature(BACKBONES[name]).parameters)
-    for option in options:
-        if option not in known:
-            raise UsageError(
-                f"backbone '{name}': unknown option '{option}'{closest(option, known)}; it has {', '.join(known)}"
-            )
     options = {"embedding_dim": embedding_dim, "input_size": input_size, **options}
-    backbone = BACKBONES[name](**options)
+    backbone = build(BACKBONES[name], options, f"backbone '{name}'")
     backbone.spec = {"name": name, "options": options}
     return backbone
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from facedistill.backbones.base import Backbone, check_size, embed_fp32, output_norm, scaled
 from facedistill.backbones.prelu import PReLU
+from facedistill.recipe import Share
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 CHANNELS = (64, 128, 256, 512)
@@ -51,7 +52,7 @@ class IResNet(Backbone):
         embedding_dim: int = 512,
         input_size: int = 112,
         width: float = 1.0,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
         output: str = "bias",
     ) -> None:
         super().__init__(embedding_dim, input_size)

@@ -1,0 +1,31 @@
+"""The most memory that this process has held: on the GPU where there is one, else in all."""
+
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from facedistill import parallel
+
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
+
+
+def forget_peak() -> None:
+    """Start to measure anew: one process may train several runs. Not possible on a CPU without Linux."""
+    if parallel.device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        FORGET.write_text("5")
+
+
+def peak() -> int:
+    """Bytes, since `forget_peak`."""
+    if parallel.device().type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError):
+        lines = STATUS.read_text().splitlines()
+        return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
