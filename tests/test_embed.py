@@ -1,5 +1,6 @@
 """Embedding a data set: order, flips, cache, modes, damage."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_rows_in_the_order_of_the_data_both_flips(batch: int) -> None:
     assert table.keys == source.keys
     np.testing.assert_array_equal(table.labels, source.labels)
     assert (table.class_names, table.space) == (source.class_names, "space")
-    assert source.reads <= 31  # each image once, and one look at the first for its size
+    assert source.reads <= 60  # each image once, and one look at the first 32 for their size
 
 
 def test_fused_agrees_with_the_model(capsys: pytest.CaptureFixture) -> None:
@@ -116,6 +117,46 @@ def test_cache_knows_model_data_and_flips(tmp_path: Path) -> None:
     assert embed_dataset(model, Dataset(source), cache=tmp_path).model != changed.model
 
 
+def test_cache_knows_when_files_changed(tmp_path: Path) -> None:
+    """Other pixels in files of the same names and sizes: the fingerprint is the same, the stamp is not."""
+    model, source = tiny(), Noise(10)
+    embed_dataset(model, Dataset(source), cache=tmp_path)
+    list(embed_blocks(model, Dataset(source), cache=tmp_path))
+    changed = Noise(10, seed=1)
+    changed.fingerprint, changed.stamp = source.fingerprint, "later"
+    expected = embed_dataset(model, Dataset(changed)).vectors
+    np.testing.assert_array_equal(embed_dataset(model, Dataset(changed), cache=tmp_path).vectors, expected)
+    blocks = embed_blocks(model, Dataset(changed), cache=tmp_path)
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), expected)
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model, source, cache = tiny(), Noise(23), tmp_path / "a file"
+    cache.touch()
+    expected = embed_dataset(model, Dataset(source)).vectors
+    found = embed_dataset(model, Dataset(source), cache=cache)
+    assert capsys.readouterr().err.startswith(f"the embeddings are not kept for next time: cannot write {cache}")
+    blocks = list(embed_blocks(model, Dataset(source), batch=10, cache=cache))
+    assert capsys.readouterr().err.count("\n") == 1
+    for vectors in (found.vectors, np.concatenate(blocks)):
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_cache_that_fails_in_the_middle_loses_no_block(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model, source = tiny(), Noise(23)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    blocks = embed_blocks(model, Dataset(source), batch=10, cache=tmp_path)
+    first = next(blocks)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        rest = list(blocks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    expected = embed_dataset(model, Dataset(source)).vectors
+    np.testing.assert_allclose(np.concatenate([first, *rest]), expected, atol=1e-5)
+
+
 def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     model, source = tiny(), Noise(10)
     first = embed_dataset(model, Dataset(source), cache=tmp_path)
@@ -132,6 +173,15 @@ def test_unreadable_images_have_no_row() -> None:
     assert dataset.unreadable == ["image 0", "image 17"]
     whole = embed_dataset(tiny(), Dataset(Noise(40)))
     assert whole.labels[[i for i in range(40) if i not in (0, 17)]].tolist() == table.labels.tolist()
+
+
+def test_a_batch_of_unreadable_images_alone_is_judged_like_any_other() -> None:
+    dataset = Dataset(Noise(41, broken=(40,)), max_unreadable=0.1)
+    assert len(embed_dataset(tiny(), dataset, batch=8)) == 40  # the last batch is image 40
+    assert dataset.unreadable == ["image 40"]
+    assert [len(block) for block in embed_blocks(tiny(), dataset, batch=20)] == [20, 20]
+    with pytest.raises(UserError, match="1 of 41 images cannot be read"):
+        embed_dataset(tiny(), Dataset(Noise(41, broken=(40,))), batch=8)
 
 
 def test_too_many_unreadable_images() -> None:
@@ -179,6 +229,7 @@ def test_load_a_table_made_by_hand(tmp_path: Path) -> None:
     [
         ({"vectors": None}, "no array 'vectors'"),
         ({"vectors": np.ones((3, 4))}, "2 keys"),
+        ({"keys": np.array([], str), "labels": np.zeros(0), "vectors": np.ones((0, 4))}, "0 keys"),
         ({"labels": np.array([0, 5])}, "labels 0 to 5"),
         ({"keys": np.array([{}, {}])}, "not a table"),
     ],

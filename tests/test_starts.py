@@ -1,12 +1,11 @@
 """Where W starts: random, centres, instances, fitted."""
 
 import numpy as np
-import pytest
 import torch
 
 from facedistill import starts
+from facedistill.classifier import Classifier
 from facedistill.embed import Embeddings
-from facedistill.errors import UserError
 from facedistill.margins import AdaFace, ArcFace, margin_softmax
 
 
@@ -41,9 +40,7 @@ def test_centres_are_the_normalised_mean_of_unit_embeddings() -> None:
 
 def test_counts_let_an_images_own_share_be_taken_out() -> None:
     embeddings = _embeddings(per_class=5)
-    embeddings.labels[embeddings.labels == 7] = 6  # one class of 10, one without images
-    with pytest.raises(UserError, match="row 7"):
-        starts.centres(embeddings)
+    embeddings.labels[embeddings.labels == 7] = 6  # one class of 10
     embeddings.class_names = embeddings.class_names[:7]
     found = starts.centres(embeddings)
     assert found.counts is not None and found.counts.tolist() == [5] * 6 + [10]
@@ -53,6 +50,21 @@ def test_counts_let_an_images_own_share_be_taken_out() -> None:
     sums = units[mine].sum(0)
     without = units[mine[mine != image]].mean(0)
     np.testing.assert_allclose((sums - units[image]) / (int(found.counts[k]) - 1), without, atol=1e-12)
+
+
+def test_classes_without_an_image_have_no_row() -> None:
+    embeddings = _embeddings(per_class=5)
+    expected = [start(embeddings) for start in (starts.centres, _fit)]
+    embeddings.labels = np.array([1, 2, 4, 5, 6, 7, 8, 10])[embeddings.labels]
+    names = embeddings.class_names
+    embeddings.class_names = ["none", *names[:2], "nobody", *names[2:7], "nothing", names[7], "last"]
+    for start, whole in zip((starts.centres, _fit), expected, strict=True):
+        found = start(embeddings)
+        assert found.class_names == names and torch.equal(found.weight, whole.weight)
+
+
+def _fit(embeddings: Embeddings) -> Classifier:
+    return starts.fit_classifier(embeddings, ArcFace(0.2), 16.0, epochs=1)
 
 
 def test_instances_are_the_images_themselves() -> None:

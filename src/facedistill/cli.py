@@ -107,7 +107,7 @@ def import_(
         The scale of --fit-classifier.
     """
     from facedistill import starts
-    from facedistill.data.dataset import open_dataset
+    from facedistill.data.dataset import open_dataset, open_source
     from facedistill.embed import embed_dataset
     from facedistill.files import cache_dir
     from facedistill.importers import import_model
@@ -117,7 +117,7 @@ def import_(
 
     names: Any = classes
     if classes is not None and (not Path(classes).is_file() or Path(classes).suffix.lower() in TABLES):
-        names = open_dataset(classes).class_names
+        names = open_source(classes).class_names  # also those without an image: W may have a row for them
     paths: Any = classifier[0] if classifier and len(classifier) == 1 else classifier
     model = import_model(file, from_, names, paths, colour, mean, std)
     cache = cache_dir() / "embeddings"

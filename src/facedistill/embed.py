@@ -1,5 +1,6 @@
 """Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from facedistill.data.dataset import Dataset, ImageBatch
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, fingerprint
 from facedistill.model import Model
-from facedistill.progress import track
+from facedistill.progress import console, track
 
 Flip = Literal["sum", "concat", "none"]
 DECODERS = 2
@@ -32,7 +33,7 @@ class Embeddings:
 
     Attributes:
         keys: the image's key in its data set.
-        class_names: all classes of the data set; labels: int64 (N,), index into them.
+        class_names: all classes of the data set, also those without a row; labels: int64 (N,), index into them.
         vectors: float32 (N, F, d); F = 2: the image and its mirror image, F = 1: the image alone.
         space, model, data: space id, fingerprints of model and data; "" where unknown.
     """
@@ -78,9 +79,9 @@ class Embeddings:
             raise UserError(f"{path}: not a table of embeddings ({e or type(e).__name__}); {expected}") from e
         if vectors.ndim == 2:
             vectors = vectors[:, None]
-        if vectors.ndim != 3 or len(vectors) != len(keys) or labels.shape != (len(keys),):
+        if not keys or vectors.ndim != 3 or len(vectors) != len(keys) or labels.shape != (len(keys),):
             raise UserError(f"{path}: {len(keys)} keys, labels {labels.shape}, vectors {vectors.shape}; {expected}")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+        if not 0 <= labels.min() <= labels.max() < len(class_names):
             raise UserError(f"{path}: labels {labels.min()} to {labels.max()} for {len(class_names)} class names")
         return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
 
@@ -113,7 +114,8 @@ def embed_dataset(
 
     Args:
         batch: images at a time; None: what is fast on the model's device.
-        cache: a folder; embeddings of the same model (weights, preprocessing, offset) and data are taken from it.
+        cache: a folder; embeddings of the same model (weights, preprocessing, offset) and data (its fingerprint, and
+            when its files last changed) are taken from it. Where it cannot be written, one line says so.
 
     Raises:
         UserError: more images than allowed are unreadable, or an embedding is not finite.
@@ -136,7 +138,10 @@ def embed_dataset(
         data=dataset.fingerprint,
     )
     if cache:
-        embeddings.save(_place(cache, made_by, dataset, flips))
+        try:
+            embeddings.save(_place(cache, made_by, dataset, flips))
+        except UserError as e:
+            _say_not_kept(e)
     return embeddings
 
 
@@ -148,7 +153,7 @@ def embed_blocks(
     With `cache` they are also written to a plain .npy as they come, and read from it the next time, never whole.
     """
     place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
-    if place and place.exists():
+    if place and os.path.exists(place):
         stored = np.load(place, mmap_mode="r", allow_pickle=False)
         yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
         return
@@ -156,17 +161,23 @@ def embed_blocks(
     if not place:
         yield from blocks
         return
-    with atomic_write(place) as temporary, open(temporary, "w+b") as file:
-        shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        rows = 0
-        for found in blocks:
-            file.write(found.astype("<f4", copy=False).tobytes())
-            rows += len(found)
-            yield found
-        file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
+    try:
+        with atomic_write(place) as temporary, open(temporary, "w+b") as file:
+            shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            rows = 0
+            for found in blocks:
+                yield found  # before it is written: that may fail
+                file.write(found.astype("<f4", copy=False).tobytes())
+                rows += len(found)
+            file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
+    except UserError as e:
+        if str(place) not in str(e):  # not of the writing
+            raise
+        _say_not_kept(e)
+        yield from blocks
 
 
 def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int | None) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -187,14 +198,21 @@ def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int | None) ->
 
 
 def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
-    return cache / f"{fingerprint(made_by, dataset.fingerprint, flips)}.npz"
+    return cache / f"{fingerprint(made_by, dataset.fingerprint, dataset.source.stamp, flips)}.npz"
+
+
+def _say_not_kept(error: UserError) -> None:
+    """`error`: of `atomic_write`. What was embedded is there; only the next command has to make it anew."""
+    reason = str(error).partition(";")[0]
+    text = f"the embeddings are not kept for next time: {reason}; mend that, or set FACEDISTILL_CACHE to another folder"
+    console.print(text, soft_wrap=True, markup=False)
 
 
 def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
     """What an earlier call stored; without mirror images also the part of a table that has them."""
     for stored in {flips, True}:
         path = _place(cache, made_by, dataset, stored)
-        if path.exists():
+        if os.path.exists(path):
             with suppress(UserError):  # a damaged file is made again
                 found = Embeddings.load(path)
                 found.vectors = found.vectors[:, : 2 if flips else 1]
@@ -203,7 +221,7 @@ def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddi
 
 
 def decoded(dataset: Dataset, batch: int) -> Iterator[ImageBatch]:
-    """Yield the whole data set in order, in batches that threads decode ahead of the caller."""
+    """Yield the readable images in order, in batches that threads decode ahead of the caller; no batch is empty."""
     chunks = (
         [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)
     )
@@ -216,7 +234,8 @@ def decoded(dataset: Dataset, batch: int) -> Iterator[ImageBatch]:
                 if isinstance(images, UserError):
                     raise images
                 waiting.extend(pool.submit(dataset.__getitems__, c) for c in islice(chunks, 1))
-                yield dataset.count(images)
+                if len(dataset.count(images)):
+                    yield images
         finally:
             for future in waiting:
                 future.cancel()

@@ -54,6 +54,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             forget_peak()
             torch.manual_seed(recipe.seed + parallel.rank())
             assembly = assemble(recipe)
+            if not assembly.sets and parallel.rank() == 0:
+                console.print("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
             _fit(recipe, run, assembly)
             if parallel.rank() == 0:
                 _finish(recipe, run, assembly, peak())

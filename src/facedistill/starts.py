@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedistill.classifier import Classifier
+from facedistill.data.source import classes_with_images
 from facedistill.embed import Embeddings
 from facedistill.margins import Margin, margin_softmax
 from facedistill.progress import track
@@ -22,13 +23,15 @@ def random_classifier(class_names: Sequence[str], dim: int, seed: int) -> Classi
 def centres(embeddings: Embeddings) -> Classifier:
     """Class centres: the mean over a class's images of the unit embedding (image and mirror image summed), normalised.
 
-    `counts` holds the images per class, so that a sample's own share can be taken out again (leave-one-out).
+    Classes without an image have no row. `counts` holds the images per class, so that a sample's own share can be taken
+    out again (leave-one-out).
     """
     vectors = torch.from_numpy(embeddings.fused("sum"))
-    labels = torch.from_numpy(embeddings.labels)
-    counts = torch.bincount(labels, minlength=len(embeddings.class_names))
-    sums = torch.zeros(len(counts), vectors.shape[1]).index_add_(0, labels, vectors)
-    return Classifier(sums, embeddings.class_names, "centres", counts)
+    labels, class_names = classes_with_images(embeddings.labels, embeddings.class_names)
+    rows = torch.from_numpy(labels)
+    counts = torch.bincount(rows)
+    sums = torch.zeros(len(counts), vectors.shape[1]).index_add_(0, rows, vectors)
+    return Classifier(sums, class_names, "centres", counts)
 
 
 def instances(embeddings: Embeddings) -> Classifier:
@@ -46,7 +49,8 @@ def fit_classifier(
     """
     margin = copy.deepcopy(margin)
     start = centres(embeddings)
-    vectors, labels = torch.from_numpy(embeddings.vectors), torch.from_numpy(embeddings.labels)
+    rows_of_start, _ = classes_with_images(embeddings.labels, embeddings.class_names)
+    vectors, labels = torch.from_numpy(embeddings.vectors), torch.from_numpy(rows_of_start)
     weight = nn.Parameter(start.weight.clone())
     steps = epochs * -(-len(labels) // batch)
     optimizer = torch.optim.Adam([weight], lr=lr)
@@ -66,4 +70,4 @@ def fit_classifier(
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Classifier(weight, embeddings.class_names, "fitted", None)
+    return Classifier(weight, start.class_names, "fitted", None)

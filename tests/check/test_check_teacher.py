@@ -101,6 +101,21 @@ def test_classes_that_w_lacks_are_one_clear_line_and_the_rest_is_still_measured(
     assert report.values["conventions"] and report.values["fit_by_centres"]
 
 
+def test_a_class_whose_images_are_all_unreadable_is_not_missed_in_w() -> None:
+    class Torn(Patterns):
+        def read(self, i: int) -> np.ndarray:
+            if self.labels[i] == 3:
+                raise ValueError("torn")
+            return super().read(i)
+
+    model = with_w("centres")
+    assert model.classifier is not None
+    names = model.classifier.class_names
+    model.classifier = model.classifier.select([*names[:3], *names[4:]])
+    report = check(model, Dataset(Torn(people=60, photos=6), max_unreadable=0.1))
+    assert report.passed and report.values["fit"]["classes"] == 59
+
+
 def test_w_may_have_more_classes_than_the_data() -> None:
     report = check(with_w("fitted"), DATA.subset(np.arange(180)))
     assert report.passed and "W: has 60 classes, the data 30" in report.lines

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from pathlib import Path
@@ -14,6 +15,7 @@ from facedistill.errors import UserError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
 
 
 def dataset_of(folder: Path, label: Any = None) -> Any:
@@ -74,6 +76,29 @@ def test_workers_read_it(tmp_path: Path, folder: Path) -> None:
     sampler = make_sampler("uniform", dataset.labels, 4, 0)
     inline, workers = list(Loader(dataset, sampler).epoch(0)), list(Loader(dataset, sampler, workers=2).epoch(0))
     assert all((a.images == b.images).all() for a, b in zip(inline, workers, strict=True))
+
+
+def test_the_stamp_sees_the_files_and_the_images_that_rows_only_name(tmp_path: Path, folder: Path) -> None:
+    names = {"image": [{"bytes": None, "path": str(folder / f"a/0{i}.jpg")} for i in (0, 1)], "label": ["x", "y"]}
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    table = pyarrow.table({"image": pyarrow.array(names["image"], kind), "label": names["label"]})
+    data = tmp_path / "hf" / "data-00000-of-00001.arrow"
+    data.parent.mkdir()
+    with pyarrow.ipc.new_stream(str(data), table.schema) as stream:
+        stream.write_table(table)
+    (tmp_path / "hf" / "state.json").write_text(json.dumps({"_data_files": [{"filename": data.name}]}))
+    seen = [open_source(tmp_path / "hf")]
+    for file in (data, folder / "a" / "00.jpg"):
+        os.utime(file, ns=(0, 1))
+        seen.append(open_source(tmp_path / "hf"))
+    assert seen[0].read(1) == (folder / "a" / "01.jpg").read_bytes()
+    assert len({source.fingerprint for source in seen}) == 1 and len({source.stamp for source in seen}) == 3
+
+
+def test_classes_of_a_label_without_images_are_left_out(tmp_path: Path, folder: Path) -> None:
+    dataset_of(folder).filter(lambda label: label != 1, input_columns="label").save_to_disk(tmp_path / "hf")
+    dataset = Dataset(open_source(tmp_path / "hf"))
+    assert dataset.class_names == ["a", "c"] and dataset.labels.tolist() == [0] * 2 + [1] * 6
 
 
 def test_splits_are_named(tmp_path: Path, folder: Path) -> None:

@@ -29,6 +29,18 @@ class Pixels(Source):
         return pixels
 
 
+class Sizes(Pixels):
+    """40 images of 8 x 8 pixels, but those in `shapes`: (height, width), None one that cannot be read."""
+
+    def __init__(self, shapes: dict[int, tuple[int, int] | None]) -> None:
+        super().__init__(40, bad=tuple(i for i, shape in shapes.items() if shape is None))
+        self.shapes = shapes
+
+    def read(self, i: int) -> bytes | np.ndarray:
+        shape = self.shapes.get(i)
+        return super().read(i) if shape is None else np.zeros((*shape, 3), dtype=np.uint8)
+
+
 def test_batch_gives_labels_flips_and_index() -> None:
     batch = Dataset(Pixels(10)).batch([7, 2, 2], [False, True, False])
     assert batch.images.shape == (3, 3, 8, 8) and batch.images.dtype == torch.uint8 and batch.images.is_contiguous()
@@ -48,6 +60,7 @@ def test_in_memory_gives_the_same_batches(folder: Path) -> None:
             dataset.keys,
             dataset.class_names,
         )
+        assert memory.source.stamp == dataset.source.stamp != ""
         order, flips = np.array([11, 0, 5, 5]), np.array([True, False, True, False])
         a, b = dataset.batch(order, flips), memory.batch(order, flips)
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.index, b.index)
@@ -79,10 +92,26 @@ def test_size_changes_the_fingerprint_and_the_shape() -> None:
     assert small.image(2).shape == (4, 4, 3) and small.batch([0]).images.shape == (1, 3, 4, 4)
 
 
-def test_without_a_size_the_first_image_decides(folder: Path, image: Callable[..., bytes]) -> None:
+def test_without_a_size_the_largest_of_the_first_images_decides(folder: Path, image: Callable[..., bytes]) -> None:
     (folder / "c" / "00.jpg").write_bytes(image(1, size=40))
-    assert open_dataset(folder).batch(range(12)).images.shape == (12, 3, 16, 16)
-    assert open_dataset(folder).subset([6, 7]).batch([0, 1]).images.shape == (2, 3, 16, 16)  # 6 is the large one
+    assert open_dataset(folder).batch(range(12)).images.shape == (12, 3, 40, 40)
+    assert open_dataset(folder).subset([0, 1]).batch([0, 1]).images.shape == (2, 3, 40, 40)  # as in the whole set
+
+
+def test_the_shape_comes_from_the_first_32_images_that_can_be_read() -> None:
+    dataset = Dataset(Sizes({0: None, 3: (9, 4), 32: (5, 12), 33: (90, 90)}))
+    assert dataset.shape == (9, 12)
+    assert dataset.image(33).shape == (9, 12, 3)
+    with pytest.raises(UserError, match="pixels: none of the first images can be read: pixels: image image39"):
+        Dataset(Sizes(dict.fromkeys(range(40)))).shape  # noqa: B018
+
+
+def test_classes_without_an_image_are_dropped_and_the_others_counted_anew() -> None:
+    source = Pixels(6, classes=2)
+    source.class_names, source.labels = ["none", "x", "nobody", "y", "last"], source.labels * 2 + 1
+    dataset = Dataset(source)
+    assert dataset.class_names == ["x", "y"] and dataset.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert dataset.fingerprint == source.fingerprint and dataset.subset([1]).class_names == ["y"]
 
 
 def test_an_unreadable_image_is_left_out_and_named() -> None:
@@ -109,16 +138,21 @@ def test_a_small_set_is_judged_at_its_end() -> None:
     assert len(Dataset(Pixels(10, bad=(1,)), max_unreadable=0.1).batch(range(10))) == 9
 
 
-def test_a_batch_with_nothing_readable_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"a whole batch of images is unreadable.*image3"):
-        Dataset(Pixels(1000, bad=(3, 4))).batch([3, 4])
+def test_a_batch_with_nothing_readable_is_empty_and_counted() -> None:
+    dataset = Dataset(Pixels(1000, bad=(3, 4)))
+    batch = dataset.batch([3, 4], [True, False])
+    assert len(batch) == 0 and batch.images.shape == (0, 3, 8, 8) and batch.index.shape == (0, 2)
+    assert batch.unreadable == dataset.unreadable == ["image3", "image4"]
+    with pytest.raises(UserError, match="2 of 102 images cannot be read"):
+        dataset.batch(range(100, 200))
 
 
 def test_in_memory_drops_and_counts_unreadable_images() -> None:
     dataset = Dataset(Pixels(200, classes=200, bad=(0, 5)))
     memory = dataset.in_memory()
     assert memory.unreadable == dataset.unreadable == ["image0", "image5"]
-    assert len(memory) == 198 and len(memory.class_names) == 200 and memory.labels[0] == 1
+    assert len(memory) == len(memory.class_names) == 198  # no class of an image that left
+    assert memory.class_names[0] == "class1" and memory.labels.tolist() == list(range(198))
     assert memory.fingerprint != dataset.fingerprint
     assert memory.batch([3, 4]).images[:, 1, 0, 0].tolist() == [4, 6]
     with pytest.raises(UserError, match="3 of 200 images cannot be read"):

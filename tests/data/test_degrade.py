@@ -89,6 +89,7 @@ def test_only_pixels_and_fingerprint_change(folder: Path) -> None:
     assert len({*prints, source.fingerprint}) == 6
     assert [DegradedSource(source, *o).fingerprint for o in options] == prints
     assert DegradedSource(source, 8, 0).fingerprint == DegradedSource(source, 8, 0.0).fingerprint
+    assert found.stamp == source.stamp != ""
 
 
 def test_it_pickles(folder: Path) -> None:

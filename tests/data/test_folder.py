@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_the_fingerprint_sees_names_and_sizes(folder: Path) -> None:
     longer = FolderSource(folder).fingerprint
     (folder / "a" / "00.jpg").rename(folder / "a" / "000.jpg")
     assert len({before, longer, FolderSource(folder).fingerprint}) == 3
+
+
+def test_the_stamp_sees_a_file_that_changed_in_place(folder: Path) -> None:
+    before = FolderSource(folder)
+    assert FolderSource(folder).stamp == before.stamp
+    os.utime(folder / "a" / "00.jpg", ns=(0, 1))
+    after = FolderSource(folder)
+    assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
 
 
 def test_an_identity_without_images_is_named(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """IJB folders built byte by byte, line by line as insightface's release has them."""
 
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -144,6 +145,13 @@ def test_the_fingerprint_sees_lists_and_image_sizes(folder: Path) -> None:
         f.write(b"\0")
     seen.append(IjbSource(folder).fingerprint)
     assert len(set(seen)) == 4
+
+
+def test_the_stamp_sees_an_image_that_changed_in_place(folder: Path) -> None:
+    before = IjbSource(folder)
+    os.utime(folder / "loose_crop" / "1.jpg", ns=(0, 1))
+    after = IjbSource(folder)
+    assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
 
 
 @pytest.mark.parametrize("block", [1, 9, 10, 11, 1 << 22])

@@ -67,13 +67,22 @@ def test_unreadable_images_are_counted_wherever_they_were_met(folder: Path, work
     assert "Traceback" not in str(e.value)
 
 
-def test_a_source_that_fails_in_a_worker_gives_one_line(folder: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_global_random_state_stays_as_it_is(folder: Path, workers: int) -> None:
+    """A resumed run restores it: what a step draws from it must not depend on how often workers were started."""
+    before = torch.get_rng_state()
+    batches(open_dataset(folder), workers)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_an_image_that_can_be_read_is_an_error(folder: Path, workers: int) -> None:
     dataset = open_dataset(folder, max_unreadable=1.0)
     dataset.shape  # noqa: B018 - found before the images go
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"")
     with pytest.raises(UserError, match="a whole batch of images is unreadable") as e:
-        batches(dataset, workers=1)
+        batches(dataset, workers)
     assert "Traceback" not in str(e.value)
 
 

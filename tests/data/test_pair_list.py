@@ -1,5 +1,6 @@
 """Lists of pairs written by hand, as people and programs write them."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,13 @@ def test_the_fingerprint_sees_paths_sizes_pairs_labels_and_persons(faces: Path) 
     assert of(one) == found[0]
     (faces / "a" / "0.jpg").write_bytes(b"longer" * 1000)
     assert len({*found, of(one)}) == 7
+
+
+def test_the_stamp_sees_an_image_that_changed_in_place(faces: Path) -> None:
+    before = load_pair_list(write(faces, "\n".join(LINES)))
+    os.utime(faces / "b" / "0.jpg", ns=(0, 1))
+    after = load_pair_list(write(faces, "\n".join(LINES)))
+    assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
 
 
 @pytest.mark.parametrize(

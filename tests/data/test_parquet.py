@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -70,6 +71,39 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     write(tmp_path / "d" / "c.parquet", picture=[b"x"], label=["x"])
     with pytest.raises(UserError, match=r"c\.parquet: no column 'image'"):
         open_source(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train-00000-of-00001", "test-00000-of-00001"], "test, train"),
+        (["train-00000-of-00002-a09b74b3ef9c3b56", "train-00001-of-00002", "eval-00000-of-00001"], "eval, train"),
+        (["train", "val"], "train, val"),
+        (["train-00000-of-00002", "train-00001-of-00002"], None),
+        (["trainees", "testers", "train-00000-of-00001"], None),
+    ],
+)
+def test_several_splits_are_refused(tmp_path: Path, names: list[str], splits: str | None) -> None:
+    for name in names:
+        write(tmp_path / "d" / f"{name}.parquet", image=IMAGES, label=list("abcabca"))
+    if splits is None:
+        assert len(open_source(tmp_path / "d")) == 7 * len(names)
+    else:
+        with pytest.raises(UserError, match=rf"d: holds several splits \({splits}\); name one file, or put the files"):
+            open_source(tmp_path / "d")
+        assert len(open_source(tmp_path / "d" / f"{names[-1]}.parquet")) == 7
+
+
+def test_the_stamp_sees_the_file_and_the_images_that_rows_only_name(tmp_path: Path, folder: Path) -> None:
+    names = [{"bytes": None, "path": str(folder / f"a/0{i}.jpg")} for i in (0, 1)]
+    images = pa.array(names, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    path = write(tmp_path / "x.parquet", image=images, label=["x", "y"])
+    seen = [ParquetSource(path)]
+    for file in (path, folder / "a" / "00.jpg"):
+        os.utime(file, ns=(0, 1))
+        seen.append(ParquetSource(path))
+    assert seen[0].read(1) == (folder / "a" / "01.jpg").read_bytes()
+    assert len({source.fingerprint for source in seen}) == 1 and len({source.stamp for source in seen}) == 3
 
 
 @pytest.mark.parametrize("rows", [2, 100])

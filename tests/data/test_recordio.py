@@ -1,5 +1,6 @@
 """Packs are written here byte by byte, from the format's definition (data/recordio.py)."""
 
+import os
 import pickle
 import random
 import struct
@@ -136,6 +137,21 @@ def test_property_and_class_names(tmp_path: Path) -> None:
     (tmp_path / "property").write_text("many")
     with pytest.raises(UserError, match="expected 'classes,height,width'"):
         RecordIOSource(path)
+
+
+def test_the_stamp_sees_a_pack_that_changed_in_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "train", insightface(GROUPS))
+    before = RecordIOSource(path)
+    os.utime(path, ns=(0, 1))
+    after = RecordIOSource(path)
+    assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
+
+
+def test_labels_with_a_gap_leave_no_empty_class(tmp_path: Path) -> None:
+    source = RecordIOSource(write(tmp_path / "x", {k: payload(label, k) for k, label in enumerate([0, 0, 2, 2])}))
+    dataset = Dataset(source)
+    assert source.class_names == ["0", "1", "2"]
+    assert dataset.class_names == ["0", "2"] and dataset.labels.tolist() == [0, 0, 1, 1]
 
 
 def broken(tmp_path: Path, change: Callable[[bytes], bytes]) -> Path:

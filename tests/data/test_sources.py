@@ -23,6 +23,17 @@ def test_synthetic_faces() -> None:
         open_source("synthetic:size=big")
 
 
+def test_only_synthetic_itself_is_the_drawn_set(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="synthetic_casia: no such file or folder"):
+        open_source("synthetic_casia")
+    for name in ("synthetic_casia", "synthetic"):  # what is there wins
+        folder.rename(tmp_path / name)
+        folder = tmp_path / name
+        assert open_source(name).class_names == ["a", "b", "c"]
+    assert len(open_source("synthetic:identities=3").class_names) == 3
+
+
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder; expected a folder per identity"):
         open_source(tmp_path / "nowhere")

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -95,6 +96,34 @@ def test_a_cache_that_cannot_be_used_does_not_matter(
     assert len(TarSource(path)) == 3
     monkeypatch.setenv("FACEDISTILL_CACHE", str(path))  # a file, where a folder should be
     assert len(TarSource(path)) == 3
+
+
+def test_the_stamp_sees_a_shard_that_changed_in_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", FOLDERS)
+    before = TarSource(path)
+    os.utime(path, ns=(0, 1))
+    after = TarSource(path)
+    assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.LNKTYPE, target
+    return info
+
+
+def test_a_hard_link_is_the_image_that_it_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", [("./a/1.jpg", b"a1"), ("./b/1.jpg", b"b1")])
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link("./b/2.jpg", "./a/1.jpg"))
+        tar.addfile(link("./b/3.jpg", "./b/2.jpg"))  # a link to a link
+    source = TarSource(path)
+    assert source.keys == ["a/1.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]
+    assert [source.read(i) for i in range(4)] == [b"a1", b"b1", b"a1", b"a1"]
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link("b/4.jpg", "c/1.jpg"))
+    with pytest.raises(UserError, match=r"b/4\.jpg is a hard link to c/1\.jpg, which is not among.*--hard-dereference"):
+        TarSource(path)
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])

@@ -1,5 +1,6 @@
 """TinyFace's layout, written file by file."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,15 @@ def test_the_fingerprint_sees_names_sizes_and_numbering(write: Callable[..., Pat
         change()
         seen.append(open_tinyface(path)["gallery"].fingerprint)
     assert len(set(seen)) == 4
+
+
+def test_the_stamp_sees_an_image_that_changed_in_place(write: Callable[..., Path]) -> None:
+    path = write()
+    before = open_tinyface(path)
+    os.utime(path / "Probe" / "2_1.jpg", ns=(0, 1))
+    after = open_tinyface(path)
+    assert after["probes"].fingerprint == before["probes"].fingerprint
+    assert after["probes"].stamp != before["probes"].stamp and after["gallery"].stamp == before["gallery"].stamp
 
 
 def test_errors_say_what_was_expected(write: Callable[..., Path], tmp_path: Path) -> None:

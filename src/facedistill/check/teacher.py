@@ -9,6 +9,7 @@ from facedistill.check.conventions import Convention, likely_right, rank_convent
 from facedistill.check.fit import MOST_IMAGES, ClassifierFit, fit_of
 from facedistill.check.report import CheckReport
 from facedistill.data.dataset import Dataset
+from facedistill.data.source import classes_with_images
 from facedistill.embed import Embeddings, embed_dataset
 from facedistill.errors import UserError, some
 from facedistill.margins import Margin
@@ -80,8 +81,10 @@ def _through_classifier(
         return None
     if len(own) != len(dataset.class_names):
         report.lines.append(f"W: has {len(own):,} classes, the data {len(dataset.class_names):,}")
+    unreadable = set(embeddings.class_names) - set(classes_with_images(embeddings.labels, embeddings.class_names)[1])
     try:
-        return fit_of(own.select(dataset.class_names), embeddings, margin, scale)
+        known = own.select([name for name in dataset.class_names if name not in unreadable])
+        return fit_of(known, embeddings, margin, scale)
     except UserError as e:
         report.faults["classes"] = str(e)
         return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from facedistill.data.columns import classes_of, find_columns, image_bytes, import_pyarrow, keys_of
 from facedistill.data.source import Source
+from facedistill.data.stamp import stamp_of
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
@@ -34,9 +35,11 @@ class ArrowSource(Source):
             raise UserError(f"{path}: no rows; a data set needs at least one image")
         values = self._table.column(self._columns.label).to_pylist()
         self.labels, self.class_names = classes_of(values, self._columns.class_names, path)
-        self.keys = keys_of(self._names(), self.labels, self.class_names, [str(row) for row in range(len(values))])
+        names = self._names()
+        self.keys = keys_of(names, self.labels, self.class_names, [str(row) for row in range(len(values))])
         sizes = [os.path.getsize(file) for file in self._files]
         self.fingerprint = fingerprint("arrow", sizes, self.labels, "\0".join(self.class_names + self.keys))
+        self.stamp = stamp_of([*self._files, *filter(None, names)])  # a row may hold no more than an image's path
 
     def read(self, i: int) -> bytes:
         if self._table is None or self._pid != os.getpid():

@@ -12,13 +12,15 @@ import torch.utils.data
 from torch import Tensor
 
 from facedistill.data.decode import decode, resize
-from facedistill.data.source import Source
+from facedistill.data.source import Source, classes_with_images
 from facedistill.data.sources import open_source
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 from facedistill.progress import track
 
 __all__ = ["Dataset", "ImageBatch", "UnreadableImage", "open_dataset", "open_source"]
+
+LOOKED_AT = 32  # images, for the shape of all
 
 
 class UnreadableImage(UserError):
@@ -45,8 +47,8 @@ class ImageBatch:
 class Dataset(torch.utils.data.Dataset):
     """Images of a Source with class indexes.
 
-    `indices` picks images (classes without any are dropped and the others counted anew, names kept);
-    `size` makes every image (size, size), None the shape of the first readable one.
+    `indices` picks images; classes without any are dropped and the others counted anew, names kept;
+    `size` makes every image (size, size); None takes the largest height and width among the first 32 readable ones.
     Unreadable images are skipped and listed in `unreadable`; more than the share `max_unreadable` of the images met
     is a UserError.
     """
@@ -63,13 +65,12 @@ class Dataset(torch.utils.data.Dataset):
         self._met = self._failed = 0
         self.fingerprint = source.fingerprint if size is None else fingerprint(source.fingerprint, "size", size)
         if indices is None:
-            self.indices = np.arange(len(source), dtype=np.int64)
-            self.class_names, self.labels = source.class_names, source.labels
+            self.indices, labels = np.arange(len(source), dtype=np.int64), source.labels
         else:
             self.indices = np.asarray(indices, dtype=np.int64)
-            remaining, labels = np.unique(source.labels[self.indices], return_inverse=True)
-            self.class_names, self.labels = [source.class_names[c] for c in remaining], labels.astype(np.int64)
+            labels = source.labels[self.indices]
             self.fingerprint = fingerprint(self.fingerprint, self.indices)
+        self.labels, self.class_names = classes_with_images(labels, source.class_names)
         if not len(self.indices):
             raise UserError(f"{source.path}: no images; a data set needs at least one")
 
@@ -86,12 +87,18 @@ class Dataset(torch.utils.data.Dataset):
         """(height, width) of every image this data set gives."""
         if self.size is not None:
             return self.size, self.size
+        shapes: list[tuple[int, ...]] = []
         for i in range(min(len(self), 100)):
             try:
-                return self._pixels(i).shape[:2]
+                shapes.append(self._pixels(i).shape)
             except UnreadableImage as e:
                 error = e
-        raise UserError(f"{self.source.path}: none of the first images can be read: {error}")
+            if len(shapes) == LOOKED_AT:
+                break
+        if not shapes:
+            raise UserError(f"{self.source.path}: none of the first images can be read: {error}")
+        height, width, _ = map(max, zip(*shapes, strict=True))
+        return height, width
 
     @property
     def is_in_memory(self) -> bool:
@@ -138,8 +145,6 @@ class Dataset(torch.utils.data.Dataset):
                 kept.append(place)
             except UnreadableImage:
                 unreadable.append(self.source.keys[self.indices[i]])
-        if not kept:
-            raise UserError(f"{self.source.path}: a whole batch of images is unreadable, e.g. {unreadable[0]}")
         return pixels[: len(kept)], kept
 
     def __getitems__(self, items: list[tuple[int, bool]]) -> "ImageBatch | UserError":
@@ -178,7 +183,7 @@ class Dataset(torch.utils.data.Dataset):
     def in_memory(self, threads: int | None = None) -> "Dataset":
         """Decode every image once and return the data set of their pixels, without the unreadable ones.
 
-        The classes stay as they are, and so does the fingerprint unless an image had to be dropped.
+        The classes and the fingerprint stay as they are unless an image had to be dropped.
         """
         if self.is_in_memory:
             return self
@@ -212,6 +217,7 @@ class MemorySource(Source):
     def __init__(self, dataset: Dataset, pixels: np.ndarray, kept: np.ndarray) -> None:
         self.path, self.class_names = dataset.source.path, dataset.class_names
         self.fingerprint = dataset.fingerprint if kept.all() else fingerprint(dataset.fingerprint, kept)
+        self.stamp = dataset.source.stamp
         self.pixels = pixels if kept.all() else pixels[kept]
         self.labels = dataset.labels[kept]
         self.keys = [key for key, good in zip(dataset.keys, kept, strict=True) if good]

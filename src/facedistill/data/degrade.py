@@ -39,7 +39,7 @@ class DegradedSource(Source):
         self.source, self.pixels, self.blur, self.jpeg = source, pixels, float(blur), jpeg
         self.path, self.keys = source.path, source.keys
         self.labels, self.class_names = source.labels, source.class_names
-        self.fingerprint = self.changed(source.fingerprint)
+        self.fingerprint, self.stamp = self.changed(source.fingerprint), source.stamp
 
     def changed(self, original: str) -> str:
         """The fingerprint of data whose fingerprint was `original`."""

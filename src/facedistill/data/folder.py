@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data.source import Source
+from facedistill.data.stamp import size_and_time
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
@@ -29,25 +30,26 @@ class FolderSource(Source):
         self.class_names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
         if not self.class_names:
             raise UserError(f"{path}: no identities; expected a folder per identity, each holding its images")
-        self.keys, labels, sizes = [], [], []
+        self.keys, labels, files = [], [], []
         for label, name in enumerate(self.class_names):
-            files = sorted(_images(os.path.join(path, name)))
-            if not files:
+            images = sorted(_images(os.path.join(path, name)))
+            if not images:
                 raise UserError(_no_image(Path(path) / name))
-            self.keys += [f"{name}/{file}" for file, _ in files]
-            sizes += [size for _, size in files]
-            labels += [label] * len(files)
+            self.keys += [f"{name}/{image}" for image, _ in images]
+            files += [file for _, file in images]
+            labels += [label] * len(images)
         self.labels = np.array(labels, dtype=np.int64)
         names = "\0".join(self.keys).encode("utf-8", "surrogateescape")
-        self.fingerprint = fingerprint("folder", names, np.array(sizes, dtype=np.int64))
+        sizes, times = np.array(files, dtype=np.int64).T
+        self.fingerprint, self.stamp = fingerprint("folder", names, sizes), fingerprint(times)
 
     def read(self, i: int) -> bytes:
         with open(os.path.join(self.path, self.keys[i]), "rb") as f:
             return f.read()
 
 
-def _images(folder: str) -> list[tuple[str, int]]:
-    return [(e.name, e.stat().st_size) for e in os.scandir(folder) if is_image(e.name) and e.is_file()]
+def _images(folder: str) -> list[tuple[str, tuple[int, int]]]:
+    return [(e.name, size_and_time(e)) for e in os.scandir(folder) if is_image(e.name) and e.is_file()]
 
 
 def _no_image(identity: Path) -> str:

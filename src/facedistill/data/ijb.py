@@ -17,6 +17,7 @@ import numpy as np
 from facedistill.data.alignment import align
 from facedistill.data.decode import decode
 from facedistill.data.source import Source
+from facedistill.data.stamp import MISSING, size_and_time
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
@@ -59,8 +60,10 @@ class IjbSource(Source):
         self.template, self.media = numbers.T.copy()
         templates, labels = np.unique(self.template, return_inverse=True)
         self.class_names, self.labels = [str(t) for t in templates], labels.astype(np.int64)
-        lists = (self.points, self.detector_score, self.template, self.media, self._sizes())
+        sizes, times = self._files().T
+        lists = (self.points, self.detector_score, self.template, self.media, sizes)
         self.fingerprint = fingerprint(self.name, "\0".join(self.keys), *lists)
+        self.stamp = fingerprint(times)
 
     def read(self, i: int) -> np.ndarray:
         with open(self.folder / "loose_crop" / self.keys[i], "rb") as f:
@@ -94,13 +97,13 @@ class IjbSource(Source):
     def _list(self, name: str) -> Path:
         return self.folder / "meta" / f"{self.name}_{name}"
 
-    def _sizes(self) -> np.ndarray:
-        """Bytes of every image file, int64 (N,); -1 where it is missing."""
+    def _files(self) -> np.ndarray:
+        """Size and time of every image file, int64 (N, 2)."""
         try:
-            sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder / "loose_crop")}
+            files = {entry.name: size_and_time(entry) for entry in os.scandir(self.folder / "loose_crop")}
         except OSError as e:
             raise UserError(f"{e.filename}: {e.strerror}; expected the images of {self.name}_{LANDMARKS}") from e
-        return np.array([sizes.get(key, -1) for key in self.keys], dtype=np.int64)
+        return np.array([files.get(key, MISSING) for key in self.keys], dtype=np.int64).reshape(-1, 2)
 
 
 def _landmark_files(folder: Path) -> list[Path]:

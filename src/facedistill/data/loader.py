@@ -36,7 +36,7 @@ class Loader:
             yield from self._from_workers(indices, flips)
         else:
             for i, f in zip(indices, flips, strict=True):
-                yield self.dataset.batch(i, f)
+                yield self._readable(self.dataset.batch(i, f))
         self.dataset.check_unreadable()
 
     def _from_workers(self, indices: np.ndarray, flips: np.ndarray) -> Iterator[ImageBatch]:
@@ -48,15 +48,23 @@ class Loader:
                 num_workers=self.workers,
                 collate_fn=_same,
                 persistent_workers=True,
+                generator=torch.Generator(),  # torch's own is the run's, whose draws must not depend on the workers
             )
         try:
             for batch in self._pool:
                 if isinstance(batch, UserError):
                     raise type(batch)(*batch.args)
-                yield self.dataset.count(batch)
+                yield self._readable(self.dataset.count(batch))
         except UserError:
             self._pool = None  # else the traceback keeps the workers, and torch takes 5 s to end each when it is freed
             raise
+
+    def _readable(self, batch: ImageBatch) -> ImageBatch:
+        """The batch; a step needs at least one image."""
+        if not len(batch):
+            where, example = self.dataset.source.path, batch.unreadable[0]
+            raise UserError(f"{where}: a whole batch of images is unreadable, e.g. {example}")
+        return batch
 
 
 def _same(batch: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data.folder import is_image
+from facedistill.data.stamp import size_and_time
 from facedistill.data.verification import VerificationSet
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
@@ -23,18 +24,24 @@ class PairList(VerificationSet):
     Keys are the paths, relative to the folder of the list. Without identities every image is a class of its own.
 
     Args:
-        sizes: the length in bytes of every file by its key. The fingerprint covers both, not the contents.
+        files: size and time of every image file by its key. The fingerprint covers keys and sizes, not the contents.
     """
 
     def __init__(
-        self, path: Path, sizes: dict[str, int], pairs: np.ndarray, same: np.ndarray, identities: list[str] | None
+        self,
+        path: Path,
+        files: dict[str, tuple[int, int]],
+        pairs: np.ndarray,
+        same: np.ndarray,
+        identities: list[str] | None,
     ) -> None:
         self.path, self.name, self.folder = str(path), path.stem, path.parent
-        self.keys, self.pairs, self.same, self.identities = list(sizes), pairs, same, identities
+        self.keys, self.pairs, self.same, self.identities = list(files), pairs, same, identities
         names, labels = np.unique(np.array(identities or self.keys), return_inverse=True)
         self.class_names, self.labels = names.tolist(), labels.astype(np.int64)
-        lengths = np.array(list(sizes.values()), dtype=np.int64)
-        self.fingerprint = fingerprint("pair list", "\0".join(self.keys), lengths, pairs, same, *(identities or []))
+        sizes, times = np.array(list(files.values()), dtype=np.int64).T
+        self.fingerprint = fingerprint("pair list", "\0".join(self.keys), sizes, pairs, same, *(identities or []))
+        self.stamp = fingerprint(times)
 
     def read(self, i: int) -> bytes:
         return (self.folder / self.keys[i]).read_bytes()
@@ -57,7 +64,7 @@ def load_pair_list(path: str | Path) -> PairList:
     if not rows:
         raise UserError(f"{path}: no pairs; {EXPECTED}")
     columns = len(rows[0][1])
-    sizes: dict[str, int] = {}
+    files: dict[str, tuple[int, int]] = {}
     persons: dict[str, str] = {}
     same = []
     for line, cells in rows:
@@ -72,13 +79,13 @@ def load_pair_list(path: str | Path) -> PairList:
             raise UserError(f"{where}: label '{cells[2]}' for {cells[3]} and {cells[4]}; correct one of them")
         cells[:2] = map(os.path.normpath, cells[:2])
         for image, person in zip(cells[:2], cells[3:] or ["", ""]):
-            if image not in sizes:
-                sizes[image] = _size(where, path.parent / image)
+            if image not in files:
+                files[image] = _file(where, path.parent / image)
             if persons.setdefault(image, person) != person:
                 raise UserError(f"{where}: {image} shows {person}, but {persons[image]} on a line before")
-    place = {image: i for i, image in enumerate(sizes)}
+    place = {image: i for i, image in enumerate(files)}
     pairs = np.array([[place[a], place[b]] for _, (a, b, *_) in rows], dtype=np.int64)
-    return PairList(path, sizes, pairs, np.array(same), [persons[image] for image in sizes] if columns == 5 else None)
+    return PairList(path, files, pairs, np.array(same), [persons[image] for image in files] if columns == 5 else None)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -108,7 +115,7 @@ def _is_header(folder: Path, cells: list[str]) -> bool:
     return len(cells) > 2 and not any(is_image(cell) or os.path.isfile(folder / cell) for cell in cells[:2])
 
 
-def _size(where: str, image: Path) -> int:
+def _file(where: str, image: Path) -> tuple[int, int]:
     if not os.path.isfile(image):
         raise UserError(f"{where}: no image {image}; expected its path, relative to the folder of the list")
-    return image.stat().st_size
+    return size_and_time(image)

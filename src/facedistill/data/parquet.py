@@ -1,6 +1,7 @@
 """Parquet: a file, or a folder of them, with a column of image bytes and one of labels."""
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 
 from facedistill.data.columns import classes_of, find_columns, image_bytes, import_pyarrow, keys_of
 from facedistill.data.source import Source
+from facedistill.data.stamp import stamp_of
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
 GROUPS_KEPT = 4
+SPLIT = re.compile(r"(.+)-\d+-of-\d+.*|(train|validation|valid|val|dev|test|eval)")  # as the hub names its files
 
 
 class ParquetSource(Source):
@@ -21,12 +24,15 @@ class ParquetSource(Source):
 
     Parquet unpacks a row group (often 100 to 1,000 images) at a time: the last few are kept, so reading in order is
     fast and reading in random order is not. Train from it in memory.
+
+    Raises UserError for a folder with several splits (naming them: open one) and for files that cannot be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         import_pyarrow(path)
         self._files = [str(path)] if os.path.isfile(path) else [str(p) for p in sorted(Path(path).glob("*.parquet"))]
+        _stop_at_several_splits(path, self._files)
         self._forget()
         opened = [self._open(file) for file in self._files]
         schema = opened[0].schema_arrow
@@ -44,9 +50,11 @@ class ParquetSource(Source):
         if not values:
             raise UserError(f"{path}: no rows; a data set needs at least one image")
         self.labels, self.class_names = classes_of(values, self._columns.class_names, path)
-        self.keys = keys_of(self._names(opened), self.labels, self.class_names, self._rows(opened))
+        names = self._names(opened)
+        self.keys = keys_of(names, self.labels, self.class_names, self._rows(opened))
         sizes = [os.path.getsize(file) for file in self._files]
         self.fingerprint = fingerprint("parquet", sizes, self.labels, "\0".join(self.class_names + self.keys))
+        self.stamp = stamp_of([*self._files, *filter(None, names)])  # a row may hold no more than an image's path
 
     def read(self, i: int) -> bytes:
         group = int(np.searchsorted(self._starts, i, side="right")) - 1
@@ -102,6 +110,15 @@ class ParquetSource(Source):
             for file, p in zip(self._files, opened, strict=True)
             for row in range(p.metadata.num_rows)
         ]
+
+
+def _stop_at_several_splits(path: str | Path, files: list[str]) -> None:
+    found = {match[1] or match[2] for file in files if (match := SPLIT.fullmatch(Path(file).stem))}
+    if len(found) > 1:
+        raise UserError(
+            f"{path}: holds several splits ({', '.join(sorted(found))}); name one file, or put the files of one split "
+            "into a folder of their own"
+        )
 
 
 def _leaves(file: Any) -> list[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from facedistill.data.pread import ReadAt
 from facedistill.data.source import Source
+from facedistill.data.stamp import stamp_of
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
@@ -52,6 +53,7 @@ class RecordIOSource(Source):
         self.class_names = _class_names(path, int(self.labels.max()) + 1)
         size = os.path.getsize(path)
         self.fingerprint = fingerprint("recordio", keys, self._offsets, size, self.labels, *self.class_names)
+        self.stamp = stamp_of([path])
 
     def read(self, i: int) -> bytes:
         payload = self._record(self._images[i])

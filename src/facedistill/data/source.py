@@ -1,6 +1,7 @@
 """A Source: images with class names, in whatever form they are stored."""
 
 from abc import ABC, abstractmethod
+from itertools import compress
 
 import numpy as np
 
@@ -13,7 +14,10 @@ class Source(ABC):
         keys: a unique, stable name for every image.
         labels: int64 (N,), index into `class_names`.
         class_names: one name per class; order is deterministic.
-        fingerprint: 16 hex characters that change with keys, labels, class names or (where cheap) image sizes.
+        fingerprint: 16 hex characters that change with keys, labels, class names or (where cheap) image sizes. The same
+            on every machine.
+        stamp: changes when the files do, whatever is in them; "" where there are none, or the fingerprint covers their
+            contents. Of this machine alone.
     """
 
     path: str
@@ -21,6 +25,7 @@ class Source(ABC):
     labels: np.ndarray
     class_names: list[str]
     fingerprint: str
+    stamp: str = ""
 
     @abstractmethod
     def read(self, i: int) -> bytes | np.ndarray:
@@ -28,3 +33,11 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def classes_with_images(labels: np.ndarray, class_names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Leave out the classes of which no image is there: the labels counted anew, and the names that remain."""
+    used = np.bincount(labels, minlength=len(class_names)) > 0
+    if used.all():
+        return labels, class_names
+    return (np.cumsum(used) - 1)[labels], list(compress(class_names, used))

@@ -20,9 +20,9 @@ def open_source(spec: str | Path) -> Source:
     folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin, or a .csv of pairs. Or
     "synthetic:identities=300,images=20,size=64,seed=1,first=0", any of these left out.
     """
-    if str(spec).startswith("synthetic"):
-        return _synthetic(str(spec))
     path = Path(spec)
+    if str(spec).startswith("synthetic:") or (str(spec) == "synthetic" and not path.exists()):
+        return _synthetic(str(spec))
     if not path.exists():
         raise UserError(f"data {path}: no such file or folder; expected {KINDS}")
     return _folder(path) if path.is_dir() else _file(path)

@@ -12,6 +12,7 @@ import numpy as np
 from facedistill.data.folder import is_image
 from facedistill.data.pread import ReadAt
 from facedistill.data.source import Source
+from facedistill.data.stamp import stamp_of
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 
@@ -59,6 +60,7 @@ class TarSource(Source):
             names = [f"{shards[s].name}:{name}" for s, name in zip(self._shard.tolist(), names, strict=True)]
         self.keys = names
         self.fingerprint = fingerprint("tar", "\0".join(names), "\0".join(classes), self._size)
+        self.stamp = stamp_of(shards)
 
     def read(self, i: int) -> bytes:
         return self._read_at[self._shard[i]](int(self._size[i]), int(self._offset[i]))
@@ -71,7 +73,7 @@ def _by_number(text: str) -> tuple[int, str]:
 def _index(shard: Path) -> Index:
     """The shard's Index, from the cache when the shard has not changed since."""
     stat = shard.stat()
-    cached = cache_dir() / "tar" / f"{fingerprint('1', shard.resolve(), stat.st_mtime_ns, stat.st_size)}.json"
+    cached = cache_dir() / "tar" / f"{fingerprint('2', shard.resolve(), stat.st_mtime_ns, stat.st_size)}.json"
     try:
         return Index(**json.loads(cached.read_text()))
     except (OSError, ValueError, TypeError):
@@ -94,13 +96,30 @@ def _scan(shard: Path) -> Index:
         )
     try:
         with tarfile.open(shard, "r:") as tar:
-            members = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in tar if m.isfile()}
+            members = _members(shard, tar)
     except (tarfile.TarError, OSError) as e:
         raise UserError(f"{shard}: not a whole tar file: {e}") from e
     images = {name: place for name, place in members.items() if is_image(name)}
     classes = _labels(shard, images, members) or _folders(shard, list(images))
     offsets, sizes = [o for o, _ in images.values()], [s for _, s in images.values()]
     return Index(list(images), offsets, sizes, classes)
+
+
+def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
+    """Offset and size of every file by its name; those of a hard link are those of the earlier member that it names."""
+    found: dict[str, tuple[int, int]] = {}
+    for member in tar:
+        name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
+        if member.isfile():
+            found[name] = member.offset_data, member.size
+        elif member.islnk():
+            if target not in found:
+                raise UserError(
+                    f"{shard}: {name} is a hard link to {target}, which is not among the files before it; pack anew "
+                    "with tar --hard-dereference"
+                )
+            found[name] = found[target]
+    return found
 
 
 def _labels(shard: Path, images: dict[str, tuple[int, int]], members: dict[str, tuple[int, int]]) -> list[str] | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from facedistill.data.folder import is_image
 from facedistill.data.source import Source
+from facedistill.data.stamp import size_and_time
 from facedistill.errors import UserError, some
 from facedistill.files import fingerprint
 
@@ -25,11 +26,14 @@ class TinyFacePart(Source):
     The fingerprint covers names and file sizes, not contents.
     """
 
-    def __init__(self, path: Path, files: dict[str, int], labels: np.ndarray, class_names: list[str]) -> None:
+    def __init__(
+        self, path: Path, files: dict[str, tuple[int, int]], labels: np.ndarray, class_names: list[str]
+    ) -> None:
         self.path, self.keys, self.labels, self.class_names = str(path), list(files), labels, class_names
         names = "\0".join(self.keys).encode("utf-8", "surrogateescape")
-        sizes = np.array(list(files.values()), dtype=np.int64)
+        sizes, times = np.array(list(files.values()), dtype=np.int64).T
         self.fingerprint = fingerprint("tinyface", names, sizes, "\0".join(class_names))
+        self.stamp = fingerprint(times)
 
     def read(self, i: int) -> bytes:
         with open(os.path.join(self.path, self.keys[i]), "rb") as f:
@@ -61,7 +65,7 @@ def open_tinyface(path: str | Path) -> dict[str, Source]:
     numbers = {person: label for label, person in enumerate(sorted(set(persons.values())))}
     class_names = [str(person) for person in numbers]
 
-    def part(files: dict[str, int]) -> Source:
+    def part(files: dict[str, tuple[int, int]]) -> Source:
         labels = np.array([numbers[persons[key]] for key in files], dtype=np.int64)
         return TinyFacePart(root, files, labels, class_names)
 
@@ -80,15 +84,15 @@ def _roots(path: Path) -> list[Path]:
     return []
 
 
-def _files(root: Path, folder: str) -> dict[str, int]:
-    """The size of every image, by key."""
+def _files(root: Path, folder: str) -> dict[str, tuple[int, int]]:
+    """Size and time of every image, by key."""
     found = {}
     for parent, folders, names in os.walk(root / folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(parent).relative_to(root).as_posix()
         for name in filter(is_image, names):
             if os.path.isfile(place := os.path.join(parent, name)):
-                found[f"{inside}/{name}"] = os.path.getsize(place)
+                found[f"{inside}/{name}"] = size_and_time(place)
     if not found:
         raise UserError(f"{root / folder}: no images; TinyFace has {MATCH}, {PROBE} and {DISTRACTOR} side by side")
     return dict(sorted(found.items()))
