@@ -221,16 +221,18 @@ def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str)
     return {}
 
 
-def finals() -> dict[str, dict[str, Any]]:
-    """The runs with the chosen settings as `facedistill compare` takes them, by row and seed; resamples put back."""
+def finals(rows: list[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+    """The runs of `rows`, of plan.FINALS, as `facedistill compare` takes them, by row and seed; resamples put back.
+
+    Images a second are the median over the log, which early runs noted too.
+    """
     found = {}
-    for name, teacher, settings_of in plan.FINALS:
+    for name, teacher, settings_of in rows:
         for run in plan.stored(name, teacher, settings_of):
             row, evaluation = row_of(name, teacher), run["evaluation"]
-            training = evaluation.get("training", {"images_per_second": run["images_per_second"]})
-            training |= {"recipe": row, "seed": run["seed"], "epochs": run["epochs"], "data": "all"}
+            known = {key: run[key] for key in ("seed", "epochs", "images_per_second")}
             found[f"{row}-s{run['seed']}"] = evaluation | {
-                "training": training,
+                "training": evaluation.get("training", {}) | known | {"recipe": row, "data": "all"},
                 "results": [with_resamples(r, run["resampled"]) for r in evaluation["results"]],
             }
     return found
@@ -250,7 +252,7 @@ def with_resamples(result: dict[str, Any], resampled: dict[str, Any]) -> dict[st
 
 def results_tables() -> list[str]:
     """What `facedistill compare` shows of these runs, a table for each set; a row without a run is empty."""
-    recipes = over_seeds(finals())
+    recipes = over_seeds(finals(plan.FINALS))
     missing = [row for name, teacher, _ in plan.FINALS if (row := row_of(name, teacher)) not in recipes]
     tables = overview(recipes)
     for table in tables:
@@ -258,10 +260,15 @@ def results_tables() -> list[str]:
     return [render(table) for table in tables]
 
 
-def differences_table(base: str) -> str:
-    """Paired differences of seed means to `base`, with the easy teacher."""
-    easy = {run: evaluation for run, evaluation in finals().items() if ", teacher " not in run}
-    return render(across_recipes([d for d in differences_to(easy, [base]) if d["set"] == "lfw"]))
+def differences_table(base: str, teacher: str = "easy") -> str:
+    """Paired differences of seed means to the row `base`, among those of one teacher that have several seeds.
+
+    With P x K: among those that draw several images of a class.
+    """
+    like = plan.PK if base in plan.PK else [name for name, *_ in plan.FINALS if name not in plan.PK[1:]]
+    rows = [row for row in plan.FINALS if row[1] == teacher and row[0] in like]
+    differences = differences_to(finals(rows), [row_of(base, teacher)])
+    return render(across_recipes([d for d in differences if d["set"] == "lfw" and d["seeds"] > 1]))
 
 
 def trials_table() -> str:
@@ -310,16 +317,18 @@ def people_table() -> str:
 
 
 def cost_table() -> str:
-    """How many runs stand here and what they took, each with one thread; two ran at a time on two cores."""
+    """How many runs stand here and what they took, each with one thread; two ran at a time on two cores.
+
+    The hours are those of the steps; of early runs, which did not note them, as their median rate has it.
+    """
     runs = [plan.read(file) for file in sorted(plan.RESULTS.glob("final-*.json"))]
     images = 13_798 * plan.EPOCHS
-    hours = [images / r["images_per_second"] / 3600 for r in runs]
+    seconds = (r["evaluation"].get("training", {}).get("seconds", images / r["images_per_second"]) for r in runs)
+    hours = sum(seconds) / 3600
     rates = sorted(r["images_per_second"] for r in runs)
     lines = ["| runs | hours of training, one thread each | images a second, median (least to most) |"]
     lines += ["| ---: | ---: | ---: |"]
-    lines.append(
-        f"| {len(runs)} | {sum(hours):.1f} | {rates[len(rates) // 2]:.0f} ({rates[0]:.0f} to {rates[-1]:.0f}) |"
-    )
+    lines.append(f"| {len(runs)} | {hours:.1f} | {rates[len(rates) // 2]:.0f} ({rates[0]:.0f} to {rates[-1]:.0f}) |")
     return "\n".join(lines)
 
 
@@ -330,6 +339,8 @@ def tables() -> dict[str, str]:
         "results": on_lfw,
         "hold_out": on_hold_out,
         "differences_l2kd": differences_table("l2kd"),
+        "differences_centred": differences_table("l2kd", "centred"),
+        "differences_pk": differences_table("scratch, P x K"),
         "differences_proxylesskd": differences_table("proxylesskd_centres"),
         "differences_best": differences_table(plan.BEST),
         "changes": changes_table(),

@@ -30,6 +30,8 @@ TRIALS: dict[str, list[Setting]] = {
     "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
     "adadistill_l2": [{"lr": lr, "l2": w} for lr, w in ((0.3, 64.0), (1.0, 64.0), (1.0, 16.0))],  # as instances_l2
 }
+# Several images of a class in a batch.
+PK = ["cckd", *(f"{name}, P x K" for name in ("scratch", "l2kd", "proxylesskd_centres"))]
 ORTHOGONAL = "W orthogonal"
 TWO = "proxylesskd_two_teachers"  # the easy one, in whose space the student lives, and the centred one
 # One thing changed in a tuned row: overrides of its recipe.
@@ -83,9 +85,7 @@ TUNED = [
     ("scratch", "easy", "scratch"),
     ("proxylesskd_fitted", "easy", "proxylesskd_centres"),
     *((name, "easy", name) for name in list(TRIALS)[4:]),
-    ("scratch, P x K", "easy", "scratch"),
-    ("l2kd, P x K", "easy", "l2kd"),
-    ("proxylesskd_centres, P x K", "easy", "proxylesskd_centres"),
+    *((row, "easy", row.partition(", ")[0]) for row in PK[1:]),
     ("l2kd", "centred", "l2kd"),
     ("proxylesskd_centres", "centred", "proxylesskd_centres"),
     ("proxylesskd_l2", "centred", "proxylesskd_l2"),

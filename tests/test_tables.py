@@ -43,6 +43,17 @@ def test_comparison() -> None:
         assert _module("docs_table").stored_table("comparison.md", name) == table.strip()
 
 
+def test_comparison_has_one_definition_of_images_a_second_and_hours_as_noted() -> None:
+    comparison, plan = _module("comparison"), _module("comparison_plan")
+    for row in plan.FINALS:
+        rates = [run["images_per_second"] for run in plan.stored(*row)]
+        assert [e["training"]["images_per_second"] for e in comparison.finals([row]).values()] == rates
+    runs = [plan.read(file) for file in plan.RESULTS.glob("final-*.json")]
+    noted = sum(run["evaluation"].get("training", {}).get("seconds", 0) for run in runs) / 3600
+    early = sum(193_172 / run["images_per_second"] for run in runs if "training" not in run["evaluation"]) / 3600
+    assert f"| {noted + early:.1f} |" in comparison.cost_table()
+
+
 def test_training() -> None:
     table = _module("training").table(_json("training.json"))
     assert _module("docs_table").stored_table("training.md", "training") == table.strip()

@@ -1,6 +1,5 @@
 """What a model, run, data set or table of embeddings is, in words."""
 
-import json
 from pathlib import Path
 
 from facedistill.data.dataset import open_dataset
@@ -8,6 +7,7 @@ from facedistill.data.verification import VerificationSet
 from facedistill.embed import Embeddings
 from facedistill.errors import some
 from facedistill.evaluation import render_table
+from facedistill.evaluation.stored import load_evaluations, read_log
 from facedistill.model import load_model
 from facedistill.recipe import load_recipe
 
@@ -48,12 +48,11 @@ def describe_model(path: Path) -> str:
 def _run(run: Path) -> str:
     """The evaluation of a finished run, or how far an unfinished one came."""
     if (run / "evaluation.json").is_file():
-        result = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+        (result,) = load_evaluations([run]).values()
         return f"{run}: {result['method']}\n\n{render_table(result)}"
     recipe = load_recipe(str(run / "recipe.yaml"))
-    log = run / "log.jsonl"
-    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
-    at = f"in epoch {json.loads(last[0])['epoch'] + 1} of {recipe.schedule.epochs}" if last else "at its beginning"
+    log = read_log(run / "log.jsonl")
+    at = f"in epoch {log[-1]['epoch'] + 1} of {recipe.schedule.epochs}" if log else "at its beginning"
     again = f"`facedistill train {run}/recipe.yaml --out {run}` goes on"
     return f"{run}: {recipe.method.name}, not finished, {at}; {again}"
 

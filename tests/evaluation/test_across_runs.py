@@ -7,7 +7,8 @@ import pytest
 
 from facedistill.errors import UserError
 from facedistill.evaluation import render_comparison
-from facedistill.evaluation.across_runs import differences_to, over_seeds
+from facedistill.evaluation.across_runs import differences_to, over_seeds, seed_difference
+from facedistill.evaluation.statistics import Estimate
 from facedistill.evaluation.stored import without_resamples
 
 FIGURE = "tar_at_far.1e-3"
@@ -70,6 +71,15 @@ def test_when_it_does_not_count(tars: list[float]) -> None:
     )
 
 
+def test_swapping_two_recipes_swaps_the_sign_alone() -> None:
+    """Seeds of no difference agree with nothing."""
+    drawn = np.random.default_rng(0).normal(0.5, 0.01, 100)
+    equal, higher = Estimate(0.5, drawn), Estimate(0.6, drawn + 0.1)
+    for a, b in (([equal, equal], [equal, higher]), ([equal, equal], [equal, equal]), ([equal] * 2, [higher] * 2)):
+        one, other = seed_difference(a, b), seed_difference(b, a)
+        assert one["distinguishable"] == other["distinguishable"] == (equal not in b)
+
+
 def test_runs_that_differ_in_more_than_the_method_are_not_compared(capsys: pytest.CaptureFixture) -> None:
     base = runs("l2kd", [0.5, 0.5])
     assert differences_to(base | runs("rkd", [0.6, 0.6], epochs=20), ["l2kd"]) == []
@@ -117,6 +127,37 @@ def test_a_figure_that_a_seed_lacks_has_no_mean() -> None:
     evaluations["rkd-seed1"]["results"].append(evaluations["rkd-seed1"]["results"][0] | {"set": "another"})
     (result,) = over_seeds(evaluations)["rkd"]["results"]
     assert "eer" not in result and result["set"] == "lfw"
+
+
+def test_what_is_no_figure_stays_only_where_all_seeds_have_it_alike() -> None:
+    evaluations = runs("rkd", [0.5, 0.6])
+    for seed, evaluation in enumerate(evaluations.values()):
+        evaluation["results"][0] |= {"mean_cosine": {"value": 0.5 + seed}, "false_accepts": {"far": 1e-3}}
+    del evaluations["rkd-seed1"]["results"][0]["same_space"]
+    (result,) = over_seeds(evaluations)["rkd"]["results"]
+    assert "mean_cosine" not in result and "same_space" not in result
+    assert result["false_accepts"] == {"far": 1e-3} and result["pairs"] == 100
+
+
+@pytest.mark.parametrize(
+    ("given", "groups"),
+    [
+        ("l2kd-epochs10:a0 l2kd-epochs20:b0", "l2kd-epochs10:0 l2kd-epochs20:0"),  # no seed, but part of a word
+        ("l2kd-s10:a10 l2kd-s1-wide:b1 l2kd_seed1:c1", "l2kd:10 l2kd-wide:1 l2kd_seed1:1"),  # "l2kd" is taken
+        ("s0-l2kd:a0 s1-l2kd:a1 seed0:b0", "l2kd:0,1 seed0:0"),  # without it nothing would be left
+        ("l2kd-s1:b1 l2kd:a0", "l2kd-s1:1 l2kd:0"),  # another run's name
+        ("one:a0 two:a0 three:a1 four:a1", "one:0,1 two:0,1"),  # the same seed again
+        ("x-s0:a0 y-s0:a0 x-s1:a1", "x:0,1 y:0"),
+        ("x-s0:a0 x_s0:a0 x-seed0:a0", "x:0 x_s0:0 x-seed0:0"),
+    ],
+)
+def test_no_run_is_lost_and_no_two_recipes_become_one(given: str, groups: str) -> None:
+    """`given`: run:recipe and seed. `groups`: the name of each group and its seeds."""
+    parted = [one.split(":") for one in given.split()]
+    evaluations = {name: run(of[0], int(of[1:]), 0.5) for name, of in parted}
+    found = over_seeds(evaluations)
+    shown = {name: ",".join(map(str, recipe["training"]["seeds"])) for name, recipe in found.items()}
+    assert " ".join(f"{name}:{seeds}" for name, seeds in shown.items()) == groups
 
 
 def test_what_is_of_no_run_stays_as_it_is() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from facedistill.evaluation import render_comparison
 from facedistill.evaluation.across_runs import over_seeds
 from facedistill.evaluation.overview import overview
+from facedistill.evaluation.reading import Entry, rate
 from facedistill.evaluation.stored import without_resamples
 
 RESAMPLES = [-0.02, 0.0, 0.02]
@@ -64,7 +65,7 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_a_row_for_each_recipe_and_pair() -> None:
     evaluations = runs()
     text = render_comparison(without_resamples(evaluations), recipes=without_resamples(over_seeds(evaluations)))
-    assert text.startswith("Overview, lfw. Mean over the seeds")
+    assert text.startswith("Overview, lfw. Mean over the seeds in %, its 95% interval where that is known, the range")
     found = rows(text)
     assert [(row["recipe"], row["probe → gallery"], row["seeds"]) for row in found] == [
         ("l2kd", "student → student", "2"),
@@ -121,6 +122,16 @@ def test_a_figure_that_few_impostors_decide_is_starred() -> None:
     found = rows(text)
     assert found[0]["TAR at FAR 1e-4"].startswith("42.0* ") and "* fewer than 20" in text
     assert "at the gallery’s threshold for FAR 1e-3" in found[0], "the lowest rate that can be trusted"
+
+
+def test_in_both_directions_each_pair_counts_twice() -> None:
+    pooled = result("student teacher", {"1e-3": 0.5}, settings={"flip": "sum", "directions": "both, pooled"})
+    for impostors, mark in ((39, "*"), (40, "")):
+        pooled["tar_at_far"]["1e-3"]["impostors"] = impostors
+        assert rate([Entry("", pooled)]) == (None if mark else "1e-3")
+        assert ("50.00*" in render_comparison({"": {"models": {}, "results": [pooled]}})) == bool(mark)
+        table, *_ = overview({name: {"models": {}, "results": [pooled]} for name in "ab"})
+        assert next(cell for cell in table.rows[0] if cell.value == "50.0").mark == mark
 
 
 def test_a_single_run_has_none() -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from facedistill.data.dataset import open_dataset
+from facedistill.evaluation.all_pairs import all_pairs
 from facedistill.evaluation.relatives import false_accepts, kinds_of
 
 PEOPLE = ["fiw_F0001_MID1", "fiw_F0001_MID2", "fiw_F0002_MID1", "celeba_7", "celeba_8"]
@@ -45,6 +46,22 @@ def test_counts_equal_a_loop_over_pairs(faces: Path, symmetric: bool) -> None:
             expected[kind][0] += 1
             expected[kind][1] += int(probe[i] @ gallery[j] >= np.float32(0.3))
     assert {k: [v["1e-2"]["pairs"], v["1e-2"]["impostors"]] for k, v in found.items()} == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_kinds_add_up_to_the_false_accepts_of_all_pairs(symmetric: bool, seed: int) -> None:
+    """Also the one impostor whose score is the threshold."""
+    rng = np.random.default_rng(seed)
+    labels, kinds = np.repeat(np.arange(30), 2), np.stack([np.repeat(np.arange(15), 4), np.repeat([0, 1], [32, 28])])
+    probe, gallery = rng.normal(size=(2, 60, 128)).astype(np.float32)
+    probe, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (probe, gallery))
+    gallery = probe if symmetric else gallery
+    measured = all_pairs(probe, gallery, labels, fars=(0.1, 0.01), resamples=0)
+    points = {far: point for far, (point, _) in measured.tar_at_far.items()}
+    found = false_accepts(probe, gallery, labels, kinds, {far: point.threshold for far, point in points.items()})
+    for far, point in points.items():
+        assert sum(kind[far]["impostors"] for kind in found.values()) == round(point.far * measured.roc.pairs[1])
 
 
 def test_unrelated_identities_are_of_one_kind() -> None:

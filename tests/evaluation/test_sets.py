@@ -235,7 +235,7 @@ def test_stored_evaluations(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "evaluation.json").write_text('{"models": {}, "results": []}')
-    (tmp_path / "runs" / "a" / "log.jsonl").write_text('{"step": 1}\n')
+    (tmp_path / "runs" / "a" / "log.jsonl").write_text('{"step": 1}\n{"st')  # cut short by a kill
     (tmp_path / "c.json").write_text('{"models": {}, "results": []}')
     places = [tmp_path / "runs", tmp_path / "c.json"]
     assert list(load_evaluations(places)) == ["a", "b", "c"]

@@ -164,6 +164,11 @@ def heads_of(result: dict[str, Any], page: Page, table: str = "Results") -> list
     return [name, resolution(result)] if "images" in header else [name]
 
 
+def enough(result: dict[str, Any]) -> int:
+    """Impostors that decide a threshold to be trusted: 20 pairs of images, each counted in both directions."""
+    return 40 if "directions" in result["settings"] else 20
+
+
 def figure(value: dict[str, Any], star: bool = False) -> str:
     return f"{percent(value['value'])}{'*' * star}|{interval(value['ci95'])}"
 
@@ -176,7 +181,7 @@ def test_every_figure_of_every_result_is_in_its_row(page: Page) -> None:
             expected["accuracy"] = figure({"value": r["accuracy"], "ci95": r["ci95"]})
             expected["std of folds"] = percent(r["std"])
         for far, at in r.get("tar_at_far", {}).items():
-            expected[f"TAR at FAR {far}"] = figure(at, star=at["impostors"] < 20)
+            expected[f"TAR at FAR {far}"] = figure(at, star=at["impostors"] < enough(r))
         for fpir, at in r.get("tpir_at_fpir", {}).items():
             expected[f"TPIR at FPIR {fpir}"] = figure(at, star=at["non_mated"] < 20)
         for key, words in (("rank", "rank {}"), ("recall_at", "recall at {}"), ("knn", "vote of {}")):
@@ -208,7 +213,7 @@ def test_operating_points(page: Page) -> None:
     for r in example()["results"]:
         for far, at in r.get("tar_at_far", {}).items():
             row = row_of(page, r, "Operating points", [*heads_of(r, page, "Operating points"), f"FAR {far}"])
-            assert row["TAR, %"] == percent(at["value"]) + "*" * (at["impostors"] < 20)
+            assert row["TAR, %"] == percent(at["value"]) + "*" * (at["impostors"] < enough(r))
             low, high = at["threshold_ci95"]
             assert row["threshold"] == f"{at['threshold']:.4f}|[{low:.4f}, {high:.4f}]"
             assert float(row["rate obtained"]) == pytest.approx(at["far"], rel=0.01)
@@ -458,13 +463,16 @@ def test_a_difference_is_claimed_only_where_its_interval_leaves_out_zero() -> No
     assert "igher" not in words(verification(VALUES, {"value": 0.137})), "without an interval"
 
 
-def test_runs_whose_intervals_overlap_are_not_told_apart() -> None:
+def test_of_runs_it_is_said_whose_intervals_overlap_but_not_that_they_are_level() -> None:
+    """The intervals are not paired: runs whose intervals overlap may differ."""
     runs = [verification({("student", "teacher"): v}) for v in (0.50, 0.41, 0.51)]
     text = words(*runs)
     assert text == (
         "On lfw (all-pairs), TAR at FAR 1e-4 of the student against the teacher: 50.0% [49.0, 51.0] in run0, "
-        "41.0% [40.0, 42.0] in run1 and 51.0% [50.0, 52.0] in run2. Not distinguishable from run2, the highest: run0."
+        "41.0% [40.0, 42.0] in run1 and 51.0% [50.0, 52.0] in run2. run2 is the highest; its interval overlaps with "
+        "that of run0. “compare --to NAME” tests in pairs whether recipes differ."
     )
+    assert words(verification(VALUES), runs[1]).count("--to") == 1 and "--to" not in words(runs[0])
     many = words(*(verification({("student", "teacher"): 0.1 * n}) for n in range(1, 9)))
     assert "from 10.0% [9.0, 11.0] in run0 to 80.0% [79.0, 81.0] in run7." in many
 
@@ -544,6 +552,18 @@ def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert page.data["h1"] == page.data["title"] == "Mine & <yours>"
 
 
+def test_names_of_files_that_are_no_utf8(tmp_path: Path, written: Callable[..., Page]) -> None:
+    """Python holds such a byte as a lone surrogate, which no UTF-8 has."""
+    evaluation = only(set="lfw\udcff", eer=0.2, curves={"roc": {"far": [0.1, 1], "tar": [0.5, 1]}})
+    evaluation["models"]["student"]["path"] = "runs/\udcff"
+    page = written(evaluation)
+    assert page.faults == [] and r"runs/\udcff" in page.text and r"lfw\udcff" in page.data["h2"]
+    assert json.loads(page.data["script"]) == json.loads(page.download("evaluation", ".json")) == evaluation
+    logs = {"run\udcff": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]}
+    write_comparison({"run\udcff": evaluation, "other": only(eer=0.1)}, tmp_path / "page.html", logs=logs)
+    assert r">run\udcff</text>" in (tmp_path / "page.html").read_text("utf-8")
+
+
 def test_a_real_evaluation(tiny: Tiny, written: Callable[..., Page]) -> None:
     models = {"student": load_model(tiny.student), "teacher": load_model(tiny.teacher)}
     result = evaluate(models, [str(tiny.pairs)], resamples=20)
@@ -553,5 +573,5 @@ def test_a_real_evaluation(tiny: Tiny, written: Callable[..., Page]) -> None:
         row = row_of(page, r, "Results", heads_of(r, page))
         assert row["EER"] == percent(r["eer"])
         for far, at in r["tar_at_far"].items():
-            assert row[f"TAR at FAR {far}"] == figure(at, star=at["impostors"] < 20)
+            assert row[f"TAR at FAR {far}"] == figure(at, star=at["impostors"] < enough(r))
     assert {"ROC", "DET", "Scores"} <= set(titles(page))

@@ -19,7 +19,8 @@ def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str,
     """The mean over the seeds of each recipe: one evaluation a recipe, by its name (see `differences_to`).
 
     A figure that all seeds have becomes {"value": mean, "ci95": of that mean, where they were resampled, "seeds": their
-    values}; one that is the same in all stays. "training" has "seeds" in place of "seed", and the mean costs.
+    values}; of all else only what is the same in all stays. "training" has "seeds" in place of "seed", and the mean
+    costs.
     Evaluations that are of no run (files, published figures) stay as they are, after those of runs.
     """
     found = {name: _mean_evaluation(runs) for name, runs in _recipes(evaluations).items()}
@@ -39,7 +40,7 @@ def _mean_evaluation(runs: Runs) -> dict[str, Any]:
 def _mean_result(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     known = paths(each)
     figures = {path.partition(".")[0] for path in known} | {"ci95", "curves", "resampled", "at_gallery_threshold"}
-    mean = {key: value for key, value in each[0].items() if key not in figures}
+    mean = {key: v for key, v in each[0].items() if key not in figures and all(r.get(key) == v for r in each)}
     for path in known:
         of = [one for r in each if (one := estimate(r, path)) is not None]
         if len(of) == len(each):
@@ -100,17 +101,23 @@ def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str])
 
 
 def _recipes(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, Runs]:
-    names: dict[str, str] = {}
+    """The runs of each recipe, by the first run's name without its seed; a seed that comes again begins a new group."""
     found: dict[str, Runs] = {}
+    groups: dict[str, list[str]] = {}  # of each recipe, their names
     for run, evaluation in evaluations.items():
         if training := evaluation.get("training"):
-            name = names.setdefault(training["recipe"], re.sub(r"[-_]?(seed|s)\d+$", "", run) or run)
-            found.setdefault(name, {})[training["seed"]] = evaluation
+            alike, seed = groups.setdefault(training["recipe"], []), training["seed"]
+            name = next((name for name in alike if seed not in found[name]), None)
+            if name is None:
+                short = re.sub(rf"(?:^|[-_])(?:seed|s){seed}(?=$|[-_])", "", run).lstrip("-_")
+                name = run if short in {"", *found, *evaluations} else short
+                alike.append(name)
+            found.setdefault(name, {})[seed] = evaluation
     return found
 
 
 def _named(recipes: Mapping[str, Runs], wanted: str) -> str:
-    methods = {name: next(iter(runs.values()))["method"].partition(" (")[0] for name, runs in recipes.items()}
+    methods = {name: next(iter(runs.values())).get("method", "").partition(" (")[0] for name, runs in recipes.items()}
     fitting = [wanted] if wanted in recipes else [name for name, method in methods.items() if method == wanted]
     if len(fitting) == 1:
         return fitting[0]
@@ -120,9 +127,9 @@ def _named(recipes: Mapping[str, Runs], wanted: str) -> str:
 
 def _comparable(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether both were trained on the same data for as long, into students of one size and resolution."""
-    students = [(e["models"]["student"].get("parameters"), e["models"]["student"].get("macs")) for e in (a, b)]
+    one, other = (e["models"].get("student", {}) for e in (a, b))
     same = all(a["training"][key] == b["training"][key] for key in ("epochs", "data"))
-    return same and students[0] == students[1]
+    return same and all(one.get(key) == other.get(key) for key in ("parameters", "macs"))
 
 
 def _matched(evaluations: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -150,7 +157,7 @@ def seed_difference(a: Sequence[Estimate], b: Sequence[Estimate]) -> dict[str, A
     each = [paired_difference(x, y) for x, y in zip(a, b, strict=True)]
     mean = Estimate(float(np.mean([d.value for d in each])), np.mean([d.resampled for d in each], axis=0))
     low, high = mean.ci95 or (-np.inf, np.inf)
-    agree = len(each) > 1 and len({d.value > 0 for d in each}) == 1
+    agree = len(each) > 1 and {np.sign(d.value) for d in each} in ({1}, {-1})
     return mean.to_json() | {"distinguishable": agree and (low > 0 or high < 0)}
 
 

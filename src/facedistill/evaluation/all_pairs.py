@@ -107,7 +107,7 @@ def collect(probe: np.ndarray, gallery: np.ndarray, person: np.ndarray, held: in
     """Compare all images tile by tile; hold the genuine scores and at least the `held` highest impostor scores."""
     person = person.astype(np.int32)
     tally = Tally(held)
-    for rows, columns, bins in _tiles(probe, gallery):
+    for rows, columns, bins in tiles(probe, gallery):
         first, second = person[rows][:, None], person[columns][None, :]
         tally.add(bins, first == second, first, second)
     return tally.scores()
@@ -168,7 +168,7 @@ def score_of(bins: np.ndarray) -> np.ndarray:
     return (bins - 1) / GRID - 1
 
 
-def _tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Yield rows, columns and the bins (int64) of their scores; 0 where a pair is not, or no longer, to be compared."""
     for top in range(0, len(probe), TILE[0]):
         rows = slice(top, min(top + TILE[0], len(probe)))

@@ -32,7 +32,7 @@ from facedistill.evaluation.tables import (
     whole,
 )
 
-ABOUT = "Mean over the seeds in %, its 95% interval and the range of the seeds; nothing is ranked."
+ABOUT = "Mean over the seeds in %, its 95% interval where that is known, the range of the seeds; nothing is ranked."
 LEFT_OUT = ("std", "eer", "auc")  # they stand in the tables of the runs
 SIZE = ["parameters", "MACs"]
 
@@ -73,17 +73,17 @@ def _of_set(
         either = result or accuracy
         trained = next(iter(recipe["models"]), None) in (either["probe"], either["gallery"])
         about = recipe if trained else {}
-        figures = [estimate(accuracy if path == "accuracy" else result, path) for path in columns]
+        figures = [_figure(accuracy if path == "accuracy" else result, path) for path in columns]
         foreign = either.get("same_space") is False
         marks |= {FOREIGN} if foreign else set()
-        marks |= {FEW} if any(figure and few(figure) for figure in figures) else set()
+        marks |= {FEW} if any(cell.mark for cell in figures) else set()
         marks |= {PUBLISHED} if "published" in either else set()
         model = recipe["models"].get(either["probe"], {}) if either["probe"] == either["gallery"] else {}
         row = [
             text(key[1])._replace(mark="†" * foreign),
             text(about.get("method")),
             whole(len(about["training"]["seeds"]) if "training" in about else None),
-            *map(_figure, figures),
+            *figures,
             _at_threshold(result.get("at_gallery_threshold", {}).get(far)),
             *(_cost(model, about.get("training", {})) if model and first else [Cell()] * len(SIZE + COSTS)),
         ]
@@ -103,13 +103,14 @@ def _named(names: list[str], recipes: int) -> str:
     return "every recipe" if 1 < len(names) == recipes else names[0] + more
 
 
-def _figure(figure: Mapping[str, Any] | None) -> Cell:
+def _figure(result: Mapping[str, Any], path: str) -> Cell:
+    figure = estimate(result, path)
     if figure is None:
         return Cell()
     seeds = figure.get("seeds", [])
     spread = f"{percent(min(seeds), 1)} to {percent(max(seeds), 1)}" if len(seeds) > 1 else ""
     below = "\n".join(part for part in (interval(figure.get("ci95"), 1), spread) if part)
-    return Cell(percent(figure["value"], 1), below, mark="*" * few(figure))
+    return Cell(percent(figure["value"], 1), below, mark="*" * few(figure, result))
 
 
 def _at_threshold(at: Mapping[str, float] | None) -> Cell:

@@ -132,9 +132,13 @@ def metric(path: str) -> str:
     return METRICS[key].format(of) if key in METRICS else path
 
 
-def few(figure: Mapping[str, Any]) -> bool:
-    """Whether too few pairs or probes decide the threshold for the figure to be trusted."""
-    return any(figure.get(key, FEW_IMPOSTORS) < FEW_IMPOSTORS for key in ("impostors", "non_mated"))
+def few(figure: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Whether too few pairs or probes decide the threshold for the figure of that result to be trusted.
+
+    Where both directions are pooled, "impostors" counts each pair of images twice.
+    """
+    enough = FEW_IMPOSTORS * (2 if "directions" in result.get("settings", {}) else 1)
+    return any(figure.get(key, enough) < enough for key in ("impostors", "non_mated"))
 
 
 def rate(entries: Sequence[Entry]) -> str | None:
@@ -153,8 +157,12 @@ def headline(entries: Sequence[Entry]) -> str | None:
 
 
 def _trusted(entries: Sequence[Entry]) -> list[str]:
-    figures = {path: [estimate(result, path) for _, result in entries] for path in paths(r for _, r in entries)}
-    return [path for path, found in figures.items() if all(of is not None and not few(of) for of in found)]
+    results = [result for _, result in entries]
+    return [
+        path
+        for path in paths(results)
+        if all((of := estimate(result, path)) is not None and not few(of, result) for result in results)
+    ]
 
 
 def distinguishable(difference: Mapping[str, Any]) -> bool | None:

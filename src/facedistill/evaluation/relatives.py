@@ -10,8 +10,8 @@ import numpy as np
 
 from facedistill.data.dataset import Dataset
 from facedistill.data.split import FIW_IDENTITY, components, groups
+from facedistill.evaluation.all_pairs import bins_of, tiles
 
-ROWS = 1024  # compared with all columns at once
 KINDS = ("within_family", "across_families", "across_sources")
 
 
@@ -34,25 +34,22 @@ def false_accepts(
 
     Args:
         probe, gallery: unit rows (N, d) of the same images; pairs in both directions where they are two arrays.
-        labels: int64 (N,). kinds: as `kinds_of` returns it. thresholds: cosines by name (a FAR).
+        labels: int64 (N,). kinds: as `kinds_of` returns it. thresholds: of `all_pairs`, by name (a FAR).
     """
     family, source = kinds
     pairs = dict.fromkeys(KINDS, 0)
     accepted = {kind: dict.fromkeys(thresholds, 0) for kind in KINDS}
-    for top in range(0, len(labels), ROWS):
-        rows = slice(top, top + ROWS)
-        score = probe[rows] @ gallery.T
-        impostor = labels[rows, None] != labels
-        related = (family[rows, None] == family) & impostor
-        foreign = source[rows, None] != source
-        if probe is gallery:  # each pair once
-            impostor &= np.arange(len(labels))[rows, None] < np.arange(len(labels))
-        masks = (related & impostor, impostor & ~related & ~foreign, impostor & foreign)
+    cuts = dict(zip(thresholds, bins_of(np.array([*thresholds.values()], np.float32)), strict=True))
+    for rows, columns, bins in tiles(probe, gallery):
+        impostor = (labels[rows, None] != labels[columns]) & (bins > 0)
+        related = family[rows, None] == family[columns]
+        foreign = source[rows, None] != source[columns]
+        masks = (impostor & related, impostor & ~related & ~foreign, impostor & foreign)
         for kind, mask in zip(KINDS, masks, strict=True):
-            scores = score[mask]
-            pairs[kind] += len(scores)
-            for name, threshold in thresholds.items():
-                accepted[kind][name] += int((scores >= threshold).sum())
+            found = bins[mask]
+            pairs[kind] += len(found)
+            for name, cut in cuts.items():
+                accepted[kind][name] += int((found >= cut).sum())
     return {
         kind: {
             name: {"far": count / pairs[kind], "impostors": count, "pairs": pairs[kind]}

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from facedistill.errors import UserError
-from facedistill.evaluation.published import NAMES, read_published
+from facedistill.evaluation.published import read_published
 from facedistill.evaluation.reading import measured
+from facedistill.evaluation.shape import require_shape
 
 EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
 
@@ -26,22 +28,11 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
         if not isinstance(evaluation, dict) or not isinstance(evaluation.get("results"), list):
             raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED}")
         if "published" not in evaluation:
-            _require_shape(evaluation, file)
+            require_shape(evaluation, file, EXPECTED)
         else:
             name, evaluation = read_published(evaluation, file)
         found[name] = evaluation
     return measured(found) | found
-
-
-def _require_shape(evaluation: dict[str, Any], file: Path) -> None:
-    """Raise UserError where the models or what names a result are missing: nothing could be put beside it."""
-    needed = {*NAMES, "settings"}
-    for result in evaluation["results"]:
-        if not isinstance(result, dict) or not needed <= result.keys():
-            shown = f"{str(result)[:60]}{'...' * (len(str(result)) > 60)}"
-            raise UserError(f"{file}: the result {shown} lacks one of {', '.join(sorted(needed))}; {EXPECTED}")
-    if not isinstance(evaluation.get("models"), dict):
-        raise UserError(f"{file}: no evaluation (no 'models'); {EXPECTED}")
 
 
 def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -58,10 +49,17 @@ def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
     runs = {name: file.parent for name, file in _files(places) if file.name == "evaluation.json"}
     found = {}
     for name, run in runs.items():
-        logs = [log for log in (run / "log.jsonl", run / "verification.jsonl") if log.exists()]
-        lines = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
-        if lines:
-            found[name] = [json.loads(line) for line in lines]
+        if lines := [*read_log(run / "log.jsonl"), *read_log(run / "verification.jsonl")]:
+            found[name] = lines
+    return found
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log, but for one that a kill cut short; none where there is no log."""
+    found = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
     return found
 
 

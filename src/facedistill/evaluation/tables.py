@@ -207,22 +207,20 @@ def results(entries: Sequence[Entry]) -> Table:
         run, pair, images = head(entry)
         if entry.result.get("same_space") is False:
             pair, foreign = pair._replace(mark="†"), True
-        figures = []
-        for path in columns:
-            found = estimate(entry.result, path)
-            starred |= found is not None and few(found)
-            figures.append(_figure(path, found))
+        figures = [_figure(entry.result, path) for path in columns]
+        starred |= any(cell.mark for cell in figures)
         rows.append([run, pair, images, *figures, _cosine(entry.result)])
     notes = [FEW] * starred + [FOREIGN] * foreign + [PUBLISHED] * any("published" in result for result in every)
     header = [*HEADS, *(metric(path) for path in columns), "mean cosine"]
     return Table("Results", "In %, with 95% intervals.", header, rows, heads=3, notes=notes)
 
 
-def _figure(path: str, found: dict[str, Any] | None) -> Cell:
+def _figure(result: Mapping[str, Any], path: str) -> Cell:
+    found = estimate(result, path)
     if found is None:
         return Cell()
     digits = 3 if path == "auc" else 2
-    return Cell(percent(found["value"], digits), interval(found.get("ci95"), digits), mark="*" * few(found))
+    return Cell(percent(found["value"], digits), interval(found.get("ci95"), digits), mark="*" * few(found, result))
 
 
 def _cosine(result: Mapping[str, Any]) -> Cell:
@@ -243,7 +241,7 @@ def operating_points(entries: Iterable[Entry]) -> Table:
                     [
                         *head(entry),
                         text(f"{name} {target}"),
-                        Cell(percent(at["value"]), mark="*" * few(at)),
+                        Cell(percent(at["value"]), mark="*" * few(at, entry.result)),
                         Cell(_cosines(at.get("threshold")), _cosines(*at.get("threshold_ci95", []))),
                         Cell(power(at["far"]) if "far" in at else power(at["fpir"]) if "fpir" in at else ""),
                         whole(at.get(count)),

@@ -34,7 +34,7 @@ from facedistill.evaluation.reading import (
 from facedistill.evaluation.tables import Table
 from facedistill.files import atomic_write
 from facedistill.report import plots
-from facedistill.report.plots import Plot
+from facedistill.report.plots import ESCAPED, Plot
 from facedistill.report.summary import summary
 
 Faces = Mapping[tuple[str, str], bytes]
@@ -130,12 +130,12 @@ def _write(
         raw_in_script=raw.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"}),
     )
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors=ESCAPED)
 
 
 def data_uri(content: str | bytes, kind: str) -> str:
     """The content as an address that needs no file."""
-    raw = content.encode() if isinstance(content, str) else content
+    raw = content.encode(errors=ESCAPED) if isinstance(content, str) else content
     return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
 
 

@@ -33,6 +33,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
 
+ESCAPED = "backslashreplace"  # of file names that are no UTF-8: shown as \udcff, which is JSON too
 Results = Mapping[str, Mapping[str, Any]]  # of the evaluation JSON, by the name of the series
 Places = Mapping[str, int]  # which colour and dashes a name has; the same in all plots of a page
 
@@ -428,6 +429,7 @@ def _marker(i: int) -> str:
 
 
 def _short(text: str, length: int = 56) -> str:
+    text = text.encode(errors=ESCAPED).decode()
     return text if len(text) <= length else f"{text[: length // 2 - 1]} … {text[2 - length // 2 :]}"
 
 

@@ -41,6 +41,8 @@ def summary(evaluations: Mapping[str, dict[str, Any]], found: Mapping[Block, Seq
     paragraphs = [paragraph for block in sets[:SETS] for paragraph in _set(block, found[block], evaluations)]
     if len(evaluations) == 1:
         paragraphs += _groups(*evaluations.values())
+    elif paragraphs:
+        paragraphs.append("“compare --to NAME” tests in pairs whether recipes differ.")
     if len(sets) > SETS:
         paragraphs.append(f"{len(sets) - SETS} more in the tables.")
     return paragraphs
@@ -80,7 +82,7 @@ def _models(entries: Sequence[Entry], path: str) -> str:
 
 
 def _runs(entries: Sequence[Entry], path: str) -> list[str]:
-    """For each pair of models its runs in the order given, and which of them the highest is not told from."""
+    """For each pair of models its runs in the order given, and whose intervals overlap with that of the highest."""
     sentences = []
     for pair in dict.fromkeys((r["probe"], r["gallery"]) for run, r in entries if run != EVERY):
         there = [
@@ -97,8 +99,8 @@ def _runs(entries: Sequence[Entry], path: str) -> list[str]:
         least = high[1].get("ci95", [None])[0]
         others = [one for one in there if one is not high and least is not None and "ci95" in one[1]]
         level = [e.run for e, of in others if of["ci95"][1] >= least]
-        told = f" Not distinguishable from {high[0].run}, the highest: {_listed(level)}." if level else ""
-        sentences.append(f"{_pair(pair)}: {listed}.{told}")
+        more = f" {high[0].run} is the highest; its interval overlaps with that of {_listed(level)}." if level else ""
+        sentences.append(f"{_pair(pair)}: {listed}.{more}")
     return sentences
 
 
