@@ -66,21 +66,31 @@ def test_a_run_that_was_begun_is_not_checked_again(prepared: Prepare, tmp_path: 
     recipe, said = prepared()
     assert "check passed" in "\n".join(said)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "log.jsonl").write_text("begun")
+    (tmp_path / "run" / "recipe.yaml").write_text("came to nothing")
+    assert "check passed" in "\n".join(prepared()[1])
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / "step00000001.pt").write_text("begun")
     again, said = prepared()
     assert again == recipe and "check" not in "\n".join(said)
 
 
 def test_methods_without_an_inherited_w_are_checked_too(prepared: Prepare, tiny: Tiny, tmp_path: Path) -> None:
     """Whether the teacher sees the images as it was made to; not whether it knows their classes."""
-    said = prepared("check.own_class=1", method="l2kd")[1]
+    said = prepared("check.own_class=1", method="l2kd", data=tiny.photos)[1]
     assert any(line.startswith("input, ") for line in said) and said[-1].startswith("check passed")
     flat = tmp_path / "flat" / "all"
     flat.mkdir(parents=True)
     for file in sorted(tiny.photos.rglob("*.png"))[:8]:
         (flat / file.name).write_bytes(file.read_bytes())
     (line,) = prepared("data.hold_out=0", "method.classifier.start=instances", data=flat.parent)[1]
-    assert line.startswith("not checked: fewer than two identities have several images")
+    assert line.startswith("not checked: 1 identities have several images, and 10 could tell")
+
+
+def test_kd_trains_against_the_teachers_w_so_its_class_order_is_checked(prepared: Prepare, tiny: Tiny) -> None:
+    said = prepared("check.own_class=0.1", method="kd", data=tiny.photos)[1]
+    assert any(line.startswith("W (teacher, 12 classes)") for line in said)
+    with pytest.raises(UserError, match="do not fit"):
+        prepared(method="kd")  # people whom the teacher does not know
 
 
 def test_a_teacher_without_a_network_cannot_be_checked(

@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from facedistill.data.dataset import open_source
-from facedistill.engine import train
+from facedistill.engine import Busy, train
 from facedistill.errors import UsageError, UserError
+from facedistill.files import claimed
 from facedistill.methods import resolve
 from facedistill.model import Model, load_model, save_model
 from facedistill.recipe import Recipe, dump_recipe, make_recipe
@@ -172,6 +173,13 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
         train(_recipe(data={"train": "nobody"}), tmp_path / "mended")
     (tmp_path / "mended" / ".recipe.yaml.1.tmp.yaml").write_text("left by a kill")
     assert (train(_recipe(), tmp_path / "mended") / "evaluation.json").exists()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "recipe.yaml").write_text("method: scratch  # mine\n")
+    with pytest.raises(UsageError, match="another recipe"):
+        train(_recipe(), tmp_path / "own")
+    assert (tmp_path / "own" / "recipe.yaml").read_text() == "method: scratch  # mine\n"
+    with claimed(tmp_path / "own" / ".lock"), pytest.raises(Busy, match="own: another process is at this run"):
+        train(make_recipe({"method": "scratch"}), tmp_path / "own")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="holds no run"):

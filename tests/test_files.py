@@ -114,6 +114,7 @@ def test_fingerprints_tell_values_types_shapes_and_borders_apart() -> None:
     found = {fingerprint(*parts) for parts in different}
     assert len(found) == len(different) and all(len(f) == 16 for f in found)
     assert fingerprint(a) == fingerprint(np.arange(12, dtype=np.float32)[::2] / 2)
+    assert fingerprint("Andr\udce9") != fingerprint("Andr")  # a file's name of any bytes
     assert fingerprint("abc") == "ce91dc5eec0139ad"  # cached files are found by it: it never changes
 
 

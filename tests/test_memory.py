@@ -1,11 +1,19 @@
 """The peak of memory is that since it was last forgotten."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from facedistill import memory
 
 MANY = 100 << 20  # bytes
+
+
+def test_without_the_line_in_proc_there_is_still_a_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "status").write_text("VmRSS: 1 kB\n")
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "status")
+    assert memory.peak() > 1 << 20
 
 
 def test_a_peak_is_seen_and_forgotten() -> None:

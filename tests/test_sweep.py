@@ -1,6 +1,5 @@
 """Sweeps: which runs they are, what is skipped, what a failure does to the others."""
 
-import fcntl
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation.stored import load_evaluations
+from facedistill.files import claimed
 from facedistill.recipe import load_recipe
 from facedistill.sweep import combinations, plan, sweep
 from tiny_world import Tiny
@@ -82,10 +82,10 @@ def test_an_online_teacher_runs_at_every_step(tiny: Tiny, tmp_path: Path) -> Non
 
 def test_a_run_that_another_process_has_is_left_to_it(tiny: Tiny, tmp_path: Path) -> None:
     runs = combinations(["l2kd"], small(tiny))
-    with open(tmp_path / ".l2kd.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    (tmp_path / "l2kd").mkdir()
+    with claimed(tmp_path / "l2kd" / ".lock"):
         sweep(runs, tmp_path)
-        assert not (tmp_path / "l2kd").exists()
+    assert not (tmp_path / "l2kd" / "recipe.yaml").exists()
     sweep(runs, tmp_path)
     assert (tmp_path / "l2kd" / "evaluation.json").exists()
 

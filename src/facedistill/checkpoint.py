@@ -24,6 +24,11 @@ def save(run: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink()
 
 
+def begun(run: Path) -> bool:
+    """Whether there is anything that another recipe would lose."""
+    return bool(_files(run)) or (run / "evaluation.json").exists()
+
+
 def epoch_file(epoch: int) -> str:
     """The name, in the run's epochs/, of the student's weights after that epoch (from 0)."""
     return f"{epoch:04d}.safetensors"

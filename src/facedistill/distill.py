@@ -1,6 +1,6 @@
 """From a teacher and photos to a recipe: what W starts from, whether it all fits, what may be better."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 
 from facedistill.check import check_teacher
+from facedistill.checkpoint import begun
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.errors import UserError, some
 from facedistill.files import cache_dir
 from facedistill.margins import Margin
-from facedistill.methods import build_terms, missing_teachers, resolve
+from facedistill.methods import build_terms, missing_teachers, resolve, teacher_needs
 from facedistill.model import Model, load_model
 from facedistill.recipe import Recipe, make_recipe
-from facedistill.terms import MarginSoftmax
+from facedistill.terms import MarginSoftmax, Term
 
 # Class centres as W lost by far at 1,560 identities, and the paper recommends an inherited W at its 85,742. Nothing
 # between is measured; this is about their geometric mean.
 FEW_IDENTITIES = 10_000
+# With fewer, whose names may mean nothing, chance decides which input separates them better.
+LEAST_IDENTITIES = 10
 ON_FEW = (
     "on 1,560, mimicry was 20 to 33 points of TAR at FAR 1e-4 better than class centres, and best was every image as a "
     "class of its own with mimicry beside it (docs/comparison.md); try method.classifier.start=instances "
@@ -44,7 +47,7 @@ def prepare(
     """
     raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
-    start = resolve(recipe.method).classifier.start
+    start, terms = resolve(recipe.method).classifier.start, build_terms(resolve(recipe.method))
     if not missing_teachers(replace(recipe, teachers={})):
         return recipe  # the method needs none
     model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)
@@ -54,17 +57,18 @@ def prepare(
         lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
         print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
         recipe.method.classifier.start = start = "centres"
-    if start != "teacher":
-        model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
-    if (out / "log.jsonl").exists():  # the first step was taken
+    if begun(out):
         return recipe
-    # Only a W of one row a class asks that the teacher know the classes.
-    by_class = start in ("teacher", "centres", "fitted")
+    logits = any("logits" in needs for needs in teacher_needs(terms, None).values())
+    if start != "teacher" and not logits:
+        model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
+    # Only where there is a row of W for each class need the teacher know the classes.
+    by_class = logits or start in ("teacher", "centres", "fitted")
     if unchecked := _unchecked(model, dataset, by_class):
         print(f"not checked: {unchecked}")
         return recipe
     least, cache = recipe.check.own_class if by_class else 0.0, cache_dir() / "embeddings"
-    report = check_teacher(model, dataset, *_softmax(recipe), least, images=600, cache=cache)
+    report = check_teacher(model, dataset, *_softmax(terms), least, images=600, cache=cache)
     print(report.text())
     if not report.passed:
         lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
@@ -81,13 +85,15 @@ def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:
     """Why the teacher cannot be checked against the data, "" where it can be."""
     if model.backbone is None:
         return "the teacher's embeddings alone are known, so nothing tells whether its classifier fits these images"
-    if not by_class and np.sum(np.bincount(dataset.labels) > 1) < 2:
-        return "fewer than two identities have several images, so nothing tells whether the teacher knows such faces"
+    if not by_class and (found := np.sum(np.bincount(dataset.labels) > 1)) < LEAST_IDENTITIES:
+        return (
+            f"{found} identities have several images, and {LEAST_IDENTITIES} could tell whether the teacher knows them"
+        )
     return ""
 
 
-def _softmax(recipe: Recipe) -> tuple[Margin, float]:
-    """The margin and scale that the recipe trains with."""
-    terms = [term for term, _, _ in build_terms(resolve(recipe.method)).values() if isinstance(term, MarginSoftmax)]
-    term = terms[0] if terms else MarginSoftmax()
+def _softmax(terms: Mapping[str, tuple[Term, float, str]]) -> tuple[Margin, float]:
+    """The margin and scale that the student is trained with."""
+    softmax = (term for term, _, _ in terms.values() if isinstance(term, MarginSoftmax))
+    term = next(softmax, None) or MarginSoftmax()
     return term.margin, term.scale

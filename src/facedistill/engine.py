@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from facedistill.data.dataset import ImageBatch
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.files import atomic_write, cache_dir, claimed, fingerprint
 from facedistill.memory import forget_peak, peak
 from facedistill.methods import Method, describe, resolve
 from facedistill.model import save_model, save_weights
@@ -41,12 +41,12 @@ def train(recipe: Recipe, out: str | Path) -> Path:
 
     Raises:
         UsageError: `out` holds another run or something else.
+        Busy: another process is at it.
         UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
     """
     run = Path(out)
     recipe.method = resolve(recipe.method)
-    with parallel.processes():
-        _claim(run, recipe)
+    with parallel.processes(), _claim(run, recipe):
         if (run / "evaluation.json").exists():
             console.print(f"{run} is finished; nothing to do")
             return run
@@ -91,29 +91,48 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _claim(run: Path, recipe: Recipe) -> None:
-    """Make the run folder with its resolved recipe, or see that it holds this very recipe.
+class Busy(UserError):
+    """Another process is at the run."""
 
-    A recipe beside which nothing stands came to nothing, as with data that did not open: it is replaced.
+
+@contextmanager
+def _claim(run: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold the run folder, with its resolved recipe in it, while it is trained.
+
+    Raises Busy while another process holds it, and UsageError where it holds another run or something else.
     """
+    with ExitStack() as held:
+        if parallel.rank() == 0:
+            if not (run / "recipe.yaml").exists() and run.exists() and any(_visible(run)):
+                raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
+            run.mkdir(parents=True, exist_ok=True)
+            if not held.enter_context(claimed(run / ".lock")):
+                raise Busy(f"{run}: another process is at this run; wait for it, or choose another --out")
+            _put_recipe(run, recipe)
+        parallel.barrier()
+        yield
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _put_recipe(run: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, unless it is there. One that came to no checkpoint is replaced, if we wrote it."""
     text, file = dump_recipe(recipe), run / "recipe.yaml"
-    there = {entry.name for entry in run.iterdir() if not entry.name.startswith(".")} if run.exists() else set()
-    if file.name in there and len(there) > 1:
-        begun = load_recipe(str(file))  # an earlier version's file lacks the keys that came later: they are at default
-        begun.method = resolve(begun.method)
-        if (old := dump_recipe(begun)) != text:
+    if file.exists():
+        other = load_recipe(str(file))  # an earlier version's file lacks the keys that came later: they are at default
+        other.method = resolve(other.method)
+        if (old := dump_recipe(other)) == text:
+            return
+        if checkpoint.begun(run) or file.read_text(encoding="utf-8") != old:
             lines = text.splitlines()
-            other = next((line for line in old.splitlines() if line not in lines), "other keys")
+            line = next((line for line in old.splitlines() if line not in lines), "other keys")
             raise UsageError(
-                f"{run} holds a run of another recipe (there: '{other.strip()}'); choose another --out or delete it"
+                f"{run} holds a run of another recipe (there: '{line.strip()}'); choose another --out or delete it"
             )
-    elif there - {file.name}:
-        raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
-    parallel.barrier()  # all have looked before one writes
-    if len(there) <= 1 and parallel.rank() == 0:
-        with atomic_write(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    parallel.barrier()
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> None:

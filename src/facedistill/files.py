@@ -75,7 +75,7 @@ def fingerprint(*parts: object) -> str:
         if isinstance(part, np.ndarray):
             data = f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
         else:
-            data = part if isinstance(part, bytes) else str(part).encode()
+            data = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
 

@@ -24,8 +24,8 @@ def peak() -> int:
     """Bytes, since `forget_peak`."""
     if parallel.device().type == "cuda":
         return torch.cuda.max_memory_allocated()
-    with suppress(OSError):
-        lines = STATUS.read_text().splitlines()
-        return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    if found := [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]:
+        return 1024 * found[0]
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

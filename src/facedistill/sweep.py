@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from facedistill.engine import measure, train
+from facedistill.engine import Busy, measure, train
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation.markdown import markdown
-from facedistill.files import claimed
 from facedistill.progress import console
 from facedistill.recipe import Recipe, load_recipe
 
@@ -98,17 +97,15 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     failed = {}
     for n, (name, recipe) in enumerate(runs.items(), 1):
-        with claimed(out / f".{name}.lock") as mine:
-            if not mine:
-                console.print(f"{name}: another process is at it")
-                continue
-            if not _finished(out / name):
-                console.print(f"{name} ({n} of {len(runs)})")
-            try:
-                train(recipe, out / name)
-            except UserError as e:
-                failed[name] = str(e)
-                console.print(f"{name} failed: {e}")
+        if not _finished(out / name):
+            console.print(f"{name} ({n} of {len(runs)})")
+        try:
+            train(recipe, out / name)
+        except Busy:
+            console.print(f"{name}: another process is at it")
+        except UserError as e:
+            failed[name] = str(e)
+            console.print(f"{name} failed: {e}")
     if failed:
         name, why = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(runs)} runs failed; {name}: {why}")

@@ -152,6 +152,8 @@ def test_large_data_is_sampled_by_whole_classes(monkeypatch: pytest.MonkeyPatch)
     report = check(with_w("fitted"))
     assert "measured on 96 of 360 images, whole classes drawn at random" in report.lines
     assert report.values["fit"]["classes"] == 60 and report.values["fit_by_centres"]["classes"] == 16
+    monkeypatch.setattr(module, "MOST_IMAGES", 5)  # fewer than a class has
+    assert len(module._whole_classes(DATA)) == 5
 
 
 def test_the_numbers_go_into_json() -> None:

@@ -92,16 +92,22 @@ def test_size_changes_the_fingerprint_and_the_shape() -> None:
     assert small.image(2).shape == (4, 4, 3) and small.batch([0]).images.shape == (1, 3, 4, 4)
 
 
-def test_without_a_size_the_largest_of_the_first_images_decides(folder: Path, image: Callable[..., bytes]) -> None:
-    (folder / "c" / "00.jpg").write_bytes(image(1, size=40))
-    assert open_dataset(folder).batch(range(12)).images.shape == (12, 3, 40, 40)
-    assert open_dataset(folder).subset([0, 1]).batch([0, 1]).images.shape == (2, 3, 40, 40)  # as in the whole set
+def test_without_a_size_neither_one_small_nor_one_large_image_decides(
+    folder: Path, image: Callable[..., bytes]
+) -> None:
+    usual = open_dataset(folder).shape
+    for name, size in (("a/00.jpg", 8), ("c/00.jpg", 400)):
+        (folder / name).write_bytes(image(1, size=size))
+    assert open_dataset(folder).batch(range(12)).images.shape == (12, 3, *usual)
+    assert open_dataset(folder).subset([0]).batch([0]).images.shape == (1, 3, *usual)  # as in the whole set
 
 
 def test_the_shape_comes_from_the_first_32_images_that_can_be_read() -> None:
-    dataset = Dataset(Sizes({0: None, 3: (9, 4), 32: (5, 12), 33: (90, 90)}))
-    assert dataset.shape == (9, 12)
-    assert dataset.image(33).shape == (9, 12, 3)
+    few, many = dict.fromkeys(range(1, 16), (9, 12)), dict.fromkeys(range(1, 18), (9, 12))
+    rest = {0: None} | dict.fromkeys(range(33, 40), (90, 90))
+    shapes = [Dataset(Sizes(rest | first)).shape for first in (few, many)]
+    assert shapes[0] != shapes[1] == (9, 12)
+    assert Dataset(Sizes(rest | many)).image(33).shape == (9, 12, 3)
     with pytest.raises(UserError, match="pixels: none of the first images can be read: pixels: image image39"):
         Dataset(Sizes(dict.fromkeys(range(40)))).shape  # noqa: B018
 

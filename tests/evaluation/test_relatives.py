@@ -64,5 +64,17 @@ def test_the_kinds_add_up_to_the_false_accepts_of_all_pairs(symmetric: bool, see
         assert sum(kind[far]["impostors"] for kind in found.values()) == round(point.far * measured.roc.pairs[1])
 
 
+def test_ties_above_which_the_threshold_lies_are_not_accepted() -> None:
+    """One photo under several names: their score is refused, so the threshold lies just above it."""
+    labels, kinds = np.repeat(np.arange(30), 2), np.stack([np.repeat(np.arange(15), 4), np.repeat([0, 1], [32, 28])])
+    probe = np.random.default_rng(0).normal(size=(60, 128)).astype(np.float32)
+    probe[::10] = probe[0]
+    probe /= np.linalg.norm(probe, axis=1, keepdims=True)
+    ((point, _),) = all_pairs(probe, probe, labels, fars=(1e-3,), resamples=0).tar_at_far.values()
+    assert point.far == 0
+    found = false_accepts(probe, probe, labels, kinds, {"1e-3": point.threshold})
+    assert not any(kind["1e-3"]["impostors"] for kind in found.values())
+
+
 def test_unrelated_identities_are_of_one_kind() -> None:
     assert kinds_of(open_dataset("synthetic:identities=3,images=2,size=16,seed=0")) is None

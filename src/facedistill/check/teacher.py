@@ -59,13 +59,15 @@ def check_teacher(
 
 
 def _whole_classes(dataset: Dataset) -> Dataset:
-    """At most MOST_IMAGES images, all of each class that is in it: centres need whole classes."""
+    """At most MOST_IMAGES images, all of each class that is in it, as centres need; else images of huge classes."""
     if len(dataset) <= MOST_IMAGES:
         return dataset
     sizes = np.bincount(dataset.labels)
-    order = np.random.default_rng(0).permutation(len(sizes))
-    chosen = order[np.cumsum(sizes[order]) <= MOST_IMAGES]
-    return dataset.subset(np.flatnonzero(np.isin(dataset.labels, chosen)))
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(sizes))
+    chosen = np.isin(dataset.labels, order[np.cumsum(sizes[order]) <= MOST_IMAGES])
+    some = np.flatnonzero(chosen) if chosen.any() else np.sort(rng.permutation(len(dataset))[:MOST_IMAGES])
+    return dataset.subset(some)
 
 
 def _through_classifier(
@@ -75,8 +77,8 @@ def _through_classifier(
     own = model.classifier
     if own is None:
         report.lines.append(
-            "W: the teacher brings none, so the class centres of this data stand for it; they are made under the "
-            "data's own names: a wrong class order cannot be told, and cannot happen"
+            "W: none of the teacher's own is used, so the class centres of this data stand for it; they are made under "
+            "the data's own names: a wrong class order cannot be told, and cannot happen"
         )
         return None
     if len(own) != len(dataset.class_names):

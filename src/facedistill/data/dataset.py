@@ -48,7 +48,7 @@ class Dataset(torch.utils.data.Dataset):
     """Images of a Source with class indexes.
 
     `indices` picks images; classes without any are dropped and the others counted anew, names kept;
-    `size` makes every image (size, size); None takes the largest height and width among the first 32 readable ones.
+    `size` makes every image (size, size); None takes the median height and width of the first 32 readable ones.
     Unreadable images are skipped and listed in `unreadable`; more than the share `max_unreadable` of the images met
     is a UserError.
     """
@@ -97,7 +97,7 @@ class Dataset(torch.utils.data.Dataset):
                 break
         if not shapes:
             raise UserError(f"{self.source.path}: none of the first images can be read: {error}")
-        height, width, _ = map(max, zip(*shapes, strict=True))
+        height, width, _ = (sorted(sides)[len(shapes) // 2] for sides in zip(*shapes, strict=True))
         return height, width
 
     @property

@@ -6,6 +6,7 @@ tie whatever the tiling, and a histogram over the multiples is exact, in 32 MB f
 Beyond it only the genuine scores and the highest impostor scores are held, with their persons, for the bootstrap.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -161,6 +162,11 @@ class Tally:
 def bins_of(score: np.ndarray) -> np.ndarray:
     """The bin of each float32 score, int64."""
     return np.clip(np.rint(score * np.float32(GRID)), -GRID, GRID).astype(np.int64) + (GRID + 1)
+
+
+def first_bin(threshold: float) -> int:
+    """The lowest bin whose score reaches a threshold: a score, or just above one that must not pass."""
+    return math.ceil(threshold * GRID) + GRID + 1
 
 
 def score_of(bins: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from facedistill.data.dataset import Dataset
 from facedistill.data.split import FIW_IDENTITY, components, groups
-from facedistill.evaluation.all_pairs import bins_of, tiles
+from facedistill.evaluation.all_pairs import first_bin, tiles
 
 KINDS = ("within_family", "across_families", "across_sources")
 
@@ -39,7 +39,7 @@ def false_accepts(
     family, source = kinds
     pairs = dict.fromkeys(KINDS, 0)
     accepted = {kind: dict.fromkeys(thresholds, 0) for kind in KINDS}
-    cuts = dict(zip(thresholds, bins_of(np.array([*thresholds.values()], np.float32)), strict=True))
+    cuts = {far: first_bin(threshold) for far, threshold in thresholds.items()}
     for rows, columns, bins in tiles(probe, gallery):
         impostor = (labels[rows, None] != labels[columns]) & (bins > 0)
         related = family[rows, None] == family[columns]
