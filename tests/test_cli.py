@@ -237,6 +237,11 @@ def test_a_missing_extra_is_named(cli: Cli, package: str, monkeypatch: pytest.Mo
     refused(Ran(ran.code, ran.out, ran.err.splitlines()[-1] + "\n"), 1, package, f"pip install '{extra}'")
 
 
+def test_a_teacher_under_another_name_than_the_method_asks_for(cli: Cli, tiny: Tiny) -> None:
+    ran = cli("train", "l2kd", "--out", "r", f"data={tiny.photos}", f"teachers.techer={tiny.teacher}")
+    refused(ran, 2, "teachers.techer (did you mean 'teacher'?)", "l2kd asks for teacher too")
+
+
 def test_tensorboard_is_asked_for_before_the_first_step(cli: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     block(monkeypatch, "torch.utils.tensorboard")
     ran = cli("train", tiny.recipe, "--out", "r", "track=tensorboard", "data.hold_out=0.2")

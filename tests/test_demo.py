@@ -14,11 +14,12 @@ from facedistill import demo
 from facedistill.assemble import make_student
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.verification import VerificationSet
+from facedistill.engine import Busy
 from facedistill.errors import UsageError
 from facedistill.evaluation import evaluate
 from facedistill.evaluation.pairs import pair_protocol
 from facedistill.model import load_model
-from facedistill.recipe import load_recipe
+from facedistill.recipe import Recipe, load_recipe
 
 TINY = demo.Scale(
     identities=6,
@@ -128,6 +129,21 @@ def test_the_demo_teacher_is_trained_once_and_kept(
     assert demo.demo_teacher(tmp_path) == run
     assert (run / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert len(capsys.readouterr().err.split("teacher: ")) == 2
+
+
+def test_the_demo_teacher_that_another_process_trains_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def busy_at_first(recipe: Recipe, run: Path) -> Path:
+        asked.append(run)
+        if len(asked) == 1:
+            raise Busy("another process is at it")
+        return run
+
+    monkeypatch.setattr(demo, "train", busy_at_first)
+    assert demo.demo_teacher(tmp_path) == asked[0] == asked[1]
 
 
 def test_the_table_in_the_docs_is_that_of_the_committed_run() -> None:

@@ -151,7 +151,7 @@ def test_thresholds_are_added_and_replaced(tmp_path: Path) -> None:
     kept = load_model(tmp_path / "run").thresholds
     assert kept == [first | {"gallery": "c"}, first | {"value": 0.45}, first | {"far": 1e-4}]
     card = (tmp_path / "run" / "model" / "README.md").read_text()
-    assert "| 0.001 | 0.4500 | 0.3000 to 0.5000 | `a` | `b` |" in card and card.count("| 0.001 |") == 2
+    assert "| 0.001 | 0.4500 | 0.3000 to 0.5000 | `a` | `b` | sum |" in card and card.count("| 0.001 |") == 2
     with pytest.raises(UserError):
         save_thresholds(tmp_path / "nowhere", [first])
 

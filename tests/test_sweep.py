@@ -37,6 +37,8 @@ def test_a_run_for_every_combination() -> None:
         "scratch", ["seed=1", "schedule.lr=0.3", "schedule.epochs=2", "evaluation.sets=[a.bin, b.bin]"]
     )
     assert list(combinations(["l2kd"], [])) == ["l2kd"]
+    drawn = "data=synthetic:identities=6,images=4,size=32"
+    assert combinations(["l2kd"], [drawn])["l2kd"].data.train == drawn.removeprefix("data=")
 
 
 def test_names_tell_the_runs_apart() -> None:
@@ -58,8 +60,9 @@ def test_finished_runs_are_skipped_and_failures_do_not_stop_the_others(tiny: Tin
     out = tmp_path / "runs"
     runs = combinations(["proxylesskd", "l2kd"], small(tiny, "check.own_class=0"))
     missing = combinations(["l2kd"], small(tiny, "data=nowhere"))["l2kd"]
-    with pytest.raises(UserError, match=r"1 of 3 runs failed; broken: .*nowhere"):
-        sweep({"broken": missing, **runs}, out)
+    other = combinations(["l2kd"], small(tiny, "student=iresnet18", "student.options.width=-1"))["l2kd"]
+    with pytest.raises(UserError, match=r"2 of 4 runs failed; broken: .*nowhere"):
+        sweep({"broken": missing, "other": other, **runs}, out)
     found = load_evaluations([out])
     assert set(found) == {"proxylesskd", "l2kd"}
     for evaluation in found.values():
@@ -88,6 +91,18 @@ def test_a_run_that_another_process_has_is_left_to_it(tiny: Tiny, tmp_path: Path
     assert not (tmp_path / "l2kd" / "recipe.yaml").exists()
     sweep(runs, tmp_path)
     assert (tmp_path / "l2kd" / "evaluation.json").exists()
+
+
+def test_under_torchrun_it_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="start it several times instead of with torchrun"):
+        sweep(combinations(["l2kd"], small(tiny)), tmp_path)
+
+
+def test_the_plan_takes_the_sampler_that_the_method_asks_for(tiny: Tiny, tmp_path: Path) -> None:
+    recipes = ["ekd", "l2kd"]
+    text = plan(combinations(recipes, small(tiny, "method.sampler.kind=pk")), tmp_path)
+    assert all(f"{name} " in text for name in recipes)
 
 
 def test_the_plan_measures_and_leaves_nothing(tiny: Tiny, tmp_path: Path) -> None:

@@ -548,11 +548,19 @@ def _train(recipe: "Recipe", out: Path) -> None:
 
 
 def _with_teachers(recipe: "Recipe") -> None:
-    """Let the demo's teacher stand in where the recipe names none."""
+    """Let the demo's teacher stand in where the recipe names none.
+
+    Raises UsageError where it names others than its method asks for.
+    """
     from facedistill.methods import missing_teachers
     from facedistill.recipe import TeacherSpec
 
     if missing := missing_teachers(recipe):
+        if given := list(recipe.teachers):
+            raise UsageError(
+                f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} asks for "
+                f"{', '.join(missing)} too; the recipe has: {', '.join(given)}"
+            )
         from facedistill.demo import demo_teacher
 
         recipe.teachers = {name: TeacherSpec(str(demo_teacher())) for name in missing}

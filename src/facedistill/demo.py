@@ -9,7 +9,7 @@ from typing import Any
 from facedistill.data.dataset import open_source
 from facedistill.data.synthetic import contact_sheet
 from facedistill.data.verification import draw_pairs, save_verification
-from facedistill.engine import train
+from facedistill.engine import Busy, train
 from facedistill.errors import UsageError
 from facedistill.evaluation.markdown import markdown
 from facedistill.files import atomic_write, cache_dir, fingerprint
@@ -109,7 +109,11 @@ def demo_teacher(cache: Path | None = None) -> Path:
         console.print(f"teacher: the demo's, {run}")
         return run
     console.print(f"teacher: the recipe names none; training the demo's once (minutes), kept in {run}")
-    return train(recipe, run)
+    while True:
+        try:
+            return train(recipe, run)
+        except Busy:  # a process beside this one asked for it first
+            time.sleep(1)
 
 
 def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:

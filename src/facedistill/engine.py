@@ -71,7 +71,8 @@ def measure(recipe: Recipe) -> tuple[int, float]:
 
     What comes before the first step, such as the teacher's embeddings, is made and cached as in a run.
     """
-    recipe = replace(recipe, schedule=replace(recipe.schedule, log_steps=MEASURED_STEPS // 3), track="none")
+    schedule = replace(recipe.schedule, log_steps=MEASURED_STEPS // 3)
+    recipe = replace(recipe, method=resolve(recipe.method), schedule=schedule, track="none")
     with parallel.processes(), _denormals_flushed(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(recipe.seed)
         assembly = assemble(recipe)

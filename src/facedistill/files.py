@@ -59,7 +59,7 @@ def _replace_folder(temporary: Path, path: Path) -> None:
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
     """Whether what the file `lock` stands for is now this process's; the claim ends with the block, or the process."""
-    with open(lock, "w") as file:
+    with open(lock, "a") as file:  # leaves its time alone
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

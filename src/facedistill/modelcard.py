@@ -49,10 +49,13 @@ Resize, colour order and normalisation happen inside.
 
 def _thresholds(config: dict[str, Any]) -> str:
     lines = ["Accept two faces as one person from this cosine on (probe and gallery: fingerprints of the models):\n"]
-    lines += ["| false-accept rate | cosine | 95% interval | probe | gallery |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| false-accept rate | cosine | 95% interval | probe | gallery | flip | measured on |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
     for t in config["thresholds"]:
         interval = " to ".join(f"{x:.4f}" for x in t.get("interval", []))
-        lines.append(f"| {t['far']:g} | {t['value']:.4f} | {interval} | `{t['probe']}` | `{t['gallery']}` |")
+        models = f"`{t['probe']}` | `{t['gallery']}`"
+        how = f"{t.get('flip', '')} | {t.get('set', '')}"
+        lines.append(f"| {t['far']:g} | {t['value']:.4f} | {interval} | {models} | {how} |")
     return "\n".join([*lines, ""])
 
 

@@ -26,7 +26,7 @@ def product_type(rows: Rows) -> torch.dtype:
     """Return the rows' own type, bfloat16 for int8 rows; float32 where no unit takes bfloat16 products.
 
     Without one torch's bfloat16 products are 10 times slower than float32, and turning a block is cheap. Int8 products
-    are for who asks for them: their gradient is 1e-4 off, and depends on where blocks and shares begin.
+    are for who asks for them: their gradient is up to 5e-4 off, and depends on where blocks and shares begin.
     """
     stored = rows.values
     if stored.dtype in (torch.float32, torch.float64):
@@ -56,8 +56,10 @@ def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int, scale: 
     """Return the products of `rows`, `block` of them at a time, with x (B, d); `scale` makes logits of them.
 
     Raises:
-        UserError: int8 products of other rows, or of more dimensions than their sums can hold.
+        UserError: int8 products of other rows, of more dimensions than their sums can hold, or on a GPU.
     """
+    if dtype == torch.int8 and x.device.type != "cpu":
+        raise UserError("frozen softmax: int8 products are for CPUs; on a GPU int8 rows take bfloat16 ones")
     if dtype == torch.int8 and (rows.scales is None or max(rows.dim, block) > WIDEST):
         raise UserError(
             f"frozen softmax: int8 products of {rows.dim}-dimensional {rows.values.dtype} rows; they need int8 rows of "

@@ -3,6 +3,7 @@
 What is finished is skipped, what was begun goes on, and several processes may share the work.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -20,8 +21,9 @@ def combinations(recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, 
     """Return every recipe with every combination of the overrides' values, by the name of its run.
 
     Args:
-        recipes: files, or names of shipped ones. overrides: "key=value" or "key=value,value,..." (commas inside
-            brackets separate nothing). A run is named after its recipe and the values that vary: "l2kd-lr0.3-seed1".
+        recipes: files, or names of shipped ones. overrides: "key=value" or "key=value,value,..."; commas inside
+            brackets, or of a synthetic: text, separate nothing. A run is named after its recipe and the values that
+            vary: "l2kd-lr0.3-seed1".
 
     Raises:
         UsageError: an override that is none, two recipes of one name, or whatever a recipe may have wrong.
@@ -54,6 +56,8 @@ def _choices(override: str) -> tuple[str, list[str]]:
     key, equals, text = override.partition("=")
     if not equals:
         raise UsageError(f"'{override}': expected key=value or key=value,value, e.g. seed=0,1,2")
+    if text.startswith("synthetic:"):
+        return key, [text]  # its commas are its own
     values, depth = [""], 0
     for letter in text:
         depth += (letter in OPENING) - (letter in CLOSING)
@@ -92,8 +96,11 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
     """Train every run in its folder OUT/NAME; those that another process is at are left to it.
 
     Raises:
+        UsageError: torchrun started several processes, which would have to agree on what they skip.
         UserError: at the end, when runs failed; the others are done.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("sweep: one process a run; start it several times instead of with torchrun")
     out.mkdir(parents=True, exist_ok=True)
     failed = {}
     for n, (name, recipe) in enumerate(runs.items(), 1):
@@ -103,7 +110,7 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
             train(recipe, out / name)
         except Busy:
             console.print(f"{name}: another process is at it")
-        except UserError as e:
+        except (UserError, OSError, MemoryError, RuntimeError) as e:  # RuntimeError: torch has no memory left, too
             failed[name] = str(e)
             console.print(f"{name} failed: {e}")
     if failed:

@@ -67,6 +67,17 @@ def test_embeddings_for_open_and_fixed_batches(tmp_path: Path, batch: object) ->
     assert network(x[:0]).shape == (0, DIM)
 
 
+def test_a_graph_of_whole_pixels_gets_the_nearest(tmp_path: Path) -> None:
+    cast = helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT)
+    nodes = [cast, helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[2, 3], keepdims=0)]
+    ends = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 3, SIZE, SIZE])]
+    made = [helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["N", 3])]
+    graph = helper.make_graph(nodes, "whole", ends, made)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "n.onnx")
+    pixels = torch.tensor([0.4, 127.6, 255.0]).view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE)
+    assert OnnxBackbone(tmp_path / "n.onnx")(pixels).tolist() == [[0, 128, 255]]
+
+
 def test_size_is_asked_for_where_the_graph_leaves_it_open(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", shape=["N", 3, "H", "W"])
     assert OnnxBackbone(path).input_size == 112

@@ -54,6 +54,8 @@ def test_the_ranks_slices_concatenate_to_the_global_batch(folder: Path) -> None:
         assert torch.equal(batch.index, torch.cat([part[step].index for part in parts]))
     with pytest.raises(UsageError, match="6 images cannot be shared equally by 4"):
         Loader(dataset, sampler, 0, 4)
+    with pytest.raises(UsageError, match="batch=6: batch normalisation needs two images in each process"):
+        Loader(dataset, sampler, 0, 6)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

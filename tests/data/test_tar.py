@@ -62,6 +62,10 @@ def test_webdataset_with_cls_and_json(tmp_path: Path) -> None:
     samples = [("0.png", b"x"), ("0.json", json.dumps({"label": "zoe"}).encode()), ("1.jpg", b"y"), ("1.cls", b"ann")]
     source = TarSource(write(tmp_path / "y.tar", samples))
     assert source.class_names == ["ann", "zoe"] and source.labels.tolist() == [1, 0]
+    url = json.dumps({"url": "there"}).encode()
+    samples = [("0.cls", b"ann"), ("0.jpg", b"x"), ("0.json", url), ("info.json", url)]
+    assert TarSource(write(tmp_path / "z.tar", samples)).class_names == ["ann"]
+    assert TarSource(write(tmp_path / "f.tar", [("ann/0.jpg", b"x"), ("info.json", url)])).class_names == ["ann"]
 
 
 def test_a_folder_of_shards(tmp_path: Path) -> None:

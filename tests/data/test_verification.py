@@ -90,6 +90,9 @@ def test_names_beside_give_identities_and_labels(tmp_path: Path) -> None:
     found = load_verification(tmp_path / "x.bin")
     assert found.identities == ["zoe", "ann", "bob"]
     assert found.class_names == ["ann", "bob", "zoe"] and found.labels.tolist() == [2, 0, 1]
+    names.write_text("ann/1.jpg\nzoe/2.jpg\nann/1.jpg\nbob/1.jpg\nbob/1.jpg\nzoe/2.jpg")
+    other = load_verification(tmp_path / "x.bin")
+    assert other.fingerprint == found.fingerprint and other.stamp != found.stamp, "other people on the same images"
     names.write_text("zoe/1.jpg\nann/2.jpg\n")
     with pytest.raises(UserError, match=r"2 names for the 6 images"):
         load_verification(tmp_path / "x.bin")

@@ -54,7 +54,9 @@ class OnnxBackbone(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         if self._session is None:
             self._session = open_session(self.path)
-        pixels = x.detach().to("cpu", DTYPES[self.input_type]).contiguous().numpy()
+        kind = DTYPES[self.input_type]
+        x = x.detach() if kind.is_floating_point else x.detach().round()  # resized pixels are not whole
+        pixels = x.to("cpu", kind).contiguous().numpy()
         step = self.batch or max(1, len(pixels))
         parts = [self._run(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
         vectors = np.concatenate(parts) if parts else np.zeros((0, self.embedding_dim), np.float32)

@@ -20,6 +20,8 @@ class Loader:
     def __init__(self, dataset: Dataset, sampler: Sampler, rank: int = 0, world: int = 1, workers: int = 0) -> None:
         if sampler.batch % world:
             raise UsageError(f"a batch of {sampler.batch} images cannot be shared equally by {world} processes")
+        if sampler.batch < 2 * world:
+            raise UsageError(f"schedule.batch={sampler.batch}: batch normalisation needs two images in each process")
         self.dataset, self.sampler, self.rank, self.world = dataset, sampler, rank, world
         self.steps = sampler.steps
         self.workers = 0 if dataset.is_in_memory else workers

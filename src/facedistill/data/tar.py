@@ -123,8 +123,13 @@ def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
 
 
 def _labels(shard: Path, images: dict[str, tuple[int, int]], members: dict[str, tuple[int, int]]) -> list[str] | None:
-    """The webdataset classes, or None when no member is a label. A sample's key ends at the first dot of its file."""
-    beside = {_key(name): name for name in members if name.endswith((".cls", ".json"))}
+    """The webdataset classes, or None when no member is a label. A sample's key ends at the first dot of its file.
+
+    Where it has both, .cls is the label and .json something else.
+    """
+    samples = {_key(name) for name in images}
+    named = {end: {_key(name): name for name in members if name.endswith(end)} for end in (".json", ".cls")}
+    beside = {key: name for key, name in (named[".json"] | named[".cls"]).items() if key in samples}
     if not beside:
         return None
     read, classes = ReadAt(shard), []

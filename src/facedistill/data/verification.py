@@ -43,6 +43,7 @@ class VerificationSet(Source):
             self.class_names, self.labels = names.tolist(), labels.astype(np.int64)
         contents = (image if isinstance(image, bytes) else image.tobytes() for image in images)
         self.fingerprint = fingerprint("verification", *contents, pairs, same, "\0".join(self.class_names))
+        self.stamp = fingerprint(self.labels)  # the fingerprint says who is there, not on which image
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.images[i]
