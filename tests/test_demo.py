@@ -12,9 +12,9 @@ import torch
 
 from facedistill import demo
 from facedistill.assemble import make_student
+from facedistill.claim import Busy
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.verification import VerificationSet
-from facedistill.engine import Busy
 from facedistill.errors import UsageError
 from facedistill.evaluation import evaluate
 from facedistill.evaluation.pairs import pair_protocol

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from facedistill.claim import Busy
 from facedistill.data.dataset import open_source
-from facedistill.engine import Busy, train
+from facedistill.engine import train
 from facedistill.errors import UsageError, UserError
 from facedistill.files import claimed
 from facedistill.methods import resolve

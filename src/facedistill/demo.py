@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facedistill.claim import Busy
 from facedistill.data.dataset import open_source
 from facedistill.data.synthetic import contact_sheet
 from facedistill.data.verification import draw_pairs, save_verification
-from facedistill.engine import Busy, train
+from facedistill.engine import train
 from facedistill.errors import UsageError
 from facedistill.evaluation.markdown import markdown
 from facedistill.files import atomic_write, cache_dir, fingerprint

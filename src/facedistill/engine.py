@@ -7,9 +7,8 @@ torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,20 @@ from torch.nn import functional as F
 
 from facedistill import checkpoint, evaluation, parallel
 from facedistill.assemble import Assembly, assemble
+from facedistill.claim import claim
 from facedistill.data.batch import Batch
 from facedistill.data.dataset import ImageBatch
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
-from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, cache_dir, claimed, fingerprint
+from facedistill.errors import UserError
+from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.log import LOG, Log, read_log
 from facedistill.memory import forget_peak, peak
 from facedistill.methods import Method, describe, resolve
 from facedistill.model import save_model, save_weights
 from facedistill.optimisation import learning_rate, make_optimizer
 from facedistill.progress import bar, console
-from facedistill.recipe import Recipe, dump_recipe, load_recipe
+from facedistill.recipe import Recipe, dump_recipe
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
@@ -46,7 +47,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     """
     run = Path(out)
     recipe.method = resolve(recipe.method)
-    with parallel.processes(), _claim(run, recipe):
+    with parallel.processes(), claim(run, recipe):
         if (run / "evaluation.json").exists():
             console.print(f"{run} is finished; nothing to do")
             return run
@@ -77,7 +78,7 @@ def measure(recipe: Recipe) -> tuple[int, float]:
         torch.manual_seed(recipe.seed)
         assembly = assemble(recipe)
         _fit(recipe, Path(folder), assembly, stop=MEASURED_STEPS)
-        rates = [row["images_per_second"] for row in _log_of(Path(folder))]
+        rates = [row["images_per_second"] for row in read_log(Path(folder) / LOG)]
     return len(assembly.train), statistics.median(rates[-2:])  # the first steps are slow
 
 
@@ -90,50 +91,6 @@ def _denormals_flushed() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
-
-
-class Busy(UserError):
-    """Another process is at the run."""
-
-
-@contextmanager
-def _claim(run: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold the run folder, with its resolved recipe in it, while it is trained.
-
-    Raises Busy while another process holds it, and UsageError where it holds another run or something else.
-    """
-    with ExitStack() as held:
-        if parallel.rank() == 0:
-            if not (run / "recipe.yaml").exists() and run.exists() and any(_visible(run)):
-                raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
-            run.mkdir(parents=True, exist_ok=True)
-            if not held.enter_context(claimed(run / ".lock")):
-                raise Busy(f"{run}: another process is at this run; wait for it, or choose another --out")
-            _put_recipe(run, recipe)
-        parallel.barrier()
-        yield
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _put_recipe(run: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe, unless it is there. One that came to no checkpoint is replaced, if we wrote it."""
-    text, file = dump_recipe(recipe), run / "recipe.yaml"
-    if file.exists():
-        other = load_recipe(str(file))  # an earlier version's file lacks the keys that came later: they are at default
-        other.method = resolve(other.method)
-        if (old := dump_recipe(other)) == text:
-            return
-        if checkpoint.begun(run) or file.read_text(encoding="utf-8") != old:
-            lines = text.splitlines()
-            line = next((line for line in old.splitlines() if line not in lines), "other keys")
-            raise UsageError(
-                f"{run} holds a run of another recipe (there: '{line.strip()}'); choose another --out or delete it"
-            )
-    with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> None:
@@ -156,7 +113,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
         method.student.backbone.compile()  # type: ignore[union-attr]
     ddp = parallel.wrap(method)
     trained = [p for p in method.student.parameters() if p.requires_grad]
-    log = _Log(run, step, recipe) if parallel.rank() == 0 else None
+    log = Log(run, step, recipe.track == "tensorboard") if parallel.rank() == 0 else None
     if step and step % loader.steps == 0:
         _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # stopped before it was done
 
@@ -195,7 +152,7 @@ def _seed(seed: int, step: int) -> int:
     return int(fingerprint(seed, step, parallel.rank()), 16) >> 1
 
 
-def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: int, log: "_Log | None") -> None:
+def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: int, log: Log | None) -> None:
     """What the recipe wants after an epoch, unless it is there: the student's weights, and how well it does."""
     if log is None:  # not the first process
         return
@@ -288,63 +245,6 @@ def _restore(
     return state["step"]
 
 
-class _Log:
-    """log.jsonl, one line every few steps, and verification.jsonl, one every few epochs, where the recipe wants it.
-
-    After a resume the lines past the checkpoint are dropped.
-    """
-
-    def __init__(self, run: Path, step: int, recipe: Recipe) -> None:
-        self.run, self.clock, self.step = run, time.perf_counter(), step
-        for path in (run / "log.jsonl", run / "verification.jsonl"):
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = list(_upto(lines, step))
-            if lines or path.name == "log.jsonl":
-                with atomic_write(path) as temporary:
-                    temporary.write_text("".join(line + "\n" for line in kept))
-        self.verified = {json.loads(line)["epoch"] for line in kept}
-        self.board = None
-        if recipe.track == "tensorboard":
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as e:
-                raise UserError("track: tensorboard is not installed; pip install 'facedistill[track]'") from e
-            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step)
-
-    def write(
-        self, step: int, epoch: int, lr: float, norm: Tensor, loss: Tensor, losses: dict[str, Tensor], batch: int
-    ) -> None:
-        now = time.perf_counter()
-        rate = (step - self.step) * batch / (now - self.clock)
-        self.clock, self.step = now, step
-        row: dict[str, Any] = {
-            "step": step,
-            "epoch": epoch,
-            "lr": lr,
-            "loss": loss.item(),
-            "gradient_norm": norm.item(),
-        }
-        row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": float(f"{rate:.4g}")}
-        self._append("log.jsonl", row, step)
-
-    def verify(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        self._append("verification.jsonl", {"step": step, "epoch": epoch, **figures}, step)
-        self.verified.add(epoch)
-        self.clock, self.step = time.perf_counter(), step  # the measurement does not count as training time
-
-    def _append(self, name: str, row: dict[str, Any], step: int) -> None:
-        path = self.run / name
-        try:
-            with open(path, "a", encoding="utf-8") as f:
-                f.write(json.dumps(row) + "\n")
-        except OSError as e:
-            raise UserError(f"cannot write {path}: {e.strerror or e}; free some space and go on") from e
-        if self.board is not None:
-            for key, value in row.items():
-                self.board.add_scalar(key, value, step)
-            self.board.flush()
-
-
 def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     """The student's own accuracy and rates on the sets of the recipe: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
     result = evaluation.evaluate(
@@ -356,15 +256,6 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
         figures |= {f"{place}/tar_at_far/{far}": at["value"] for far, at in r.get("tar_at_far", {}).items()}
         figures |= {f"{place}/{key}": r[key] for key in ("accuracy", "eer") if key in r}
     return figures
-
-
-def _upto(lines: list[str], step: int) -> Iterator[str]:
-    for line in lines:
-        try:
-            if json.loads(line)["step"] <= step:
-                yield line
-        except (ValueError, KeyError):
-            continue  # a line cut short by a kill
 
 
 def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
@@ -407,13 +298,9 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
-def _log_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
     """What was trained on and what it took; seconds of the steps alone, without embedding, evaluation and pauses."""
-    rows, batch = _log_of(run), recipe.schedule.batch
+    rows, batch = read_log(run / LOG), recipe.schedule.batch
     steps = [after["step"] - before["step"] for before, after in zip([{"step": 0}, *rows], rows)]
     seconds = sum(n * batch / row["images_per_second"] for n, row in zip(steps, rows))
     seen = sum(steps) * batch

@@ -7,7 +7,8 @@ from facedistill.data.verification import VerificationSet
 from facedistill.embed import Embeddings
 from facedistill.errors import some
 from facedistill.evaluation import render_table
-from facedistill.evaluation.stored import load_evaluations, read_log
+from facedistill.evaluation.stored import load_evaluations
+from facedistill.log import LOG, read_log
 from facedistill.model import load_model
 from facedistill.recipe import load_recipe
 
@@ -51,7 +52,7 @@ def _run(run: Path) -> str:
         (result,) = load_evaluations([run]).values()
         return f"{run}: {result['method']}\n\n{render_table(result)}"
     recipe = load_recipe(str(run / "recipe.yaml"))
-    log = read_log(run / "log.jsonl")
+    log = read_log(run / LOG)
     at = f"in epoch {log[-1]['epoch'] + 1} of {recipe.schedule.epochs}" if log else "at its beginning"
     again = f"`facedistill train {run}/recipe.yaml --out {run}` goes on"
     return f"{run}: {recipe.method.name}, not finished, {at}; {again}"

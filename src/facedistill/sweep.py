@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from facedistill.engine import Busy, measure, train
+from facedistill.claim import Busy
+from facedistill.engine import measure, train
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation.markdown import markdown
 from facedistill.progress import console

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from facedistill.errors import UserError
 from facedistill.evaluation.published import read_published
 from facedistill.evaluation.reading import measured
 from facedistill.evaluation.shape import require_shape
+from facedistill.log import LOG, VERIFICATION, read_log
 
 EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
 
@@ -49,17 +49,8 @@ def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
     runs = {name: file.parent for name, file in _files(places) if file.name == "evaluation.json"}
     found = {}
     for name, run in runs.items():
-        if lines := [*read_log(run / "log.jsonl"), *read_log(run / "verification.jsonl")]:
+        if lines := [row for name in (LOG, VERIFICATION) for row in read_log(run / name)]:
             found[name] = lines
-    return found
-
-
-def read_log(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log, but for one that a kill cut short; none where there is no log."""
-    found = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
-        with suppress(ValueError):
-            found.append(json.loads(line))
     return found
 
 
