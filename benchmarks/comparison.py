@@ -289,10 +289,10 @@ def changes_table() -> str:
     header = ["proxylesskd_centres", *(f"all-pairs TAR at 1e-4 {pair}" for pair in ("s-s", "s-t"))]
     header += ["hold-out TAR at 1e-3 s-s", "s-t"]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    for change in ("", *plan.ABLATIONS):
-        name = f"proxylesskd_centres, {change}" if change else "proxylesskd_centres"
-        runs = plan.stored(name, "easy", "proxylesskd_centres")[:1]
-        row = [change or "as above"]
+    of = "proxylesskd_centres"
+    rows = {"as above": (of, of), **{change: (f"{of}, {change}", of) for change in plan.ABLATIONS}, **plan.ALIKE}
+    for change, (name, settings_of) in rows.items():
+        runs, row = plan.stored(name, "easy", settings_of)[:1], [change]
         for on, far in (("lfw", "1e-4"), ("hold-out", "1e-3")):
             for gallery in ("student", "teacher"):
                 results = [entry(r, on, "all-pairs", "student", gallery) for r in runs]

@@ -54,6 +54,11 @@ MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill
 # Between a class a person and a class an image: every person becomes several classes.
 PARTS = ("4 images a class", "2 images a class")
 ABLATIONS = [*(change for change in CHANGES if change not in ("P x K", "wide")), *PARTS]
+# Rows of their own that differ from the class centres in no more than W: (row, settings of).
+ALIKE = {
+    "1 image a class (instances)": ("proxylesskd_instances", "proxylesskd_instances"),
+    "W fitted": ("proxylesskd_fitted", "proxylesskd_centres"),
+}
 BEST = "proxylesskd_instances_l2"  # is it better than every rival?
 # A student of full width is the teacher whose W was trained, and whose epochs and stage maps are there.
 OWN = "margin_softmax_l2, wide"
