@@ -21,8 +21,11 @@ print((during - before) >> 20, (memory.peak() - before) >> 20)
 """
 
 
-@pytest.mark.skipif(not memory.FORGET.exists(), reason="a peak can be forgotten on Linux alone")
 def test_a_peak_is_seen_and_forgotten() -> None:
+    try:
+        memory.FORGET.write_text("5")
+    except OSError:
+        pytest.skip("a peak can be forgotten only where Linux lets the process write to its clear_refs")
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     rise, left = map(int, ran.stdout.split())
     assert 180 < rise < 300 and left < 100
