@@ -6,7 +6,7 @@ from pathlib import Path
 
 from facedistill import checkpoint, parallel
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, claimed
+from facedistill.files import atomic_write, claimed, in_use
 from facedistill.methods import resolve
 from facedistill.recipe import Recipe, dump_recipe, load_recipe
 
@@ -23,7 +23,7 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
     """
     with ExitStack() as held:
         if parallel.rank() == 0:
-            if not (run / "recipe.yaml").exists() and run.exists() and any(_visible(run)):
+            if not (run / "recipe.yaml").exists() and in_use(run):
                 raise UsageError(f"{run} exists and holds no run (no recipe.yaml); choose another --out")
             run.mkdir(parents=True, exist_ok=True)
             if not held.enter_context(claimed(run / ".lock")):
@@ -31,10 +31,6 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
             _put_recipe(run, recipe)
         parallel.barrier()
         yield
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def _put_recipe(run: Path, recipe: Recipe) -> None:

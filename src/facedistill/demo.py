@@ -13,7 +13,7 @@ from facedistill.data.verification import draw_pairs, save_verification
 from facedistill.engine import train
 from facedistill.errors import UsageError
 from facedistill.evaluation.markdown import markdown
-from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.files import atomic_write, cache_dir, fingerprint, in_use
 from facedistill.progress import console
 from facedistill.recipe import Recipe, dump_recipe, make_recipe
 
@@ -238,7 +238,7 @@ To go on from here, in this folder:
 def _claim(folder: Path) -> None:
     """Write the README, or see that `folder` holds a demo already."""
     readme = folder / "README.md"
-    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
+    if in_use(folder):
         if not readme.is_file() or not readme.read_text("utf-8", errors="replace").startswith(TITLE):
             raise UsageError(f"{folder} exists and holds no demo; choose another --out")
     elif folder.exists() and not folder.is_dir():

@@ -47,7 +47,8 @@ def prepare(
     """
     raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
-    start, terms = resolve(recipe.method).classifier.start, build_terms(resolve(recipe.method))
+    resolved = resolve(recipe.method)
+    start, terms = resolved.classifier.start, build_terms(resolved)
     if not missing_teachers(replace(recipe, teachers={})):
         return recipe  # the method needs none
     model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)

@@ -153,7 +153,7 @@ def embed_blocks(
     With `cache` they are also written to a plain .npy as they come, and read from it the next time, never whole.
     """
     place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
-    if place and os.path.exists(place):
+    if place and os.path.exists(place):  # not Path.exists, which raises where the folder may not be searched
         stored = np.load(place, mmap_mode="r", allow_pickle=False)
         yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
         return

@@ -105,9 +105,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     labels = assembly.train.labels
     sampler = make_sampler(wanted.kind or "uniform", labels, schedule.batch, recipe.seed, **sampler_options)
     loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
-    frozen = _some_rows(method)
-    known = _known(assembly)
-    step = _restore(run, method, optimizer, frozen, known)
+    bound = _bound(assembly)
+    step = _restore(run, method, optimizer, bound)
     total = schedule.epochs * loader.steps
     if schedule.compile:
         method.student.backbone.compile()  # type: ignore[union-attr]
@@ -144,7 +143,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                 if step == stop:
                     return
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
-                    _checkpoint(run, step, method, optimizer, frozen, known)
+                    _checkpoint(run, step, method, optimizer, bound)
             _end_epoch(recipe, run, assembly, step, epoch, log)
 
 
@@ -181,28 +180,18 @@ def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> Non
         )
 
 
-def _checkpoint(
-    run: Path,
-    step: int,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    frozen: list[Tensor],
-    known: dict[str, str | None],
-) -> None:
+def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, bound: dict[str, Any]) -> None:
     if parallel.rank() == 0:
-        state = {
-            "method": method.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "frozen_weight": frozen,
-            "trained_on": known,
-        }
-        checkpoint.save(run, step, state)
+        state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+        checkpoint.save(run, step, state | bound)
     parallel.barrier()
 
 
-def _known(assembly: Assembly) -> dict[str, str | None]:
-    """What a run must not go on with another of: its images, and its teachers."""
-    return {"data": assembly.train.fingerprint} | {f"teacher {name}": m.space for name, m in assembly.models.items()}
+def _bound(assembly: Assembly) -> dict[str, Any]:
+    """What a run must not go on with another of: its images, its teachers, and each W that nothing moves."""
+    teachers = {f"teacher {name}": model.space for name, model in assembly.models.items()}
+    trained_on = {"data": assembly.train.fingerprint} | teachers
+    return {"trained_on": trained_on, "frozen_weight": _some_rows(assembly.method)}
 
 
 def _some_rows(method: Method) -> list[Tensor]:
@@ -213,16 +202,11 @@ def _some_rows(method: Method) -> list[Tensor]:
     ]
 
 
-def _restore(
-    run: Path,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    found: list[Tensor],
-    known: dict[str, str | None],
-) -> int:
+def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound: dict[str, Any]) -> int:
     state = checkpoint.latest(run)
     if state is None:
         return 0
+    known, found = bound["trained_on"], bound["frozen_weight"]
     before = state.get("trained_on", known)  # earlier versions did not note it
     if changed := [what for what in known if before.get(what) != known[what]]:
         raise UserError(

@@ -56,6 +56,11 @@ def _replace_folder(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether anything but hidden files, which a kill may have left, is in the folder; False where there is none."""
+    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+
+
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
     """Whether what the file `lock` stands for is now this process's; the claim ends with the block, or the process."""

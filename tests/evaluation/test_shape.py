@@ -2,13 +2,15 @@
 
 import json
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from facedistill.errors import UserError
-from facedistill.evaluation.shape import require_shape
+from facedistill.evaluation.reading import METRICS
+from facedistill.evaluation.shape import Result, require_shape
 from facedistill.evaluation.stored import load_evaluations
 from tiny_world import Tiny
 
@@ -86,3 +88,7 @@ def test_real_ones_are_read(tiny: Tiny, tmp_path: Path) -> None:
     assert list(load_evaluations([tmp_path / "e.json", tiny.student])) == ["e", "student"]
     for file in RESULTS.glob("*.json"):
         require_shape(json.loads(file.read_text("utf-8"))["evaluation"], file, "")
+
+
+def test_every_figure_of_the_tables_has_its_type() -> None:
+    assert METRICS.keys() <= {field.name for field in fields(Result)}

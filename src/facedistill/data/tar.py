@@ -12,7 +12,7 @@ import numpy as np
 from facedistill.data.folder import is_image
 from facedistill.data.pread import ReadAt
 from facedistill.data.source import Source
-from facedistill.data.stamp import stamp_of
+from facedistill.data.stamp import size_and_time, stamp_of
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 
@@ -72,8 +72,7 @@ def _by_number(text: str) -> tuple[int, str]:
 
 def _index(shard: Path) -> Index:
     """The shard's Index, from the cache when the shard has not changed since."""
-    stat = shard.stat()
-    cached = cache_dir() / "tar" / f"{fingerprint('2', shard.resolve(), stat.st_mtime_ns, stat.st_size)}.json"
+    cached = cache_dir() / "tar" / f"{fingerprint('2', shard.resolve(), *size_and_time(shard))}.json"
     try:
         return Index(**json.loads(cached.read_text()))
     except (OSError, ValueError, TypeError):
