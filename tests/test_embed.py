@@ -175,6 +175,16 @@ def test_unreadable_images_have_no_row() -> None:
     assert whole.labels[[i for i in range(40) if i not in (0, 17)]].tolist() == table.labels.tolist()
 
 
+def test_unreadable_images_are_counted_and_named_when_the_embeddings_come_from_the_cache(tmp_path: Path) -> None:
+    model, source = tiny(), Noise(40, broken=(0, 17))
+    embed_dataset(model, Dataset(source, max_unreadable=0.1), cache=tmp_path)
+    reads, again = source.reads, Dataset(source, max_unreadable=0.1)
+    assert len(embed_dataset(model, again, cache=tmp_path)) == 38
+    assert again.unreadable == ["image 0", "image 17"] and source.reads == reads
+    with pytest.raises(UserError, match="2 of 40 images cannot be read"):
+        embed_dataset(model, Dataset(source), cache=tmp_path)
+
+
 def test_a_batch_of_unreadable_images_alone_is_judged_like_any_other() -> None:
     dataset = Dataset(Noise(41, broken=(40,)), max_unreadable=0.1)
     assert len(embed_dataset(tiny(), dataset, batch=8)) == 40  # the last batch is image 40

@@ -122,6 +122,8 @@ def embed_dataset(
     """
     made_by = model.fingerprint()
     if cache and (cached := _cached(cache, made_by, dataset, flips)):
+        read = set(cached.keys)
+        dataset.count_images(len(cached), [key for key in dataset.keys if key not in read])
         return cached
     vectors = np.empty((len(dataset), 2 if flips else 1, model.embedding_dim), dtype=np.float32)
     rows: list[int] = []

@@ -156,12 +156,16 @@ class Dataset(torch.utils.data.Dataset):
 
     def count(self, batch: ImageBatch) -> ImageBatch:
         """Add a batch, perhaps from a worker, to the count of images met and unreadable; return it."""
-        self._met += len(batch) + len(batch.unreadable)
-        self._failed += len(batch.unreadable)
-        self.unreadable += [name for name in batch.unreadable if name not in self.unreadable]
+        self.count_images(len(batch), batch.unreadable)
+        return batch
+
+    def count_images(self, readable: int, unreadable: list[str]) -> None:
+        """Add images that were met, and those of them that could not be read, by name."""
+        self._met += readable + len(unreadable)
+        self._failed += len(unreadable)
+        self.unreadable += [name for name in unreadable if name not in self.unreadable]
         if self._met >= min(100, len(self)):
             self.check_unreadable()
-        return batch
 
     def check_unreadable(self) -> None:
         """Raise UserError when more than the allowed share of the images met so far could not be read."""
