@@ -22,16 +22,12 @@ import torch
 from torch import Tensor
 
 from facedistill.backbones import Backbone, OnnxBackbone
-from facedistill.check import check_teacher
-from facedistill.check.conventions import conventions
-from facedistill.classifier import Classifier
-from facedistill.data.dataset import Dataset, open_dataset
-from facedistill.embed import Embeddings, embed_dataset
+from facedistill.check import check_teacher, conventions
+from facedistill.data import Dataset, Embeddings, open_dataset
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
-from facedistill.margins import ArcFace
-from facedistill.model import InputSpec, Model
-from facedistill.starts import centres, fit_classifier
+from facedistill.head import ArcFace, Classifier, centres, fit_classifier
+from facedistill.models import InputSpec, Model, embed_dataset
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "check_detection.json", ROOT / "docs" / "check.md"

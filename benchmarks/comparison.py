@@ -23,19 +23,16 @@ import numpy as np
 import torch
 from docs_table import put_table
 
-from facedistill.assemble import open_training_data
-from facedistill.classifier import Classifier
-from facedistill.data.dataset import Dataset, open_dataset
-from facedistill.embed import embed_dataset
-from facedistill.engine import train
-from facedistill.evaluation.across_runs import differences_to, over_seeds
-from facedistill.evaluation.markdown import render
-from facedistill.evaluation.overview import overview
-from facedistill.evaluation.tables import Cell, across_recipes, text
+from facedistill.data import Dataset, open_dataset
 from facedistill.files import atomic_write, cache_dir, claimed
-from facedistill.model import Model, load_model, save_model
+from facedistill.head import Classifier, centres
+from facedistill.models import Model, embed_dataset, load_model, save_model
 from facedistill.recipe import Data, make_recipe
-from facedistill.starts import centres
+from facedistill.results import differences_to, over_seeds
+from facedistill.results.overview import overview
+from facedistill.results.rendering import render
+from facedistill.results.tables import Cell, across_recipes, text
+from facedistill.training import open_training_data, train
 
 
 def run_one(args: argparse.Namespace, name: str, teacher: str, setting: plan.Setting, seed: int) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from docs_table import put_table
 
-from facedistill.demo import FULL, render, run_demo
+from facedistill.demo import FULL, run_demo
 from facedistill.files import atomic_write
+from facedistill.results.rendering import render
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"

@@ -22,13 +22,12 @@ import torch
 from docs_table import put_table
 
 import facedistill as fd
-from facedistill.data.dataset import open_dataset
-from facedistill.embed import embed_dataset
-from facedistill.evaluation.all_pairs import all_pairs
-from facedistill.evaluation.identification import identify
-from facedistill.evaluation.templates import TemplatePairs, verify_templates
+from facedistill.data import open_dataset
+from facedistill.evaluation.protocols.all_pairs import all_pairs
+from facedistill.evaluation.protocols.identification import identify
+from facedistill.evaluation.protocols.templates import TemplatePairs, verify_templates
 from facedistill.files import atomic_write
-from facedistill.model import Model, load_model
+from facedistill.models import Model, embed_dataset, load_model
 
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 IMAGES, BATCH, REPEATS = 512, 64, 5

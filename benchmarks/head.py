@@ -32,11 +32,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill.files import atomic_write
-from facedistill.frozen_softmax import BLOCK, frozen_margin_softmax
-from facedistill.margins import ArcFace
-from facedistill.nearest import nearest_classes
-from facedistill.products import product_type
-from facedistill.rows import Rows, load_rows, quantise
+from facedistill.head import ArcFace, Rows, frozen_margin_softmax, load_rows, quantise
+from facedistill.head.frozen_softmax import BLOCK
+from facedistill.head.nearest import nearest_classes
+from facedistill.head.products import product_type
 
 RESULTS = Path(__file__).parent / "results" / "head"
 DIM, BATCH = 512, 256

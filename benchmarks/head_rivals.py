@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.frozen_softmax import frozen_margin_softmax
-from facedistill.margins import ArcFace
-from facedistill.nearest import neighbourhood
-from facedistill.rows import Rows
+from facedistill.head import ArcFace, Rows, frozen_margin_softmax, neighbourhood
 
 SCALE, SIZE, RATE = 64.0, 0.5, 0.1
 MARGIN = ArcFace(SIZE)

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from facedistill.data.alignment import TEMPLATE
-from facedistill.data.dataset import Dataset, open_dataset
+from facedistill.data import TEMPLATE, Dataset, open_dataset
 
 CROP = 160
 IMPOSTORS = 200  # pairs a template

@@ -20,13 +20,10 @@ from typing import Any
 import torch
 from docs_table import put_table
 
-from facedistill.assemble import Assembly, assemble
-from facedistill.data.batch import Batch
-from facedistill.data.loader import Loader
-from facedistill.data.samplers import make_sampler
+from facedistill.data import Batch, Loader, make_sampler
 from facedistill.files import atomic_write
-from facedistill.optimisation import make_optimizer
 from facedistill.recipe import make_recipe
+from facedistill.training import Assembly, assemble, make_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 BATCH = 128

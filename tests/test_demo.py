@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from facedistill import demo
-from facedistill.assemble import make_student
-from facedistill.claim import Busy
 from facedistill.data.dataset import Dataset, open_dataset
-from facedistill.data.verification import VerificationSet
+from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UsageError
 from facedistill.evaluation import evaluate
-from facedistill.evaluation.pairs import pair_protocol
-from facedistill.model import load_model
-from facedistill.recipe import Recipe, load_recipe
+from facedistill.evaluation.protocols.pairs import pair_protocol
+from facedistill.models.folder import load_model
+from facedistill.recipe.read import load_recipe
+from facedistill.recipe.schema import Recipe
+from facedistill.run.claim import Busy
+from facedistill.training.student import make_student
 
 TINY = demo.Scale(
     identities=6,
@@ -43,7 +44,9 @@ RUNS = ["teacher", "proxylesskd", "l2kd", "scratch"]
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("facedistill.assemble.require_fit", lambda *_: None)  # a teacher of two epochs knows nobody
+        patch.setattr(
+            "facedistill.training.assemble.require_fit", lambda *_: None
+        )  # a teacher of two epochs knows nobody
         folder = tmp_path_factory.mktemp("demo") / "out"
         return folder, demo.demo_at(TINY, folder)
 

@@ -16,16 +16,17 @@ import yaml
 from cyclopts import CycloptsError
 
 from facedistill.backbones import BACKBONES
-from facedistill.cli import app
+from facedistill.cli.app import app
 from facedistill.data.dataset import open_dataset
-from facedistill.data.folder import IMAGES
+from facedistill.data.sources.folder import IMAGES
 from facedistill.evaluation import evaluate
-from facedistill.margins import MARGINS
+from facedistill.head.margins import MARGINS
 from facedistill.methods import METHODS
-from facedistill.model import load_model
-from facedistill.recipe import Recipe, TeacherSpec, TermSpec, load_recipe
-from facedistill.sweep import combinations
+from facedistill.models.folder import load_model
+from facedistill.recipe.read import load_recipe
+from facedistill.recipe.schema import Recipe, TeacherSpec, TermSpec
 from facedistill.terms import TERMS
+from facedistill.training.sweep import combinations
 from tiny_world import Tiny
 
 ROOT = Path(__file__).parents[1]

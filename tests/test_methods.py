@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facedistill.classifier import Classifier, ClassWeight
-from facedistill.data.batch import Batch
+from facedistill.data.batch import Batch, Output
 from facedistill.errors import UsageError, UserError
-from facedistill.methods import METHODS, Method, build_terms, describe, missing_teachers, resolve
-from facedistill.model import Output
-from facedistill.recipe import ClassifierSpec, MethodSpec, Sampler, TermSpec, View, make_recipe
+from facedistill.head.classifier import Classifier, ClassWeight
+from facedistill.methods import METHODS, describe, resolve
+from facedistill.recipe.read import make_recipe
+from facedistill.recipe.schema import ClassifierSpec, MethodSpec, Sampler, TermSpec, View
 from facedistill.terms import TERMS, Term, make_term
+from facedistill.training.method import Method, build_terms, missing_teachers
 
 
 def _method(**raw: Any) -> MethodSpec:

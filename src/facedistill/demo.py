@@ -2,20 +2,20 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facedistill.claim import Busy
-from facedistill.data.dataset import open_source
+from facedistill.data import open_source
+from facedistill.data.sources import draw_pairs, save_verification
 from facedistill.data.synthetic import contact_sheet
-from facedistill.data.verification import draw_pairs, save_verification
-from facedistill.engine import train
-from facedistill.errors import UsageError
-from facedistill.evaluation.markdown import markdown
+from facedistill.errors import UsageError, closest
 from facedistill.files import atomic_write, cache_dir, fingerprint, in_use
 from facedistill.progress import console
-from facedistill.recipe import Recipe, dump_recipe, make_recipe
+from facedistill.recipe import Recipe, TeacherSpec, dump_recipe, make_recipe
+from facedistill.results import markdown
+from facedistill.run import Busy
+from facedistill.training import missing_teachers, train
 
 SEED = 1
 UNSEEN = 1_000_000  # the first identity of the evaluation; training counts from 0
@@ -260,3 +260,20 @@ def _write(file: Path, text: str) -> None:
     if not file.exists() or file.read_text("utf-8") != text:
         with atomic_write(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def with_demo_teachers(recipe: Recipe) -> Recipe:
+    """Return the recipe with the demo's teacher for each teacher that its method asks for and the recipe lacks.
+
+    Raises:
+        UsageError: the recipe names other teachers than its method asks for.
+    """
+    missing = missing_teachers(recipe)
+    if not missing:
+        return recipe
+    if given := list(recipe.teachers):
+        raise UsageError(
+            f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} asks for "
+            f"{', '.join(missing)} too; the recipe has: {', '.join(given)}"
+        )
+    return replace(recipe, teachers={name: TeacherSpec(str(demo_teacher())) for name in missing})

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from check_toys import Patterns, RedEye, red_eye
 from torch import nn
 
+from check_toys import Patterns, RedEye, red_eye
 from facedistill.check import check_student
 from facedistill.data.dataset import Dataset
 

@@ -5,17 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from check_toys import Patterns, red_eye
 
-from facedistill.check import CheckReport, check_teacher
-from facedistill.check import teacher as module
-from facedistill.classifier import Classifier
+from check_toys import Patterns, red_eye
+from facedistill.check import CheckReport, check_teacher, teacher as module
 from facedistill.data.dataset import Dataset
-from facedistill.embed import embed_dataset
 from facedistill.errors import UserError
-from facedistill.margins import ArcFace
-from facedistill.model import Model
-from facedistill.starts import centres, fit_classifier
+from facedistill.head.classifier import Classifier
+from facedistill.head.margins import ArcFace
+from facedistill.head.starts import centres, fit_classifier
+from facedistill.models.embed import embed_dataset
+from facedistill.models.model import Model
 
 DATA = Dataset(Patterns(people=60, photos=6))
 

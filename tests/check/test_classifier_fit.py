@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from check_toys import table_of
 from torch.nn import functional as F
 
+from check_toys import table_of
 from facedistill.check import fit, fit_of, require_fit
-from facedistill.classifier import Classifier
-from facedistill.embed import Embeddings
+from facedistill.data.embeddings import Embeddings
 from facedistill.errors import UserError
-from facedistill.margins import AdaFace, ArcFace, CombinedMargin, CosFace, SphereFace, margin_softmax
-from facedistill.starts import centres
+from facedistill.head.classifier import Classifier
+from facedistill.head.margins import AdaFace, ArcFace, CombinedMargin, CosFace, SphereFace, margin_softmax
+from facedistill.head.starts import centres
 
 ARC = ArcFace(0.5)
 

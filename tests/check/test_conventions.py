@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from check_toys import Patterns, red_eye
 
+from check_toys import Patterns, red_eye
 from facedistill.check.conventions import Convention, conventions, likely_right, rank_conventions, sample_identities
 from facedistill.data.dataset import Dataset
 from facedistill.errors import UserError
-from facedistill.model import InputSpec
+from facedistill.models.model import InputSpec
 
 
 def verdicts(found: list) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facedistill.data.dataset import Dataset, UnreadableImage, open_dataset
-from facedistill.data.source import Source
+from facedistill.data.sources.source import Source
 from facedistill.errors import UserError
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from facedistill.data.dataset import Dataset, open_dataset, open_source
 from facedistill.data.decode import decode
 from facedistill.data.degrade import DegradedSource, degraded
-from facedistill.data.verification import VerificationSet, draw_pairs
+from facedistill.data.sources.verification import VerificationSet, draw_pairs
 from facedistill.errors import UsageError, UserError
 
 BICUBIC = Image.Resampling.BICUBIC

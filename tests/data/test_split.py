@@ -2,11 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from facedistill.data.dataset import Dataset, open_dataset
-from facedistill.data.source import Source
+from facedistill.data.sources.source import Source
 from facedistill.data.split import components, groups, hold_out
 from facedistill.errors import UsageError, UserError
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from facedistill.data.dataset import open_dataset
-from facedistill.evaluation.all_pairs import all_pairs
+from facedistill.evaluation.protocols.all_pairs import all_pairs
 from facedistill.evaluation.relatives import false_accepts, kinds_of
 
 PEOPLE = ["fiw_F0001_MID1", "fiw_F0001_MID2", "fiw_F0002_MID1", "celeba_7", "celeba_8"]

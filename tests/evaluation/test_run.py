@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_toys import PEOPLE, PHOTOS, model, write_bin, write_folder
 
-from facedistill.classifier import Classifier
+from evaluation_toys import PEOPLE, PHOTOS, model, write_bin, write_folder
 from facedistill.data.dataset import open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import evaluate
-from facedistill.model import load_model
+from facedistill.head.classifier import Classifier
+from facedistill.models.folder import load_model
 
 
 @pytest.fixture

@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_toys import PEOPLE, PHOTOS, model, photo, write_bin, write_folder
 
-from facedistill.classifier import Classifier
+from evaluation_toys import PEOPLE, PHOTOS, model, photo, write_bin, write_folder
 from facedistill.data.dataset import open_dataset
-from facedistill.data.verification import VerificationSet
-from facedistill.embed import embed_dataset
+from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import evaluate, open_sets
 from facedistill.evaluation.calibration import thresholds_of
-from facedistill.evaluation.identification import identify
+from facedistill.evaluation.protocols.identification import identify
+from facedistill.evaluation.protocols.templates import TemplatePairs, template_vectors, verify_templates
 from facedistill.evaluation.run import faces
 from facedistill.evaluation.sets import GallerySet, LabelledSet, Resolution, TemplateSet
-from facedistill.evaluation.stored import load_evaluations, load_logs
-from facedistill.evaluation.templates import TemplatePairs, template_vectors, verify_templates
+from facedistill.head.classifier import Classifier
+from facedistill.models.embed import embed_dataset
+from facedistill.results.stored import load_evaluations, load_logs
 
 
 @pytest.fixture

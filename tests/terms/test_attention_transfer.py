@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from term_toys import batch_of, rotation
 from torch import Tensor
 
+from facedistill.data.batch import Output
 from facedistill.errors import UserError
-from facedistill.model import Output
 from facedistill.terms.attention_transfer import AttentionTransfer, attention_transfer
+from term_toys import batch_of, rotation
 
 
 def _maps(*shape: int, seed: int = 0) -> Tensor:

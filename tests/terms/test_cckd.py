@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from term_toys import draw, loss_and_gradient, rotation, unit
 
 from facedistill.errors import UsageError
 from facedistill.terms import make_term
 from facedistill.terms.cckd import CCKD, bilinear, gaussian
+from term_toys import draw, loss_and_gradient, rotation, unit
 
 
 def _kernel(x: np.ndarray, gamma: float) -> np.ndarray:

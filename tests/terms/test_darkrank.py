@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from term_toys import draw, loss_and_gradient, rotation, unit
 
 from facedistill.terms.darkrank import DarkRank, darkrank
+from term_toys import draw, loss_and_gradient, rotation, unit
 
 
 def _expected(s: np.ndarray, t: np.ndarray, alpha: float, beta: float, length: int) -> float:

@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from term_toys import batch_of, draw, loss_and_gradient, rotation, unit
 
-from facedistill.model import Output
+from facedistill.data.batch import Output
 from facedistill.terms.ekd import EKD, soft_rank, thresholds
+from term_toys import batch_of, draw, loss_and_gradient, rotation, unit
 
 LABELS = [0, 0, 0, 1, 1, 2, 3, 4]
 

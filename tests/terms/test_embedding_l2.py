@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from facedistill.data.batch import Batch
+from facedistill.data.batch import Batch, Output
 from facedistill.errors import UserError
-from facedistill.model import Output
 from facedistill.terms.embedding_l2 import EmbeddingL2, embedding_l2
 
 BATCH = Batch(torch.zeros(0), torch.zeros(0), [], torch.zeros(0), 0.0, torch.zeros(0))

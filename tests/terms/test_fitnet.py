@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from term_toys import batch_of
 
+from facedistill.data.batch import Output
 from facedistill.errors import UsageError
-from facedistill.model import Output
 from facedistill.terms.fitnet import FitNet, hint
+from term_toys import batch_of
 
 
 def _maps(*shape: int) -> torch.Tensor:

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from term_toys import batch_of, draw, loss_and_gradient, unit
 
-from facedistill.classifier import Classifier, ClassWeight
+from facedistill.data.batch import Output
 from facedistill.errors import UsageError
-from facedistill.model import Output
+from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
+from term_toys import batch_of, draw, loss_and_gradient, unit
 
 NAMES = [f"person {i}" for i in range(6)]
 ROWS = Classifier(draw(6, 5, 7), NAMES)

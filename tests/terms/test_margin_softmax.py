@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from facedistill.classifier import Classifier, ClassWeight
-from facedistill.data.batch import Batch
+from facedistill.data.batch import Batch, Output
 from facedistill.errors import UsageError, UserError
-from facedistill.margins import MARGINS
-from facedistill.model import Output
-from facedistill.terms.margin_softmax import MarginSoftmax, make_margin
+from facedistill.head.classifier import Classifier, ClassWeight
+from facedistill.head.margins import MARGINS, make_margin
+from facedistill.terms.margin_softmax import MarginSoftmax
 
 NAMES = [f"person {i}" for i in range(11)]
 ROWS = Classifier(torch.randn(11, 8, generator=torch.Generator().manual_seed(5)), NAMES)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from term_toys import draw, loss_and_gradient, rotation, unit
 
 from facedistill.terms.pkt import PKT, pkt
+from term_toys import draw, loss_and_gradient, rotation, unit
 
 
 def _probabilities(x: np.ndarray) -> np.ndarray:

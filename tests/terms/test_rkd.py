@@ -5,9 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from term_toys import draw, loss_and_gradient, rotation
 
 from facedistill.terms.rkd import RKD, rkd
+from term_toys import draw, loss_and_gradient, rotation
 
 
 def _huber(a: float, b: float) -> float:

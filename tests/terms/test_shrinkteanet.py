@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from term_toys import batch_of, draw, loss_and_gradient, unit
 
+from facedistill.data.batch import Output
 from facedistill.errors import UserError
-from facedistill.model import Output
 from facedistill.terms.embedding_l2 import embedding_l2
 from facedistill.terms.shrinkteanet import ShrinkTeaNet, angular
+from term_toys import batch_of, draw, loss_and_gradient, unit
 
 
 def test_formula_and_half_of_the_normalised_l2() -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from term_toys import draw, loss_and_gradient, rotation
 
 from facedistill.terms.similarity_preserving import SimilarityPreserving, similarity_preserving
+from term_toys import draw, loss_and_gradient, rotation
 
 
 def _expected(s: np.ndarray, t: np.ndarray) -> float:

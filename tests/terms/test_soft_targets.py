@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from facedistill.classifier import Classifier, ClassWeight
-from facedistill.data.batch import Batch
+from facedistill.data.batch import Batch, Output
 from facedistill.errors import UserError
-from facedistill.model import Output
+from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.terms.soft_targets import SoftTargets, soft_targets
 
 BATCH = Batch(torch.zeros(0), torch.zeros(0), [], torch.zeros(0), 0.0, torch.zeros(0))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from term_toys import draw, loss_and_gradient, rotation, unit
 
 from facedistill.terms.triplet_distillation import TripletDistillation, triplet_distillation
+from term_toys import draw, loss_and_gradient, rotation, unit
 
 LABELS = [0, 0, 1, 1, 1, 2, 3]
 

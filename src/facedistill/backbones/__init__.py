@@ -12,13 +12,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from facedistill.backbones.base import Backbone
-from facedistill.backbones.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
+from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone
 from facedistill.errors import UsageError, closest
-from facedistill.options import build
+from facedistill.recipe import build
 
-__all__ = ["BACKBONES", "Backbone", "OnnxBackbone", "count_macs", "count_parameters", "create_backbone"]
+__all__ = [
+    "BACKBONES",
+    "CHANNELS",
+    "DEPTHS",
+    "Backbone",
+    "OnnxBackbone",
+    "count_macs",
+    "count_parameters",
+    "create_backbone",
+]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilefacenet": mobilefacenet,

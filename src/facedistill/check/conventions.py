@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from facedistill.data.dataset import Dataset
-from facedistill.embed import decoded
+from facedistill.data import Dataset, decoded
 from facedistill.errors import UserError
-from facedistill.evaluation.statistics import draws
-from facedistill.model import InputSpec, Model
+from facedistill.evaluation import draws
+from facedistill.models import InputSpec, Model
 from facedistill.progress import track
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

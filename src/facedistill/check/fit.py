@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.classifier import Classifier
-from facedistill.embed import Embeddings
+from facedistill.data import Embeddings
 from facedistill.errors import UserError
-from facedistill.frozen_softmax import frozen_margin_softmax
-from facedistill.margins import Margin
+from facedistill.head import Classifier, Margin, frozen_margin_softmax
 
 MOST_IMAGES = 20_000  # enough for every rate here to 1%; bounds the work at a million classes
 SUGGESTED_ON = 4096  # images

@@ -4,10 +4,9 @@ import numpy as np
 
 from facedistill.check.conventions import sample_identities
 from facedistill.check.report import CheckReport
-from facedistill.data.dataset import Dataset
-from facedistill.embed import embed_dataset
-from facedistill.evaluation.all_pairs import all_pairs
-from facedistill.model import Model
+from facedistill.data import Dataset
+from facedistill.evaluation import all_pairs
+from facedistill.models import Model, embed_dataset
 
 FARS = (1e-2, 1e-3)
 LEAST_TAR = 0.5  # of the teacher's own TAR at FAR 1e-2; two spaces that have nothing in common reach 0.01

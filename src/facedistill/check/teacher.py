@@ -8,13 +8,11 @@ import numpy as np
 from facedistill.check.conventions import Convention, likely_right, rank_conventions
 from facedistill.check.fit import MOST_IMAGES, ClassifierFit, fit_of
 from facedistill.check.report import CheckReport
-from facedistill.data.dataset import Dataset
-from facedistill.data.source import classes_with_images
-from facedistill.embed import Embeddings, embed_dataset
+from facedistill.data import Dataset, Embeddings
+from facedistill.data.sources import classes_with_images
 from facedistill.errors import UserError, some
-from facedistill.margins import Margin
-from facedistill.model import Model
-from facedistill.starts import centres
+from facedistill.head import Margin, centres
+from facedistill.models import Model, embed_dataset
 
 CROWDED = 0.3  # mean cosine between rows of W above which a margin softmax hardly moves
 MISNAMED = 0.02  # share of images; clean faces measure 0.1 to 0.3%

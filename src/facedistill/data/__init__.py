@@ -1,0 +1,57 @@
+"""Images with class names, as batches, and their embeddings as tables."""
+
+from facedistill.data.align import TEMPLATE, align
+from facedistill.data.batch import Batch, Output
+from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
+from facedistill.data.degrade import degraded
+from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
+from facedistill.data.loader import Loader, decoded
+from facedistill.data.samplers import make_sampler
+from facedistill.data.sources import (
+    IjbSource,
+    Source,
+    VerificationSet,
+    classes_with_images,
+    draw_pairs,
+    is_ijb,
+    is_tinyface,
+    open_source,
+    open_tinyface,
+    save_verification,
+)
+from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
+from facedistill.data.views import mixup
+
+__all__ = [
+    "FIW_IDENTITY",
+    "TEMPLATE",
+    "Batch",
+    "Dataset",
+    "Embeddings",
+    "Flip",
+    "IjbSource",
+    "ImageBatch",
+    "Loader",
+    "Output",
+    "Source",
+    "UnreadableImage",
+    "VerificationSet",
+    "align",
+    "classes_with_images",
+    "combine",
+    "components",
+    "decoded",
+    "degraded",
+    "draw_pairs",
+    "fuse",
+    "groups",
+    "hold_out",
+    "is_ijb",
+    "is_tinyface",
+    "make_sampler",
+    "mixup",
+    "open_dataset",
+    "open_source",
+    "open_tinyface",
+    "save_verification",
+]

@@ -1,6 +1,7 @@
 """What a training step works on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -24,3 +25,12 @@ class Batch:
     index: Tensor
     progress: float
     labels: Tensor
+
+
+@dataclass
+class Output:
+    """What a network gives: `embedding` (B, d) raw, stage maps if asked for, and parts of a composed student."""
+
+    embedding: Tensor
+    features: tuple[Tensor, ...] = ()
+    parts: dict[str, Any] = field(default_factory=dict)

@@ -12,8 +12,8 @@ import torch.utils.data
 from torch import Tensor
 
 from facedistill.data.decode import decode, resize
-from facedistill.data.source import Source, classes_with_images
-from facedistill.data.sources import open_source
+from facedistill.data.sources.open import open_source
+from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 from facedistill.progress import track

@@ -8,8 +8,8 @@ from PIL import Image, ImageFilter
 
 from facedistill.data.dataset import Dataset
 from facedistill.data.decode import decode
-from facedistill.data.source import Source
-from facedistill.data.verification import VerificationSet
+from facedistill.data.sources.source import Source
+from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UsageError
 from facedistill.files import fingerprint
 

@@ -1,9 +1,13 @@
 """Batches of one epoch for one rank, decoded here or ahead of time in worker processes."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 import torch.utils.data
 
 from facedistill.data.dataset import Dataset, ImageBatch
@@ -71,3 +75,28 @@ class Loader:
 
 def _same(batch: Any) -> Any:
     return batch
+
+
+DECODERS = 2
+AHEAD = 4  # batches decoded before the network asks for them
+
+
+def decoded(dataset: Dataset, batch: int) -> Iterator[ImageBatch]:
+    """Yield the readable images in order, in batches that threads decode ahead of the caller; no batch is empty."""
+    chunks = (
+        [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)
+    )
+    dataset.shape  # noqa: B018  found once, here, not in every thread
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waiting: deque[Future] = deque(pool.submit(dataset.__getitems__, c) for c in islice(chunks, AHEAD))
+        try:
+            while waiting:
+                images = waiting.popleft().result()
+                if isinstance(images, UserError):
+                    raise images
+                waiting.extend(pool.submit(dataset.__getitems__, c) for c in islice(chunks, 1))
+                if len(dataset.count(images)):
+                    yield images
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,8 +1,8 @@
-"""Protocols, metrics and statistics; `evaluate` runs them and returns the evaluation JSON."""
+"""Protocols, metrics and statistics; `evaluate` runs them and returns the evaluation JSON.
 
-from facedistill.evaluation.markdown import render_comparison, render_table
-from facedistill.evaluation.run import evaluate
-from facedistill.evaluation.sets import open_sets
-from facedistill.evaluation.statistics import paired_difference
+The names are listed in `__init__.pyi` and imported when first used, because some of them need torch.
+"""
 
-__all__ = ["evaluate", "open_sets", "paired_difference", "render_comparison", "render_table"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,7 @@ from typing import Any
 
 from facedistill.errors import UserError
 from facedistill.evaluation.metrics import far_key
-from facedistill.model import Model
+from facedistill.models import Model
 
 
 def thresholds_of(

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from facedistill.model import Model
+from facedistill.models import Model
 
 REPEATS = 30
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from facedistill.data.dataset import Dataset
-from facedistill.data.split import FIW_IDENTITY, components, groups
-from facedistill.evaluation.all_pairs import first_bin, tiles
+from facedistill.data import FIW_IDENTITY, Dataset, components, groups
+from facedistill.evaluation.protocols.all_pairs import first_bin, tiles
 
 KINDS = ("within_family", "across_families", "across_sources")
 

@@ -10,19 +10,19 @@ import torch
 from simplejpeg import encode_jpeg
 
 from facedistill import __version__
-from facedistill.data.dataset import Dataset
-from facedistill.embed import Embeddings, Flip
+from facedistill.data import Dataset, Embeddings, Flip
 from facedistill.errors import UsageError, UserError, closest
-from facedistill.evaluation import pairs, relatives
-from facedistill.evaluation.compare import compatibility, differences, mcnemar
+from facedistill.evaluation import relatives
 from facedistill.evaluation.groups import group_results
 from facedistill.evaluation.latency import latency_ms
 from facedistill.evaluation.measurement import Measurement
+from facedistill.evaluation.paired import compatibility, differences, mcnemar
+from facedistill.evaluation.protocols import pairs
 from facedistill.evaluation.sets import EvaluationSet, LabelledSet, Options, Resolution, Side, Spec, open_sets
 from facedistill.evaluation.statistics import RESAMPLES, SEED
 from facedistill.evaluation.verification import Verification
 from facedistill.evaluation.worst import worst_errors, worst_pairs
-from facedistill.model import FLIPS, Model
+from facedistill.models import FLIPS, Model
 
 SCHEMA = 1
 THRESHOLDS = ("grid", "exact")

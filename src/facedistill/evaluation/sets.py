@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from facedistill.data.dataset import Dataset, open_dataset
-from facedistill.data.degrade import degraded
-from facedistill.data.ijb import IjbSource, is_ijb
-from facedistill.data.tinyface import is_tinyface, open_tinyface
-from facedistill.data.verification import VerificationSet
-from facedistill.embed import Embeddings, Flip, embed_blocks, embed_dataset, fuse
+from facedistill.data import Dataset, Embeddings, Flip, degraded, fuse, open_dataset
+from facedistill.data.sources import IjbSource, VerificationSet, is_ijb, is_tinyface, open_tinyface
 from facedistill.errors import UsageError, UserError, some
-from facedistill.evaluation import all_pairs, classification, identification, pairs, retrieval, templates
 from facedistill.evaluation.measurement import Measurement
+from facedistill.evaluation.protocols import all_pairs, classification, identification, pairs, retrieval, templates
 from facedistill.evaluation.statistics import RESAMPLES, SEED
-from facedistill.model import Model
+from facedistill.models import Model, embed_blocks, embed_dataset
 
 
 @dataclass(frozen=True)

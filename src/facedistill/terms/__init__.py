@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from facedistill.errors import UsageError, closest
-from facedistill.options import build
+from facedistill.recipe import build
 from facedistill.terms.attention_transfer import AttentionTransfer
 from facedistill.terms.cckd import CCKD
 from facedistill.terms.darkrank import DarkRank

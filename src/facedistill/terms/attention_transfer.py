@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.data.batch import Batch
+from facedistill.data import Batch, Output
 from facedistill.errors import UserError
-from facedistill.model import Output
 from facedistill.terms.features import common_size
 from facedistill.terms.term import Term
 

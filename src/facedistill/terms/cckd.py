@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.data.batch import Batch
+from facedistill.data import Batch
 from facedistill.recipe import Count, Positive
 from facedistill.terms.term import Relation
 

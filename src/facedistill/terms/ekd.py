@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill import parallel
-from facedistill.data.batch import Batch
+from facedistill.data import Batch
 from facedistill.recipe import Count, Positive, Share
 from facedistill.terms.term import Relation
 

@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill import parallel
-from facedistill.classifier import Classifier, ClassWeight
+from facedistill.data import Output
 from facedistill.errors import UsageError
-from facedistill.model import Output
+from facedistill.head import Classifier, ClassWeight
 from facedistill.recipe import Positive
 from facedistill.terms.margin_softmax import MarginSoftmax
 

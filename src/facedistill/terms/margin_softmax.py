@@ -5,23 +5,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from facedistill.classifier import Classifier, ClassWeight
-from facedistill.data.batch import Batch
-from facedistill.errors import UsageError, UserError, closest
-from facedistill.frozen_softmax import frozen_margin_softmax
-from facedistill.margins import MARGINS, Margin, margin_softmax, observe
-from facedistill.model import Output
-from facedistill.nearest import cached_nearest, neighbourhood
-from facedistill.options import build
+from facedistill.data import Batch, Output
+from facedistill.errors import UsageError, UserError
+from facedistill.head import (
+    MARGINS,
+    Classifier,
+    ClassWeight,
+    cached_nearest,
+    frozen_margin_softmax,
+    make_margin,
+    margin_softmax,
+    neighbourhood,
+    observe,
+)
 from facedistill.recipe import Count, Positive, Share
 from facedistill.terms.term import Term
-
-
-def make_margin(name: str, **options: Any) -> Margin:
-    """Return the margin of that name. Raises UsageError for an unknown name or an option that does not fit."""
-    if name not in MARGINS:
-        raise UsageError(f"margin '{name}' is unknown{closest(name, MARGINS)}; known: {', '.join(MARGINS)}")
-    return build(MARGINS[name], options, f"margin '{name}'")
 
 
 class MarginSoftmax(Term):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.data.batch import Batch
+from facedistill.data import Batch
 from facedistill.terms.term import Relation
 
 

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.data.batch import Batch
-from facedistill.model import Output
+from facedistill.data import Batch, Output
 from facedistill.terms.term import Term, require_same_dimension
 
 

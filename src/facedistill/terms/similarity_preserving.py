@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.data.batch import Batch
+from facedistill.data import Batch
 from facedistill.terms.term import Relation
 
 

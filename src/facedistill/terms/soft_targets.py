@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.classifier import Classifier, ClassWeight
-from facedistill.data.batch import Batch
+from facedistill.data import Batch, Output
 from facedistill.errors import UsageError, UserError
-from facedistill.model import Output
+from facedistill.head import Classifier, ClassWeight
 from facedistill.recipe import Count, Positive
 from facedistill.terms.term import Term
 

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from facedistill import parallel
-from facedistill.classifier import Classifier, ClassWeight
-from facedistill.data.batch import Batch
+from facedistill.data import Batch, Output
 from facedistill.errors import UserError
-from facedistill.model import Output
+from facedistill.head import Classifier, ClassWeight
 
 
 class Term(nn.Module):

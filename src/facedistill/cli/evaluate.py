@@ -1,0 +1,205 @@
+"""The verbs that measure: evaluate, compare."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from facedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+from facedistill.cli.app import Flag, Many, app, write_json
+
+
+@app.command(sort_key=7)
+def evaluate(
+    model: Path,
+    /,
+    *,
+    on: Annotated[list[str], Many],
+    against: Path | None = None,
+    baseline: Path | None = None,
+    protocol: Annotated[list[str] | None, Many] = None,
+    gallery: str | None = None,
+    distractors: str | None = None,
+    flip: Literal["sum", "concat", "none"] = "sum",
+    threshold: Literal["grid", "exact"] = "grid",
+    far: Annotated[list[float] | None, Many] = None,
+    resolution: Annotated[list[int] | None, Many] = None,
+    blur: float = 0.0,
+    jpeg: int | None = None,
+    weight_by_norm: bool = True,
+    weight_by_detector_score: bool = True,
+    media_pooling: bool = True,
+    save_threshold: Annotated[list[float] | None, Many] = None,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    report: Path | None = None,
+    show_faces: Annotated[bool, Flag] = False,
+) -> None:
+    """Measure a model, also against another model's gallery.
+
+    With --against: student against student, student against a gallery that the teacher enrolled, teacher against
+    teacher.
+
+    Examples:
+
+    `facedistill evaluate teacher.onnx --on lfw.bin`
+
+    `facedistill evaluate run --on lfw.bin photos --against teacher --report result.html --json result.json`
+
+    `facedistill evaluate run --on IJBC --against teacher --far 1e-4 1e-5`
+
+    `facedistill evaluate run --on probes --gallery enrolled --distractors strangers`
+
+    `facedistill evaluate run --on lfw.bin --resolution 14 28 --against teacher`
+
+    Parameters
+    ----------
+    model:
+        A model folder, a run, or an .onnx.
+    on:
+        Of people not trained on: verification .bin files, a folder of them (RFW), a .csv of two image paths and a
+        label, data sets with class names, an IJB-B, IJB-C or TinyFace folder.
+    against:
+        The teacher.
+    baseline:
+        The same student without distillation: does the student against the teacher's gallery beat it?
+    protocol:
+        pairs, all-pairs, identification, retrieval, classification, "templates 1:1", "templates 1:N". [default: what is
+        usual for each set]
+    gallery:
+        Who is enrolled; --on then names the probes, matched by class name.
+    distractors:
+        Images of nobody who is looked for, added to the gallery; as many as you like.
+    flip:
+        What is done with the mirrored image's embedding: it is added, joined on, or not made.
+    threshold:
+        Which thresholds the ten folds try: insightface's grid of 0.01 in squared distance, or every one.
+    far:
+        False-accept rates to measure at. [default: those of --save-threshold, else the protocol's own]
+    resolution:
+        Measure again with images shrunk to so many pixels, the probes alone and both sides.
+    blur:
+        With --resolution: blur before shrinking, sigma in pixels.
+    jpeg:
+        With --resolution: JPEG quality of the small image.
+    weight_by_norm:
+        Templates: let an image weigh by the length of its embedding.
+    weight_by_detector_score:
+        Templates: let an image weigh by its detector score.
+    media_pooling:
+        Templates: let a video weigh like a photo.
+    save_threshold:
+        False-accept rates whose thresholds are written into the model folder, as measured on the first set.
+    json_:
+        Also write the results to this file.
+    report:
+        Also write them as a page to read: one HTML file with plots.
+    show_faces:
+        Put the images of the worst errors into the report.
+    """
+    from facedistill.evaluation import Resolution, evaluate as run, open_sets, thresholds_of
+    from facedistill.files import cache_dir
+    from facedistill.models import load_model, save_thresholds, thresholds_folder
+    from facedistill.results import render_table, require as require_report
+
+    if not on:
+        raise UsageError("evaluate: --on needs a value, e.g. --on lfw.bin or --on photos")
+    if show_faces and report is None:
+        raise UsageError("evaluate: --show-faces shows them in the report; add --report result.html")
+    if distractors is not None and gallery is None:
+        raise UsageError("evaluate: --distractors are added to a gallery; name it with --gallery")
+    if save_threshold:
+        thresholds_folder(model)
+    if report is not None:
+        require_report()
+    named = {"model" if against is None else "student": model, "baseline": baseline, "teacher": against}
+    paths = {name: path for name, path in named.items() if path is not None}
+    models = {name: load_model(path) for name, path in paths.items()}
+    sets = open_sets(on, gallery, distractors)
+    result = run(
+        models,
+        sets,
+        protocols=protocol,
+        flip=flip,
+        threshold=threshold,
+        fars=sorted({*(far or []), *(save_threshold or [])}, reverse=True) or None,
+        resolutions=[Resolution(pixels, blur, jpeg) for pixels in resolution or []],
+        cache=cache_dir() / "embeddings",
+        paths=paths,
+        latency=report is not None,
+        errors=show_faces,
+        weight_by_norm=weight_by_norm,
+        weight_by_detector_score=weight_by_detector_score,
+        media_pooling=media_pooling,
+    )
+    result["made"]["command"] = " ".join(["facedistill", *sys.argv[1:]])
+    print(render_table(result))
+    write_json(json_, result)
+    if save_threshold:
+        save_thresholds(model, thresholds_of(result, models, save_threshold))
+    if report is not None:
+        from facedistill.evaluation import faces
+        from facedistill.results import write_report
+
+        write_report(result, report, faces=faces(result, sets) if show_faces else None)
+        print(f"{report}: open it in a browser")
+
+
+@app.command(sort_key=8)
+def compare(
+    runs: Annotated[list[Path], Many],
+    /,
+    *,
+    to: Annotated[list[str] | None, Many] = None,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    report: Path | None = None,
+) -> None:
+    """Put the results of several runs side by side.
+
+    First one table of what each recipe reaches and costs, the mean over its seeds; then every run. In the order given:
+    nothing is ranked.
+
+    Examples:
+
+    `facedistill compare runs/scratch runs/proxylesskd --report comparison.html`
+
+    `facedistill compare runs --to l2kd proxylesskd`
+
+    Parameters
+    ----------
+    runs:
+        Finished runs, folders of runs, files that `evaluate --json` wrote, or published figures.
+    to:
+        Recipes (runs of several seeds count as one, by their name without the seed) or methods: how all others differ
+        from them, with paired intervals of the mean over seeds.
+    json_:
+        Also write all of it to this file.
+    report:
+        Also write it as a page to read: one HTML file with plots, training curves among them.
+    """
+    from facedistill.results import (
+        differences_to,
+        load_evaluations,
+        load_logs,
+        over_seeds,
+        render_comparison,
+        require as require_report,
+        without_resamples,
+    )
+
+    if report is not None:
+        require_report()
+    evaluations = load_evaluations(runs)
+    across, recipes = differences_to(evaluations, to or []), without_resamples(over_seeds(evaluations))
+    evaluations = without_resamples(evaluations)
+    print(render_comparison(evaluations, across, recipes))
+    content = {"schema": 1, "evaluations": evaluations, "recipes": recipes}
+    write_json(json_, content | ({"differences": across} if to else {}))
+    if report is not None:
+        from facedistill.results import write_comparison
+
+        write_comparison(evaluations, report, logs=load_logs(runs), across=across, recipes=recipes)
+        print(f"{report}: open it in a browser")

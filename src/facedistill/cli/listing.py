@@ -1,0 +1,53 @@
+"""What there is to choose from: methods, terms, backbones, margins, recipes. Each imports only what it lists."""
+
+from typing import Any
+
+from facedistill.errors import UsageError, closest
+
+
+def listing(what: str) -> str:
+    """Name the "methods", "terms", "backbones", "margins" or "recipes", a line each. UsageError for anything else."""
+    kinds = {"methods": _methods, "terms": _terms, "backbones": _backbones, "margins": _margins, "recipes": _recipes}
+    if what not in kinds:
+        raise UsageError(f"list '{what}'{closest(what, kinds)}: expected one of {', '.join(kinds)}")
+    return "\n".join(kinds[what]())
+
+
+def _methods() -> list[str]:
+    from facedistill.methods import METHODS
+
+    rows = []
+    for name, row in METHODS.items():
+        w = f"{row.classifier.start} / {row.classifier.moved_by}" if row.classifier.start else "none"
+        rows.append(f"{name:22} W: {w:20} terms: {', '.join(row.terms)}")
+    return rows
+
+
+def _terms() -> list[str]:
+    from facedistill.terms import TERMS
+
+    return [f"{name:18} {_summary(term)}" for name, term in TERMS.items()]
+
+
+def _backbones() -> list[str]:
+    from facedistill.backbones import BACKBONES, count_parameters, create_backbone
+
+    return [
+        f"{name:20} {count_parameters(create_backbone(name)) / 1e6:6.2f} M parameters at 512-d" for name in BACKBONES
+    ]
+
+
+def _margins() -> list[str]:
+    from facedistill.head import MARGINS
+
+    return [f"{name:18} {_summary(margin)}" for name, margin in MARGINS.items()]
+
+
+def _recipes() -> list[str]:
+    from facedistill.recipe import shipped_recipes
+
+    return shipped_recipes()
+
+
+def _summary(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]

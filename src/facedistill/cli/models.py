@@ -1,0 +1,214 @@
+"""The verbs about one model or data set: import, check, embed, show, list."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from facedistill.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+from facedistill.cli.app import Many, app, write_json
+
+TABLES = (".rec", ".idx", ".parquet", ".tar", ".bin")  # data sets that are one file
+
+
+@app.command(name="import", sort_key=2)
+def import_(
+    file: Path,
+    /,
+    *,
+    out: Path,
+    from_: Annotated[Literal["auto", "arcface_torch", "onnx", "embeddings"], Parameter(name="--from")] = "auto",
+    classes: str | None = None,
+    classifier: Annotated[list[Path] | None, Many] = None,
+    colour: Literal["rgb", "bgr"] | None = None,
+    mean: Annotated[list[float] | None, Many] = None,
+    std: Annotated[list[float] | None, Many] = None,
+    centre: str | None = None,
+    fit_classifier: str | None = None,
+    margin: str = "arcface",
+    scale: float = 64.0,
+) -> None:
+    """Turn a checkpoint, ONNX file or embeddings into a model folder.
+
+    Examples:
+
+    `facedistill import arcface_run/ --classes names.txt --out teacher`
+
+    `facedistill import backbone.pth --classifier softmax_fc_gpu_0.pt --out teacher`
+
+    `facedistill import dlib.onnx --centre photos --fit-classifier photos --out teacher`
+
+    Parameters
+    ----------
+    file:
+        A state dict or run folder of arcface_torch (.pt, .pth), an .onnx, or an .npz of embeddings.
+    out:
+        The model folder to write.
+    from_:
+        What FILE is, where its name does not tell.
+    classes:
+        The name of every row of the classifier, in order: a text file with one name a line, or the teacher's own data
+        set. Without it the rows are called 0, 1, 2, ...
+    classifier:
+        The file or the per-rank shards that hold the classifier, where they do not lie beside the network.
+    colour:
+        The channel order that the network was trained with. [default: rgb]
+    mean:
+        Subtracted from pixels 0..255: one number, or three.
+    std:
+        Divided by after that: one number, or three. [default: 127.5 and 127.5 for arcface_torch, 0 and 1 for ONNX]
+    centre:
+        A data set whose mean embedding becomes the origin of the space. For teachers whose embeddings lie in a narrow
+        cone: `check` says so.
+    fit_classifier:
+        A data set on whose embeddings a classifier is trained while the network stays as it is. Minutes.
+    margin:
+        The margin of --fit-classifier (`facedistill list margins`).
+    scale:
+        The scale of --fit-classifier.
+    """
+    from facedistill.cli.show import describe_model
+    from facedistill.data import open_dataset, open_source
+    from facedistill.files import cache_dir
+    from facedistill.head import fit_classifier, make_margin
+    from facedistill.models import embed_dataset, import_model, save_model
+
+    names: Any = classes
+    if classes is not None and (not Path(classes).is_file() or Path(classes).suffix.lower() in TABLES):
+        names = open_source(classes).class_names  # also those without an image: W may have a row for them
+    paths: Any = classifier[0] if classifier and len(classifier) == 1 else classifier
+    model = import_model(file, from_, names, paths, colour, mean, std)
+    cache = cache_dir() / "embeddings"
+    if centre is not None:
+        import torch
+
+        embeddings = embed_dataset(model, open_dataset(centre), cache=cache)
+        if model.classifier is not None:
+            print(
+                "--centre makes a new space: the classifier that came with the teacher belongs to the old one, left out"
+            )
+        model.subtract_mean(torch.from_numpy(embeddings.vectors.mean((0, 1))))
+    if fit_classifier is not None:
+        embeddings = embed_dataset(model, open_dataset(fit_classifier), cache=cache)
+        model.classifier = fit_classifier(embeddings, make_margin(margin), scale)
+    save_model(model, out)
+    print(describe_model(out))
+
+
+@app.command(sort_key=3)
+def check(
+    model: Path,
+    /,
+    *,
+    data: str,
+    against: Path | None = None,
+    margin: str = "arcface",
+    scale: float = 64.0,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Do teacher and data fit? May the student probe that gallery?
+
+    Before training: do the classifier, its class order, the colours and the pixel scale belong to this data? With
+    --against, before use: is the student in the teacher's space? Exit code 1 when the check fails.
+
+    Examples:
+
+    `facedistill check teacher --data photos`
+
+    `facedistill check student --against teacher --data photos`
+
+    Parameters
+    ----------
+    model:
+        The teacher; with --against the student.
+    data:
+        The images that a student is to be trained on, or any others with class names.
+    against:
+        The teacher whose gallery the student is to probe.
+    margin:
+        The margin that the student is to be trained with (`facedistill list margins`).
+    scale:
+        The scale that the student is to be trained with.
+    json_:
+        Also write all measurements to this file.
+    """
+    from facedistill.check import check_student, check_teacher
+    from facedistill.data import open_dataset
+    from facedistill.files import cache_dir
+    from facedistill.head import make_margin
+    from facedistill.models import load_model
+
+    dataset = open_dataset(data)
+    if against is not None:
+        report = check_student(load_model(model), load_model(against), dataset)
+    else:
+        cache = cache_dir() / "embeddings"
+        report = check_teacher(load_model(model), dataset, make_margin(margin), scale, cache=cache)
+    print(report.text())
+    write_json(json_, report.to_json())
+    if not report.passed:
+        raise SystemExit(1)
+
+
+@app.command(sort_key=9)
+def embed(model: Path, images: str, /, *, out: Path) -> None:
+    """Embed every image of a data set into one table.
+
+    Both the image and its mirror image are embedded.
+
+    Example: `facedistill embed teacher photos --out photos.npz`
+
+    Parameters
+    ----------
+    model:
+        A model folder, a run, or an .onnx.
+    images:
+        A data set.
+    out:
+        The .npz to write: keys, class_names, labels, and vectors (N, 2, d) as the network gives them, not normalised.
+    """
+    from facedistill.data import open_dataset
+    from facedistill.models import embed_dataset, load_model
+
+    if out.suffix != ".npz":
+        raise UsageError(f"--out {out}: expected a name that ends in .npz")
+    dataset = open_dataset(images)
+    embeddings = embed_dataset(load_model(model), dataset)
+    embeddings.save(out)
+    left = f", {len(dataset.unreadable)} unreadable left out" if dataset.unreadable else ""
+    print(f"{out}: {len(embeddings):,} images of {len(embeddings.class_names):,} classes{left}")
+
+
+@app.command(sort_key=10)
+def show(path: str, /) -> None:
+    """Say what a model, run, data set or table of embeddings is.
+
+    Example: `facedistill show run`
+
+    Parameters
+    ----------
+    path:
+        A model folder, a run, an .onnx, an .npz of embeddings, or whatever holds images.
+    """
+    from facedistill.cli.show import describe
+
+    print(describe(path))
+
+
+@app.command(name="list", sort_key=11)
+def list_(what: str, /) -> None:
+    """Name the methods, terms, backbones, margins or recipes.
+
+    Example: `facedistill list methods`
+
+    Parameters
+    ----------
+    what:
+        methods, terms, backbones, margins or recipes.
+    """
+    from facedistill.cli.listing import listing
+
+    print(listing(what))

@@ -1,0 +1,78 @@
+"""What a model, run, data set or table of embeddings is, in words."""
+
+from pathlib import Path
+
+from facedistill.data import Embeddings, open_dataset
+from facedistill.data.sources import VerificationSet
+from facedistill.errors import some
+from facedistill.models import load_model
+from facedistill.recipe import load_recipe
+from facedistill.results import load_evaluations, render_table
+from facedistill.run import LOG, read_log
+
+
+def describe(path: str) -> str:
+    """Say what lies there: a model folder, a run, an .onnx, an .npz of embeddings, or whatever holds images.
+
+    Raises UserError for anything else.
+    """
+    folder = Path(path)
+    is_run = (folder / "recipe.yaml").is_file()
+    found = [_run(folder)] if is_run else []
+    if (folder / "config.json").is_file() or (folder / "model").is_dir() or folder.suffix == ".onnx":
+        found.append(describe_model(folder))
+    elif folder.suffix == ".npz":
+        found.append(_embeddings(folder))
+    elif not is_run:
+        found.append(_data(path))
+    return "\n".join(found)
+
+
+def describe_model(path: Path) -> str:
+    """Say what a model takes and gives, its size, its space and its classifier."""
+    model = load_model(path)
+    if model.backbone is None:
+        what = f"embeddings of {model.embedding_dim} dimensions only, no network: to inherit from, not to run"
+    else:
+        size = f"{model.input_size} x {model.input_size} pixels -> {model.embedding_dim} dimensions"
+        what = f"{size}, {model.parameters_count():,} parameters, {(model.macs() or 0) / 1e6:,.1f} M MACs"
+    offset = "" if model.offset is None else ", after a mean embedding is subtracted"
+    lines = [f"{path}: {what}", f"space {model.space}{offset}"]
+    if model.classifier is not None:
+        origin = "trained with it" if model.classifier.origin == "teacher" else model.classifier.origin
+        lines.append(f"classifier: {len(model.classifier):,} classes ({origin}; {some(model.classifier.class_names)})")
+    return "\n".join(lines)
+
+
+def _run(run: Path) -> str:
+    """The evaluation of a finished run, or how far an unfinished one came."""
+    if (run / "evaluation.json").is_file():
+        (result,) = load_evaluations([run]).values()
+        return f"{run}: {result['method']}\n\n{render_table(result)}"
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    log = read_log(run / LOG)
+    at = f"in epoch {log[-1]['epoch'] + 1} of {recipe.schedule.epochs}" if log else "at its beginning"
+    again = f"`facedistill train {run}/recipe.yaml --out {run}` goes on"
+    return f"{run}: {recipe.method.name}, not finished, {at}; {again}"
+
+
+def _embeddings(path: Path) -> str:
+    table = Embeddings.load(path)
+    views = "image and mirror image" if table.vectors.shape[1] == 2 else "image"
+    return (
+        f"{path}: {len(table):,} embeddings ({views}) of {table.vectors.shape[2]} dimensions\n"
+        f"{len(table.class_names):,} classes ({some(table.class_names)}); space {table.space or 'unknown'}"
+    )
+
+
+def _data(path: str) -> str:
+    dataset = open_dataset(path)
+    height, width = dataset.shape
+    source, lines = dataset.source, []
+    if isinstance(source, VerificationSet):
+        named = "the people are known" if source.identities else "nobody is named, so pairs only"
+        lines = [f"{path}: {len(source.same):,} pairs, {int(source.same.sum()):,} of them genuine; {named}"]
+    if not isinstance(source, VerificationSet) or source.identities:
+        names = dataset.class_names
+        lines.append(f"{path}: {len(dataset):,} images of {len(names):,} classes ({some(names)})")
+    return "\n".join([*lines, f"first image {width} x {height}; fingerprint {dataset.fingerprint}"])

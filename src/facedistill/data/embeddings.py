@@ -1,0 +1,89 @@
+"""A table of embeddings, and how the embeddings of an image and its mirror image become one."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from facedistill.errors import UserError
+from facedistill.files import atomic_write
+
+Flip = Literal["sum", "concat", "none"]
+
+
+@dataclass
+class Embeddings:
+    """A table of raw embeddings (the model's offset subtracted), one row an image that could be read.
+
+    Attributes:
+        keys: the image's key in its data set.
+        class_names: all classes of the data set, also those without a row; labels: int64 (N,), index into them.
+        vectors: float32 (N, F, d); F = 2: the image and its mirror image, F = 1: the image alone.
+        space, model, data: space id, fingerprints of model and data; "" where unknown.
+    """
+
+    keys: list[str]
+    class_names: list[str]
+    labels: np.ndarray
+    vectors: np.ndarray
+    space: str = ""
+    model: str = ""
+    data: str = ""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def fused(self, flip: Flip) -> np.ndarray:
+        """Return unit embeddings, float32 (N, d), or (N, 2d) for "concat": see `fuse`."""
+        return fuse(self.vectors, flip)
+
+    def save(self, path: str | Path) -> None:
+        """Write one uncompressed .npz, atomically: an array for each attribute, readable without pickle."""
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        with atomic_write(path) as temporary, open(temporary, "wb") as f:
+            np.savez(f, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Embeddings":
+        """Read what `save` wrote, or a table made by hand: keys, class_names, labels and vectors (N, d) or (N, F, d).
+
+        Raises UserError when an array is missing or the shapes do not fit.
+        """
+        expected = "expected an .npz with keys (N,), class_names (C,), labels (N,) and vectors (N, d) or (N, F, d)"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+            vectors = found["vectors"].astype(np.float32, copy=False)
+            labels = found["labels"].astype(np.int64, copy=False)
+            texts = {name: str(found[name]) for name in ("space", "model", "data") if name in found}
+            keys, class_names = found["keys"].tolist(), found["class_names"].tolist()
+        except KeyError as e:
+            raise UserError(f"{path}: no array {e}; {expected}") from e
+        except Exception as e:  # a damaged archive raises almost anything
+            raise UserError(f"{path}: not a table of embeddings ({e or type(e).__name__}); {expected}") from e
+        if vectors.ndim == 2:
+            vectors = vectors[:, None]
+        if not keys or vectors.ndim != 3 or len(vectors) != len(keys) or labels.shape != (len(keys),):
+            raise UserError(f"{path}: {len(keys)} keys, labels {labels.shape}, vectors {vectors.shape}; {expected}")
+        if not 0 <= labels.min() <= labels.max() < len(class_names):
+            raise UserError(f"{path}: labels {labels.min()} to {labels.max()} for {len(class_names)} class names")
+        return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
+
+
+def combine(vectors: np.ndarray, flip: Flip) -> np.ndarray:
+    """Return one embedding an image, not normalised, (N, d), or (N, F d) for "concat", of raw ones (N, F, d).
+
+    "sum" adds the embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone. Without
+    mirror images (F = 1) all three are the same.
+    """
+    if flip == "concat":
+        return vectors.reshape(len(vectors), -1)
+    return vectors.sum(axis=1) if flip == "sum" else vectors[:, 0]
+
+
+def fuse(vectors: np.ndarray, flip: Flip) -> np.ndarray:
+    """As `combine`, each row normalised, float32. A zero embedding stays zero."""
+    combined = combine(vectors, flip)
+    norms = np.linalg.norm(combined, axis=1, keepdims=True)
+    return np.ascontiguousarray(combined / np.maximum(norms, 1e-12), dtype=np.float32)

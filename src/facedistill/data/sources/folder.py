@@ -1,0 +1,58 @@
+"""A folder per identity: PATH/identity/image.jpg."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from facedistill.data.sources.source import Source
+from facedistill.data.sources.stamp import size_and_time
+from facedistill.errors import UserError
+from facedistill.files import fingerprint
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def is_image(name: str) -> bool:
+    """True for a file name with an image's extension that is not hidden."""
+    return name.lower().endswith(IMAGES) and not os.path.basename(name).startswith(".")
+
+
+class FolderSource(Source):
+    """PATH/identity/image.jpg; classes and files in sorted order, hidden ones skipped, whatever the file system.
+
+    Keys are "identity/image.jpg". The fingerprint covers names and file sizes, not contents.
+    Raises UserError for an identity without an image and for a folder without identities.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.class_names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
+        if not self.class_names:
+            raise UserError(f"{path}: no identities; expected a folder per identity, each holding its images")
+        self.keys, labels, files = [], [], []
+        for label, name in enumerate(self.class_names):
+            images = sorted(_images(os.path.join(path, name)))
+            if not images:
+                raise UserError(_no_image(Path(path) / name))
+            self.keys += [f"{name}/{image}" for image, _ in images]
+            files += [file for _, file in images]
+            labels += [label] * len(images)
+        self.labels = np.array(labels, dtype=np.int64)
+        names = "\0".join(self.keys).encode("utf-8", "surrogateescape")
+        sizes, times = np.array(files, dtype=np.int64).T
+        self.fingerprint, self.stamp = fingerprint("folder", names, sizes), fingerprint(times)
+
+    def read(self, i: int) -> bytes:
+        with open(os.path.join(self.path, self.keys[i]), "rb") as f:
+            return f.read()
+
+
+def _images(folder: str) -> list[tuple[str, tuple[int, int]]]:
+    return [(e.name, size_and_time(e)) for e in os.scandir(folder) if is_image(e.name) and e.is_file()]
+
+
+def _no_image(identity: Path) -> str:
+    if any(e.is_dir() for e in os.scandir(identity)):
+        return f"{identity}: no image, but folders; expected PATH/identity/image.jpg: is PATH perhaps {identity}?"
+    return f"{identity}: this identity has no image ({' '.join(IMAGES)}); add some or remove the folder"

@@ -1,0 +1,121 @@
+"""A verification set written by hand: a CSV of two image paths and whether they show the same person."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from facedistill.data.sources.folder import is_image
+from facedistill.data.sources.stamp import size_and_time
+from facedistill.data.sources.verification import VerificationSet
+from facedistill.errors import UserError
+from facedistill.files import fingerprint
+
+LABELS = {"1": True, "true": True, "same": True, "yes": True}
+LABELS |= {"0": False, "false": False, "different": False, "no": False}
+EXPECTED = "expected two image paths and 1 or 0 (same person or not) on each line, and perhaps the two persons' names"
+
+
+class PairList(VerificationSet):
+    """Pairs of image files; each is read when asked for, and `images` are not held.
+
+    Keys are the paths, relative to the folder of the list. Without identities every image is a class of its own.
+
+    Args:
+        files: size and time of every image file by its key. The fingerprint covers keys and sizes, not the contents.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        files: dict[str, tuple[int, int]],
+        pairs: np.ndarray,
+        same: np.ndarray,
+        identities: list[str] | None,
+    ) -> None:
+        self.path, self.name, self.folder = str(path), path.stem, path.parent
+        self.keys, self.pairs, self.same, self.identities = list(files), pairs, same, identities
+        names, labels = np.unique(np.array(identities or self.keys), return_inverse=True)
+        self.class_names, self.labels = names.tolist(), labels.astype(np.int64)
+        sizes, times = np.array(list(files.values()), dtype=np.int64).T
+        self.fingerprint = fingerprint("pair list", "\0".join(self.keys), sizes, pairs, same, *(identities or []))
+        self.stamp = fingerprint(times)
+
+    def read(self, i: int) -> bytes:
+        return (self.folder / self.keys[i]).read_bytes()
+
+
+def load_pair_list(path: str | Path) -> PairList:
+    """Read a CSV of pairs: `image, image, label`, or `image, image, label, person, person` on all lines.
+
+    Image paths are relative to the folder of the CSV; equal ones are one image. Labels: 1/0, true/false,
+    same/different, yes/no. A header is optional; the delimiter is a comma, a tab or a semicolon; UTF-8.
+
+    Raises:
+        UserError: with the line where an image is missing, a label not understood, the columns too few or too many, or
+            the persons contradict the label or an earlier line; a file without pairs or that is no text.
+    """
+    path = Path(path)
+    rows = list(_rows(path))
+    if rows and _is_header(path.parent, rows[0][1]):
+        del rows[0]
+    if not rows:
+        raise UserError(f"{path}: no pairs; {EXPECTED}")
+    columns = len(rows[0][1])
+    files: dict[str, tuple[int, int]] = {}
+    persons: dict[str, str] = {}
+    same = []
+    for line, cells in rows:
+        where = f"{path}, line {line}"
+        if len(cells) not in (3, 5) or len(cells) != columns or "" in cells:
+            empty = ", one of them empty" if "" in cells else ""
+            raise UserError(f"{where}: {len(cells)} columns{empty}; {EXPECTED}, alike on all lines")
+        if cells[2].lower() not in LABELS:
+            raise UserError(f"{where}: label '{cells[2]}'; expected one of {', '.join(LABELS)}")
+        same.append(LABELS[cells[2].lower()])
+        if columns == 5 and same[-1] != (cells[3] == cells[4]):
+            raise UserError(f"{where}: label '{cells[2]}' for {cells[3]} and {cells[4]}; correct one of them")
+        cells[:2] = map(os.path.normpath, cells[:2])
+        for image, person in zip(cells[:2], cells[3:] or ["", ""]):
+            if image not in files:
+                files[image] = _file(where, path.parent / image)
+            if persons.setdefault(image, person) != person:
+                raise UserError(f"{where}: {image} shows {person}, but {persons[image]} on a line before")
+    place = {image: i for i, image in enumerate(files)}
+    pairs = np.array([[place[a], place[b]] for _, (a, b, *_) in rows], dtype=np.int64)
+    return PairList(path, files, pairs, np.array(same), [persons[image] for image in files] if columns == 5 else None)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line that is not empty, without empty cells at its end."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 text ({e}); {EXPECTED}") from e
+    lines = text.splitlines()
+    first = next(filter(str.strip, lines), "")
+    reader = csv.reader(lines, delimiter=max("\t;,", key=first.count))
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            while cells and not cells[-1]:
+                cells.pop()
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as e:
+        raise UserError(f"{path}, line {reader.line_num}: {e}; {EXPECTED}") from e
+
+
+def _is_header(folder: Path, cells: list[str]) -> bool:
+    """No image, neither by its name nor on the disk: a first pair with a mistake in it is no header."""
+    return len(cells) > 2 and not any(is_image(cell) or os.path.isfile(folder / cell) for cell in cells[:2])
+
+
+def _file(where: str, image: Path) -> tuple[int, int]:
+    if not os.path.isfile(image):
+        raise UserError(f"{where}: no image {image}; expected its path, relative to the folder of the list")
+    return size_and_time(image)

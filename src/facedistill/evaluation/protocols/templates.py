@@ -1,0 +1,334 @@
+"""IJB's protocols: one vector a template, 1:1 on a list of pairs, 1:N against galleries.
+
+A template of which no image could be read gets the zero vector: it scores 0 with everything.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from facedistill.data import Flip, combine
+from facedistill.errors import UserError
+from facedistill.evaluation.measurement import Measurement
+from facedistill.evaluation.metrics import far_key
+from facedistill.evaluation.protocols.all_pairs import Scores, Tally, bins_of, measure
+from facedistill.evaluation.protocols.identification import Found, Identification, measure as measure_search, search
+from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, Weights, draws, resampled_mean
+from facedistill.evaluation.verification import Verification
+
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+RANKS = (1, 5, 10)
+FPIRS = (1e-1, 1e-2)
+IMAGES = 4096  # fused at a time
+GATHERED = 256  # pairs whose vectors are copied at a time: they stay in the cache
+COUNTED = 1 << 20  # pairs whose scores are counted at a time
+DENSE = 6000  # subjects, up to which a table of subject x subject is made
+
+
+def template_vectors(
+    vectors: np.ndarray,
+    template: np.ndarray,
+    media: np.ndarray,
+    detector_score: np.ndarray,
+    *,
+    flip: Flip = "sum",
+    weight_by_norm: bool = True,
+    weight_by_detector_score: bool = True,
+    media_pooling: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pool the embeddings of each template's images. The defaults are the field's.
+
+    The flip views of an image are summed, joined or left out as they are, not normalised. A template is the sum over
+    its media of the mean over the medium's images, normalised.
+
+    Args:
+        vectors: raw embeddings, float32 (N, F, d), as embed.Embeddings has them.
+        template, media: int64 (N,), ids; detector_score: float32 (N,), how sure the detector was of the face.
+        weight_by_norm: leave each image's embedding as long as it is: sharp faces are longer. Else it is normalised.
+        weight_by_detector_score: multiply each image's embedding by the detector's score.
+        media_pooling: False sums all images alike, so that a video counts as often as it has frames.
+
+    Returns:
+        Template ids, int64 (T,), ascending, and unit rows, float32 (T, d), or (T, 2d) for flip "concat".
+    """
+    ids, row = np.unique(template, return_inverse=True)
+    weight = np.ones(len(vectors))
+    if weight_by_detector_score:
+        weight *= detector_score
+    if media_pooling:  # the mean over a medium is a sum with weights
+        media, medium = np.unique(media, return_inverse=True)
+        _, group, images = np.unique(row * len(media) + medium, return_inverse=True, return_counts=True)
+        weight /= images[group]
+    order = np.argsort(row, kind="stable")
+    sums = np.zeros((len(ids), vectors.shape[2] * (vectors.shape[1] if flip == "concat" else 1)))
+    for part in (order[start : start + IMAGES] for start in range(0, len(order), IMAGES)):
+        image = combine(vectors[part], flip)
+        if not weight_by_norm:
+            image = _unit(image)
+        rows, starts = np.unique(row[part], return_index=True)
+        sums[rows] += np.add.reduceat(image * weight[part, None], starts, axis=0)
+    return ids, _unit(sums).astype(np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def rows_of(vectors: np.ndarray, ids: np.ndarray, templates: np.ndarray) -> np.ndarray:
+    """The vectors (K, d) of `templates` (K,), out of those of `ids` (T,), which ascend; zero for what is not in ids."""
+    place = np.searchsorted(ids, templates).clip(max=len(ids) - 1)
+    return np.where((ids[place] == templates)[:, None], vectors[place], np.zeros(1, vectors.dtype))
+
+
+def without_image(ids: np.ndarray, *templates: np.ndarray) -> int:
+    """How many different ones of `templates` are not among `ids`, so that their vectors are zero."""
+    return len(np.setdiff1d(np.concatenate(templates), ids))
+
+
+@dataclass(frozen=True)
+class TemplatePairs:
+    """A list of 1:1 comparisons, read once for any number of models: 9 bytes a pair.
+
+    Who a template shows is not in the list. Templates are taken to show one subject when genuine pairs link them,
+    directly or over others; subjects are what the bootstrap draws.
+
+    Attributes:
+        ids: int64 (A,), every template of the list, ascending.
+        subject: int32 (A,), the subject of each, numbered from 0.
+        first, second: int32 (P,), places in `ids`; same: bool (P,), as listed.
+    """
+
+    ids: np.ndarray
+    subject: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+    @classmethod
+    def of(cls, blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> "TemplatePairs":
+        """Take blocks of (template ids, template ids, same person?), as data.ijb.IjbSource.pairs yields them.
+
+        Raises UserError when there is no pair.
+        """
+        listed = list(blocks)
+        if not listed:
+            raise UserError("the list of template pairs is empty; expected a line a pair: template template label")
+        ids = np.unique(np.concatenate([np.unique(side) for first, second, _ in listed for side in (first, second)]))
+        first, second = (
+            np.concatenate([np.searchsorted(ids, block[side]).astype(np.int32) for block in listed]) for side in (0, 1)
+        )
+        same = np.concatenate([block[2] for block in listed])
+        return cls(ids, _components(len(ids), first[same], second[same]), first, second, same)
+
+    def impostor_weights(self, drawn: np.ndarray) -> np.ndarray:
+        """The weight of all impostor pairs, float64 (R,), in each resample.
+
+        Args:
+            drawn: int32 (R, S), how often each resample draws each subject; a pair weighs the product of its two.
+        """
+        subjects = drawn.shape[1]
+        first, second = (self.subject[side[~self.same]] for side in (self.first, self.second))
+        if subjects > DENSE:
+            return np.array([(draw[first] * draw[second]).sum() for draw in drawn], dtype=np.float64)
+        between = np.zeros(subjects**2)
+        np.add.at(between, first.astype(np.int64) * subjects + second, 1)
+        return ((drawn @ between.reshape(subjects, subjects)) * drawn).sum(axis=1)
+
+
+def _components(nodes: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Number the connected components of a graph, int32 (nodes,), by the two ends of its edges."""
+    root = np.arange(nodes)
+    while True:
+        joined = root.copy()
+        lower = np.minimum(root[first], root[second])
+        np.minimum.at(joined, root[first], lower)
+        np.minimum.at(joined, root[second], lower)
+        joined = joined[joined]
+        if (joined == root).all():  # then the two ends of every edge have the same root
+            return np.unique(root, return_inverse=True)[1].astype(np.int32)
+        root = joined
+
+
+def verify_templates(
+    probe: np.ndarray,
+    gallery: np.ndarray,
+    ids: np.ndarray,
+    pairs: TemplatePairs,
+    *,
+    fars: Sequence[float] = FARS,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Verification:
+    """Evaluate `probe` against `gallery` templates on the listed pairs.
+
+    Symmetric (`probe is gallery`): each pair once. Otherwise both directions, (first probe, second gallery) and
+    (second probe, first gallery), pooled. A pair that is listed twice counts twice. Intervals: subjects are resampled.
+
+    Args:
+        probe, gallery: unit rows, float32 (T, d), of the templates `ids`, int64 (T,), ascending.
+    """
+    sides = [(pairs.first, pairs.second)]
+    if probe is not gallery:
+        sides.append((pairs.second, pairs.first))
+    rows = rows_of(probe, ids, pairs.ids), rows_of(gallery, ids, pairs.ids)
+    subjects = int(pairs.subject.max()) + 1
+    drawn = np.array(list(draws(subjects, resamples, seed)), dtype=np.int32).reshape(resamples, subjects)
+    totals = pairs.impostor_weights(drawn) * len(sides)
+
+    def collect(held: int) -> Scores:
+        tally = Tally(held)
+        for first, second in sides:
+            for start in range(0, len(first), COUNTED):
+                a, b, same = (part[start : start + COUNTED] for part in (first, second, pairs.same))
+                tally.add(bins_of(_cosines(*rows, a, b)), same, pairs.subject[a], pairs.subject[b])
+        return tally.scores()
+
+    def weigh(scores: Scores) -> Iterator[Weights]:
+        return (scores.weights(draw, total) for draw, total in zip(drawn, totals, strict=True))
+
+    return measure(collect, weigh, int((~pairs.same).sum()) * len(sides), fars)
+
+
+def _cosines(probe: np.ndarray, gallery: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The product of row first[i] of `probe` with row second[i] of `gallery`, float32 (P,)."""
+    found = np.empty(len(first), np.float32)
+    for start in range(0, len(first), GATHERED):
+        part = slice(start, start + GATHERED)
+        np.einsum("nd,nd->n", probe[first[part]], gallery[second[part]], out=found[part])
+    return found
+
+
+@dataclass(frozen=True)
+class TemplateIdentification(Measurement):
+    """The measurement of a 1:N search in several galleries, none of which holds all subjects.
+
+    Attributes:
+        galleries: the search in each of them.
+        probes: templates; mated: those whose subject some gallery has.
+        rank: by k, the share found at rank k of all mated searches, in whatever gallery.
+        tpir_at_fpir: by name of the target FPIR, the mean over the galleries; absent where one cannot measure it.
+        field: by gallery and name of the target FPIR, TPIR and threshold as the field defines them (`field_tpir`).
+        cmc: float64, the shares at rank 1, 2, ...
+        without_image: templates that have the zero vector; not in the JSON.
+    """
+
+    galleries: dict[str, Identification]
+    probes: int
+    mated: int
+    rank: dict[int, Estimate]
+    tpir_at_fpir: dict[str, Estimate]
+    field: dict[str, dict[str, tuple[float, float]]]
+    cmc: np.ndarray
+    without_image: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of an Identification for all galleries together, sizes added up, and of each in `galleries`.
+
+        The threshold belongs to a gallery. With the means stand the smallest number of non-mated probes and the mean
+        of the FPIRs obtained.
+        """
+        galleries = {name: found.to_json() for name, found in self.galleries.items()}
+        for name, points in self.field.items():
+            for key, (tpir, threshold) in points.items():
+                galleries[name]["tpir_at_fpir"][key]["field"] = {"tpir": tpir, "threshold": threshold}
+        json: dict[str, Any] = {
+            "probes": self.probes,
+            "mated": self.mated,
+            "non_mated": self.probes - self.mated,
+            "gallery_size": sum(found.gallery_size for found in self.galleries.values()),
+            "gallery_identities": sum(found.gallery_identities for found in self.galleries.values()),
+            "rank": {str(k): estimate.to_json() for k, estimate in self.rank.items()},
+            "tpir_at_fpir": {},
+        }
+        for key, estimate in self.tpir_at_fpir.items():
+            each = [found.tpir_at_fpir[key][0] for found in self.galleries.values()]
+            json["tpir_at_fpir"][key] = estimate.to_json() | {
+                "non_mated": min(point.impostors for point in each),
+                "fpir": float(np.mean([point.far for point in each])),
+                "field": {"tpir": float(np.mean([field[key][0] for field in self.field.values()]))},
+            }
+        if len(self.cmc):
+            json["curves"] = {"cmc": self.cmc.tolist()}
+        return json | {"galleries": galleries}
+
+    def estimates(self) -> dict[str, Estimate]:
+        return {f"rank.{k}": estimate for k, estimate in self.rank.items()} | {
+            f"tpir_at_fpir.{key}": estimate for key, estimate in self.tpir_at_fpir.items()
+        }
+
+
+def identify_templates(
+    probe: np.ndarray,
+    gallery: np.ndarray,
+    ids: np.ndarray,
+    galleries: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    probes: tuple[np.ndarray, np.ndarray],
+    *,
+    ranks: Sequence[int] = RANKS,
+    fpirs: Sequence[float] = FPIRS,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> TemplateIdentification:
+    """Search every probe template in every gallery, with the definitions of identification.identify.
+
+    A probe whose subject a gallery lacks is a non-mated probe of that gallery. A subject may have several templates in
+    a gallery: the best one counts. Intervals: the subjects of the probes are resampled, alike for all galleries.
+
+    Args:
+        probe, gallery: unit rows, float32 (T, d), of the templates `ids`, int64 (T,), ascending.
+        galleries: name, template ids and subjects of each, at least one; probes: template ids and subjects. As
+            data.ijb.IjbSource has them.
+    """
+    templates, subjects = probes
+    known = np.unique(np.concatenate([subjects, *(enrolled for _, _, enrolled in galleries)]))
+    queries, labels = rows_of(probe, ids, templates), np.searchsorted(known, subjects)
+    found: dict[str, Found] = {}
+    measured: dict[str, Identification] = {}
+    for name, rows, enrolled in galleries:
+        searched = queries, labels, rows_of(gallery, ids, rows), np.searchsorted(known, enrolled)
+        found[name] = search(*searched)
+        measured[name] = measure_search(found[name], labels, searched[3], ranks, fpirs, resamples, seed)
+    mate, above = (np.concatenate([getattr(one, part) for one in found.values()]) for part in ("mate", "above"))
+    person, mated = np.tile(labels, len(found)), mate > -np.inf
+
+    def found_at(k: int) -> np.ndarray:
+        return np.where(mated, above < k, np.nan)
+
+    def rank(k: int) -> Estimate:
+        return Estimate(float(np.nanmean(found_at(k))), resampled_mean(found_at(k), person, resamples, seed))
+
+    def mean(key: str) -> Estimate:
+        each = [one.tpir_at_fpir[key][1] for one in measured.values()]
+        return Estimate(float(np.mean([e.value for e in each])), np.mean([e.resampled for e in each], axis=0))
+
+    def measurable(key: str) -> bool:
+        return all(key in one.tpir_at_fpir for one in measured.values())
+
+    return TemplateIdentification(
+        galleries=measured,
+        probes=len(templates),
+        mated=int(mated.reshape(len(found), -1).any(axis=0).sum()),
+        rank={k: rank(k) for k in ranks if all(k in one.rank for one in measured.values())},
+        tpir_at_fpir={key: mean(key) for key in map(far_key, fpirs) if measurable(key)},
+        field={
+            name: {far_key(f): field_tpir(found[name], f) for f in fpirs if far_key(f) in one.tpir_at_fpir}
+            for name, one in measured.items()
+        },
+        cmc=np.array([np.nanmean(found_at(k + 1)) for k in range(min(len(one.cmc) for one in measured.values()))]),
+        without_image=without_image(ids, templates, *(rows for _, rows, _ in galleries)),
+    )
+
+
+def field_tpir(found: Found, fpir: float) -> tuple[float, float]:
+    """TPIR and threshold as insightface defines them; needs mated and non-mated probes.
+
+    The threshold is the false alarm of rank int(fpir * n), or the highest, among the n non-mated probes' best scores,
+    and a mate must score above it, where `identify` accepts at it: with distinct scores one false alarm fewer passes.
+    """
+    mated = found.mate > -np.inf
+    alarms = np.sort(found.other[~mated])[::-1]
+    threshold = alarms[max(int(len(alarms) * fpir) - 1, 0)]
+    identified = (found.above == 0) & (found.mate > threshold)
+    return float(identified[mated].mean()), float(threshold)

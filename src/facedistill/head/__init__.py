@@ -1,0 +1,47 @@
+"""The class matrix W: where it starts, what moves it, and the margin softmax against it."""
+
+from facedistill.head.classifier import Classifier, ClassWeight
+from facedistill.head.frozen_softmax import FrozenMarginSoftmax, frozen_margin_softmax
+from facedistill.head.margins import (
+    MARGINS,
+    AdaFace,
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CurricularFace,
+    Margin,
+    SphereFace,
+    make_margin,
+    margin_softmax,
+    observe,
+)
+from facedistill.head.nearest import cached_nearest, neighbourhood
+from facedistill.head.rows import Rows, load_rows, quantise
+from facedistill.head.starts import centres, fit_classifier, instances, random_classifier
+
+__all__ = [
+    "MARGINS",
+    "AdaFace",
+    "ArcFace",
+    "ClassWeight",
+    "Classifier",
+    "CombinedMargin",
+    "CosFace",
+    "CurricularFace",
+    "FrozenMarginSoftmax",
+    "Margin",
+    "Rows",
+    "SphereFace",
+    "cached_nearest",
+    "centres",
+    "fit_classifier",
+    "frozen_margin_softmax",
+    "instances",
+    "load_rows",
+    "make_margin",
+    "margin_softmax",
+    "neighbourhood",
+    "observe",
+    "quantise",
+    "random_classifier",
+]

@@ -1,0 +1,167 @@
+"""The frozen head's two matrix products, block by block of W: rows x embeddings, and exponentials x rows.
+
+Float products turn a block into their type where it is stored otherwise. Bfloat16 products come out rounded to 8 bits,
+a quarter of a logit of 64, unless what they are to be near to is taken off before the rounding: then the logits that
+count are small numbers. Int8 products take int8 rows as they are: the other factor is split into two int8 parts, the
+second in fractions of the first one's step, 13 bits together. Where a processor has VNNI and no unit for bfloat16, two
+of them take half the time of one float32 product.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from facedistill.errors import UserError
+from facedistill.head.rows import Rows
+
+FAR = 4.0  # logits above what was nearest so far, from which on bfloat16 would be too coarse
+PIECE = 256  # rows of a block that are taken in float32 at once
+MOST = 127  # the largest int8
+FRACTION = 64  # parts of a step
+WIDEST = 2048  # dimensions, or rows a block, up to which every int32 sum of MOST * MOST * FRACTION holds
+
+
+def product_type(rows: Rows) -> torch.dtype:
+    """Return the rows' own type, bfloat16 for int8 rows; float32 where no unit takes bfloat16 products.
+
+    Without one torch's bfloat16 products are 10 times slower than float32, and turning a block is cheap. Int8 products
+    are for who asks for them: their gradient is up to 5e-4 off, and depends on where blocks and shares begin.
+    """
+    stored = rows.values
+    if stored.dtype in (torch.float32, torch.float64):
+        return stored.dtype
+    if stored.device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if able else torch.float32
+
+
+Own = tuple[Tensor, Tensor]  # places (row of the block, sample) of the samples' own classes
+
+
+class Products(Protocol):
+    def start(self, first: int, last: int, own: Own) -> Tensor:
+        """Return <w_j, x_i> (k, B) of the rows first..last, float32 or wider; the caller may overwrite it.
+
+        The own classes are left out, -inf: taking them out of a full sum afterwards would cancel catastrophically.
+        """
+
+    def add_to(self, gradient: Tensor, p: Tensor) -> None:
+        """gradient (B, d) += p^T (B, k) times the rows of the last `start`; p >= 0 is overwritten."""
+
+
+def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int, scale: float) -> Products:
+    """Return the products of `rows`, `block` of them at a time, with x (B, d); `scale` makes logits of them.
+
+    Raises:
+        UserError: int8 products of other rows, of more dimensions than their sums can hold, or on a GPU.
+    """
+    if dtype == torch.int8 and x.device.type != "cpu":
+        raise UserError("frozen softmax: int8 products are for CPUs; on a GPU int8 rows take bfloat16 ones")
+    if dtype == torch.int8 and (rows.scales is None or max(rows.dim, block) > WIDEST):
+        raise UserError(
+            f"frozen softmax: int8 products of {rows.dim}-dimensional {rows.values.dtype} rows; they need int8 rows of "
+            f"at most {WIDEST} dimensions"
+        )
+    if dtype == torch.int8:
+        return Int8Products(rows, x, block)
+    return Bfloat16Products(rows, x, block, scale) if dtype == torch.bfloat16 else FloatProducts(rows, x, dtype, block)
+
+
+# Buffers are made once, and what passes through is overwritten: fresh memory a block costs page faults.
+
+
+class FloatProducts:
+    """In float32 or float64."""
+
+    def __init__(self, rows: Rows, x: Tensor, dtype: torch.dtype, block: int) -> None:
+        self.rows = rows
+        self.columns = x.T.to(dtype).contiguous()
+        block = min(block, len(rows))
+        self.buffer, self.out = self.columns.new_empty(block, rows.dim), self.columns.new_empty(block, len(x))
+
+    def start(self, first: int, last: int, own: Own) -> Tensor:
+        self.block = self.rows.read(first, last, self.buffer)
+        out = torch.mm(self.block, self.columns, out=self.out[: len(self.block)])
+        out[own] = -torch.inf
+        return out
+
+    def add_to(self, gradient: Tensor, p: Tensor) -> None:
+        gradient.addmm_(p.T, self.block)
+
+
+class Bfloat16Products:
+    """In bfloat16, near to the largest product of each sample so far; what is far above that is taken in float32.
+
+    So a logit has an error of 0.01 at most beside the rounding of x, and those that make up the sum far less.
+    """
+
+    def __init__(self, rows: Rows, x: Tensor, block: int, scale: float) -> None:
+        self.rows, self.far = rows, FAR / scale
+        self.exact = x.T.contiguous()
+        self.columns = self.exact.bfloat16()
+        block = min(block, len(rows))
+        self.buffer, self.out = self.columns.new_empty(block, rows.dim), self.columns.new_empty(block, len(x))
+        self.wide, self.near = self.exact.new_empty(block, len(x)), self.columns.new_zeros(len(x))
+
+    def start(self, first: int, last: int, own: Own) -> Tensor:
+        self.block = self.rows.read(first, last, self.buffer)
+        out = self.out[: len(self.block)].copy_(-self.near)
+        out.addmm_(self.block, self.columns)
+        out[own] = -torch.inf
+        wide = self.wide[: len(out)].copy_(out).add_(self.near)
+        highest = out.amax(0)
+        above = torch.nonzero(highest > self.far)[:, 0]
+        if len(above):
+            columns = self.exact[:, above]
+            for rows, to in zip(self.block.split(PIECE), wide.split(PIECE)):
+                to[:, above] = rows.to(wide.dtype) @ columns
+            wide[own] = -torch.inf
+        self.near = torch.maximum(self.near, highest + self.near)
+        return wide
+
+    def add_to(self, gradient: Tensor, p: Tensor) -> None:
+        gradient += p.T.to(self.block.dtype) @ self.block
+
+
+class Int8Products:
+    """In int8 with int32 sums, of int8 rows."""
+
+    def __init__(self, rows: Rows, x: Tensor, block: int) -> None:
+        assert rows.scales is not None
+        size, block = len(x), min(block, len(rows))
+        self.rows, self.scales = rows, rows.scales[:, None]
+        step = float(x.abs().max()) / MOST or 1.0
+        self.columns = torch.empty(rows.dim, 2 * size, dtype=torch.int8)
+        _split(x.T / step, torch.empty(rows.dim, size), self.columns)
+        self.factors = self.scales * (step / FRACTION)
+        self.sums, self.parts = torch.empty(block, 2 * size, dtype=torch.int32), self.columns.new_empty(block, 2 * size)
+        self.out, self.whole = torch.empty(block, size), torch.empty(block, size)
+        self.gradient = torch.empty(2 * size, rows.dim, dtype=torch.int32)
+
+    def start(self, first: int, last: int, own: Own) -> Tensor:
+        self.slice = slice(first, last)
+        block = self.rows.values[self.slice]
+        whole, fraction = torch._int_mm(block, self.columns, out=self.sums[: len(block)]).chunk(2, 1)
+        out = self.out[: len(block)].copy_(whole.mul_(FRACTION).add_(fraction)).mul_(self.factors[self.slice])
+        out[own] = -torch.inf
+        return out
+
+    def add_to(self, gradient: Tensor, p: Tensor) -> None:
+        steps = p.mul_(self.scales[self.slice]).amax(0).div_(MOST).clamp_(min=1e-30)
+        parts = self.parts[: len(p)]
+        _split(p.div_(steps), self.whole[: len(p)], parts)
+        whole, fraction = torch._int_mm(parts.T, self.rows.values[self.slice], out=self.gradient).chunk(2, 0)
+        gradient.addcmul_(whole.mul_(FRACTION).add_(fraction).float(), steps[:, None] / FRACTION)
+
+
+def _split(x: Tensor, buffer: Tensor, parts: Tensor) -> None:
+    """Write x (k, B), within +-MOST, into int8 `parts` (k, 2 B): whole steps, then what is left in fractions of one.
+
+    x and the buffer, of its shape, are overwritten.
+    """
+    whole = torch.round(x, out=buffer)
+    parts[:, : x.shape[1]] = whole
+    parts[:, x.shape[1] :] = x.sub_(whole).mul_(FRACTION).round_()

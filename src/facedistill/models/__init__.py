@@ -1,0 +1,28 @@
+"""A network with all that is needed to use it: running, saving, loading and importing it."""
+
+from facedistill.models.embed import embed_blocks, embed_dataset
+from facedistill.models.folder import (
+    load_model,
+    load_weights,
+    save_model,
+    save_thresholds,
+    save_weights,
+    thresholds_folder,
+)
+from facedistill.models.importers import import_model
+from facedistill.models.model import FLIPS, InputSpec, Model
+
+__all__ = [
+    "FLIPS",
+    "InputSpec",
+    "Model",
+    "embed_blocks",
+    "embed_dataset",
+    "import_model",
+    "load_model",
+    "load_weights",
+    "save_model",
+    "save_thresholds",
+    "save_weights",
+    "thresholds_folder",
+]

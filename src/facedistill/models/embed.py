@@ -1,0 +1,155 @@
+"""Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facedistill.data import Dataset, Embeddings, decoded
+from facedistill.errors import UserError
+from facedistill.files import atomic_write, fingerprint
+from facedistill.models.model import Model
+from facedistill.progress import console, track
+
+CPU_BATCH, GPU_BATCH = 64, 256  # on a CPU the maps of larger ones leave the cache, and each costs page faults anew
+
+
+READ = 4096  # stored embeddings at a time
+
+
+def embed_dataset(
+    model: Model, dataset: Dataset, flips: bool = True, batch: int | None = None, cache: Path | None = None
+) -> Embeddings:
+    """Embed every image of `dataset`, and its mirror image if `flips`.
+
+    Unreadable images have no row; they are counted and listed in `dataset.unreadable`. The model runs in eval mode,
+    on the device of its parameters, and is left as it was.
+
+    Args:
+        batch: images at a time; None: what is fast on the model's device.
+        cache: a folder; embeddings of the same model (weights, preprocessing, offset) and data (its fingerprint, and
+            when its files last changed) are taken from it. Where it cannot be written, one line says so.
+
+    Raises:
+        UserError: more images than allowed are unreadable, or an embedding is not finite.
+    """
+    made_by = model.fingerprint()
+    if cache and (cached := _cached(cache, made_by, dataset, flips)):
+        read = set(cached.keys)
+        dataset.count_images(len(cached), [key for key in dataset.keys if key not in read])
+        return cached
+    vectors = np.empty((len(dataset), 2 if flips else 1, model.embedding_dim), dtype=np.float32)
+    rows: list[int] = []
+    for kept, found in _embedded(model, dataset, flips, batch):
+        vectors[len(rows) : len(rows) + len(kept)] = found
+        rows += kept
+    embeddings = Embeddings(
+        keys=[dataset.keys[i] for i in rows],
+        class_names=list(dataset.class_names),
+        labels=np.asarray(dataset.labels)[rows],
+        vectors=vectors[: len(rows)],
+        space=model.space or "",
+        model=made_by,
+        data=dataset.fingerprint,
+    )
+    if cache:
+        try:
+            embeddings.save(_place(cache, made_by, dataset, flips))
+        except UserError as e:
+            _say_not_kept(e)
+    return embeddings
+
+
+def embed_blocks(
+    model: Model, dataset: Dataset, flips: bool = True, batch: int | None = None, cache: Path | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
+
+    With `cache` they are also written to a plain .npy as they come, and read from it the next time, never whole.
+    """
+    place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
+    if place and os.path.exists(place):  # not Path.exists, which raises where the folder may not be searched
+        stored = np.load(place, mmap_mode="r", allow_pickle=False)
+        yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
+        return
+    blocks = (found for _, found in _embedded(model, dataset, flips, batch))
+    if not place:
+        yield from blocks
+        return
+    try:
+        with atomic_write(place) as temporary, open(temporary, "w+b") as file:
+            shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            rows = 0
+            for found in blocks:
+                yield found  # before it is written: that may fail
+                file.write(found.astype("<f4", copy=False).tobytes())
+                rows += len(found)
+            file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
+    except UserError as e:
+        if str(place) not in str(e):  # not of the writing
+            raise
+        _say_not_kept(e)
+        yield from blocks
+
+
+def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int | None) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield (places in the data set, raw embeddings float32 (n, F, d)) of the readable images, batch by batch."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    batch = batch or (CPU_BATCH if model.device.type == "cpu" else GPU_BATCH)
+    try:
+        batches = track(decoded(dataset, batch), "embedding", len(dataset), size=lambda b: len(b) + len(b.unreadable))
+        for images in batches:
+            found = _forward(model, images.images.to(model.device, non_blocking=True), 2 if flips else 1)
+            kept = images.index[:, 0].tolist()
+            _stop_if_not_finite(found, [dataset.keys[i] for i in kept])
+            yield kept, found
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
+    return cache / f"{fingerprint(made_by, dataset.fingerprint, dataset.source.stamp, flips)}.npz"
+
+
+def _say_not_kept(error: UserError) -> None:
+    """`error`: of `atomic_write`. What was embedded is there; only the next command has to make it anew."""
+    reason = str(error).partition(";")[0]
+    text = f"the embeddings are not kept for next time: {reason}; mend that, or set FACEDISTILL_CACHE to another folder"
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
+    """What an earlier call stored; without mirror images also the part of a table that has them."""
+    for stored in {flips, True}:
+        path = _place(cache, made_by, dataset, stored)
+        if os.path.exists(path):
+            with suppress(UserError):  # a damaged file is made again
+                found = Embeddings.load(path)
+                found.vectors = found.vectors[:, : 2 if flips else 1]
+                return found
+    return None
+
+
+@torch.inference_mode()
+def _forward(model: Model, pixels: Tensor, views: int) -> np.ndarray:
+    """Raw embeddings, float32 (B, views, d)."""
+    outputs = [model(pixels)] if views == 1 else [model(pixels), model(pixels.flip(-1))]
+    return torch.stack(outputs, dim=1).float().cpu().numpy()
+
+
+def _stop_if_not_finite(vectors: np.ndarray, keys: list[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=(1, 2)))
+    if len(bad):
+        raise UserError(
+            f"the model's embedding of image {keys[bad[0]]} is not finite; the model is damaged or takes other pixels "
+            "than RGB 0..255"
+        )

@@ -1,0 +1,300 @@
+"""The model folder: config.json, weights, classifier and model card; saving, loading, thresholds. No pickle."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from facedistill.backbones import BACKBONES, Backbone, OnnxBackbone, create_backbone
+from facedistill.errors import UsageError, UserError, closest
+from facedistill.files import atomic_write
+from facedistill.head import Classifier
+from facedistill.models.card import model_card
+from facedistill.models.model import InputSpec, Model, make_space
+
+SCHEMA = 1
+TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
+
+
+def save_model(model: Model, folder: str | Path) -> None:
+    """Write the model folder in one rename; a model folder already there is replaced.
+
+    Sets `model.space` where it is None.
+
+    Raises:
+        UsageError: `folder` holds something that is no model.
+        UserError: the disk is full, or the backbone was not made by `create_backbone`.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder.is_dir() and (_is_model_folder(folder) or not any(folder.iterdir()))):
+        raise UsageError(f"{folder}: exists and is not a model folder; nothing was written: choose another --out")
+    if (
+        isinstance(model.backbone, Backbone)
+        and not isinstance(model.backbone, OnnxBackbone)
+        and not model.backbone.spec
+    ):
+        raise UserError("model: its backbone has no name to load it by; make it with create_backbone(name, ...)")
+    if model.space is None:
+        model.space = make_space(model)
+    config = _config(model)
+    with atomic_write(folder) as temporary:
+        temporary.mkdir()
+        _save_weights(model, temporary)
+        if model.classifier is not None:
+            _save_classifier(model.classifier, temporary)
+        (temporary / "config.json").write_text(_to_json(config), *TEXT)
+        (temporary / "README.md").write_text(model_card(config, folder.name), *TEXT)
+
+
+def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
+    """Add calibrated thresholds to a model folder, or a run's; one of the same rate, models and flip is replaced.
+
+    Args:
+        thresholds: {"far": target, "value": cosine, "interval": [low, high], "probe", "gallery": fingerprints of the
+            models, "flip", and where it was measured}.
+
+    Raises:
+        UsageError: `path` is a bare .onnx, which has no place for them.
+        UserError: no model folder, or it cannot be written.
+    """
+    folder = thresholds_folder(path)
+    config = _read_config(folder)
+
+    def holds_for(threshold: dict[str, Any]) -> list[Any]:
+        return [threshold.get(key) for key in ("far", "probe", "gallery", "flip")]
+
+    replaced = [holds_for(new) for new in thresholds]
+    config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
+    for name, text in (("config.json", _to_json(config)), ("README.md", model_card(config, folder.name))):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(text, *TEXT)
+
+
+def thresholds_folder(path: str | Path) -> Path:
+    """The folder that keeps the thresholds of a model folder or a run; UsageError for a bare .onnx, which has none."""
+    folder = _folder_of(Path(path))
+    if folder.is_file():
+        raise UsageError(
+            f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
+        )
+    return folder
+
+
+def _folder_of(path: Path) -> Path:
+    """The model folder of a run; a model folder itself, and whatever else, as it is."""
+    run = not (path / "config.json").exists() and (path / "model" / "config.json").exists()
+    return path / "model" if run else path
+
+
+def _to_json(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+
+def _config(model: Model) -> dict[str, Any]:
+    config: dict[str, Any] = {"schema": SCHEMA}
+    if model.backbone is None:
+        config["backbone"] = None
+    elif isinstance(model.backbone, OnnxBackbone):
+        config |= {"architecture": "onnx", "options": {}}
+    else:
+        config |= {"architecture": model.backbone.spec["name"], "options": model.backbone.spec["options"]}
+    config |= {"embedding_dim": model.embedding_dim, "input": asdict(model.input)}
+    if model.offset is not None:
+        config["offset"] = model.offset.tolist()
+    if model.projection is not None:
+        config["projection"] = {"in": model.projection.in_features, "out": model.projection.out_features}
+    if model.backbone is not None:
+        config |= {"parameters": model.parameters_count(), "macs": model.macs()}
+    if model.classifier is not None:
+        config["classifier"] = {"origin": model.classifier.origin, "classes": len(model.classifier)}
+    return config | {"made": model.made, "space": model.space, "thresholds": model.thresholds}
+
+
+def _save_weights(model: Model, folder: Path) -> None:
+    if isinstance(model.backbone, OnnxBackbone):
+        model.backbone.save(folder / "model.onnx")
+    if any(name != "offset" for name in model.state_dict()):
+        save_weights(model, folder / "model.safetensors")
+
+
+def save_weights(model: Model, file: Path) -> None:
+    """Write a file of weights that `load_weights` reads."""
+    save_tensors({k: v for k, v in model.state_dict().items() if k != "offset"}, file)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError when the disk is full."""
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
+    except SafetensorError as e:  # a full disk arrives as this, not as OSError
+        raise OSError(str(e)) from e
+
+
+def _save_classifier(classifier: Classifier, folder: Path) -> None:
+    broken = next((n for n in classifier.class_names if "\n" in n or "\r" in n), None)
+    if broken is not None:
+        raise UserError(f"class name {broken!r} holds a line break; classes.txt has one name a line: rename the class")
+    tensors = {"weight": classifier.weight}
+    if classifier.counts is not None:
+        tensors["counts"] = classifier.counts
+    save_tensors(tensors, folder / "classifier.safetensors")
+    (folder / "classes.txt").write_text("".join(f"{n}\n" for n in classifier.class_names), *TEXT)
+
+
+def load_model(path: str | Path, classifier: bool = True) -> Model:
+    """Return the Model of a model folder, of a run (its `model/`), or of a bare .onnx file, in eval mode.
+
+    A bare ONNX file is taken as pixels 0..255, RGB, normalisation inside; a line on stderr says so.
+
+    Args:
+        classifier: load W too, if there is one (it may be gigabytes).
+
+    Raises:
+        UserError: nothing there, no model, or a file that does not fit; what, where, expected and found.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx" and not path.is_dir():
+        print(f"{path}: taken as pixels 0..255, RGB, normalisation inside", file=sys.stderr)
+        return onnx_model(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; expected a model folder, a run or an .onnx file")
+    path = _folder_of(path)
+    config = _read_config(path)
+    try:
+        return _build(config, path, classifier).eval()
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{path / 'config.json'}: a key is missing or ill-typed ({e}); the file was edited or damaged"
+        ) from e
+
+
+def onnx_model(path: Path, input: InputSpec | None = None, made: dict[str, Any] | None = None) -> Model:
+    """Return the Model of an ONNX file; `input` default: pixels 0..255, RGB, normalisation inside."""
+    backbone = OnnxBackbone(path, None if input is None else input.size)
+    if input is None:
+        input = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
+    model = Model(backbone, input, made=made or {"by": "bare ONNX file", "file": path.name})
+    model.space = make_space(model)
+    return model.eval()
+
+
+def _is_model_folder(path: Path) -> bool:
+    try:
+        return "embedding_dim" in json.loads((path / "config.json").read_text(*TEXT))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.exists():
+        raise UserError(f"{path}: not a model folder (no config.json); expected a model folder, a run or an .onnx file")
+    try:
+        config = json.loads(file.read_text(*TEXT))
+    except ValueError as e:
+        raise UserError(f"{file}: not readable as JSON ({e}); the file is damaged") from e
+    if not isinstance(config, dict) or "embedding_dim" not in config:
+        raise UserError(f"{file}: no facedistill model (no 'embedding_dim'); expected a folder made by save_model")
+    if config.get("schema") != SCHEMA:
+        raise UserError(f"{file}: schema {config.get('schema')}; this version reads {SCHEMA}: update facedistill")
+    return config
+
+
+def _build(config: dict[str, Any], path: Path, with_classifier: bool) -> Model:
+    size = config.get("projection")
+    model = Model(
+        _build_backbone(config, path),
+        InputSpec(**config["input"]),
+        _load_classifier(config, path) if with_classifier and "classifier" in config else None,
+        torch.tensor(config["offset"]) if "offset" in config else None,
+        nn.utils.skip_init(nn.Linear, size["in"], size["out"], bias=False) if size else None,
+        config["space"],
+        config["made"],
+        config["thresholds"],
+        config["embedding_dim"],
+    )
+    if any(name != "offset" for name in model.state_dict()):
+        load_weights(model, path / "model.safetensors")
+    return model
+
+
+def load_weights(model: Model, file: Path) -> None:
+    """Load a file of weights, of a model folder or of a run's epochs/, into the model. UserError if they do not fit."""
+    expected = {k: v for k, v in model.state_dict().items() if k != "offset"}
+    # Names and shapes are checked there; not strict, because the offset stands in config.json.
+    model.load_state_dict(_load_tensors(file, expected), strict=False)
+
+
+def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
+    if "backbone" in config:
+        return None
+    name = config["architecture"]
+    if name == "onnx":
+        return OnnxBackbone(path / "model.onnx", config["input"]["size"])
+    if name not in BACKBONES:
+        raise UserError(
+            f"{path / 'config.json'}: unknown architecture '{name}'{closest(name, BACKBONES)}; "
+            f"expected one of {', '.join(BACKBONES)}"
+        )
+    with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
+        return create_backbone(name, **config["options"])
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise UserError(f"{path}: missing; the model folder is not complete: copy all of it")
+    try:
+        with safe_open(path, "pt") as f:
+            names = f.keys()
+            return {name: f.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path}: damaged ({e}); copy it again") from e
+
+
+def _load_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    found = _read_tensors(path)
+    check_tensors(found, expected, path)
+    return found
+
+
+def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], path: str | Path) -> None:
+    """Raise UserError unless both have the same names and shapes; the first difference is named."""
+    for name, tensor in expected.items():
+        if name not in found:
+            raise UserError(
+                f"{path}: tensor '{name}' is missing{closest(name, found)}; this file holds another network"
+            )
+        if found[name].shape != tensor.shape:
+            raise UserError(
+                f"{path}: tensor '{name}' has shape {list(found[name].shape)}; expected {list(tensor.shape)}: "
+                "this file holds another network or size"
+            )
+    extra = [name for name in found if name not in expected]
+    if extra:
+        raise UserError(f"{path}: {len(extra)} unexpected tensors ('{extra[0]}'); this file holds another network")
+
+
+def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
+    tensors = _read_tensors(path / "classifier.safetensors")
+    file = path / "classes.txt"
+    names = read_names(file)
+    weight = tensors["weight"]
+    if len(names) != len(weight):
+        raise UserError(
+            f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name a row"
+        )
+    return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"), unit=True)
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the lines of a class file, one name each, in order. Raises UserError when it cannot be read."""
+    try:
+        return path.read_text(*TEXT).removesuffix("\n").split("\n")
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: cannot be read ({e}); expected a text file with one class name a line") from e

@@ -1,0 +1,152 @@
+"""Foreign teachers become Models: arcface_torch checkpoints, ONNX files, tables of embeddings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from facedistill.data import Embeddings
+from facedistill.errors import UsageError, UserError, closest
+from facedistill.files import fingerprint
+from facedistill.head import centres
+from facedistill.models.arcface_torch import (
+    Names,
+    Paths,
+    backbone_from_state,
+    check_count,
+    class_names,
+    find_backbone,
+    find_shards,
+    load_classifier,
+    read_torch,
+)
+from facedistill.models.folder import onnx_model
+from facedistill.models.model import InputSpec, Model, make_space
+
+KINDS = ("auto", "arcface_torch", "onnx", "embeddings")
+
+
+def import_model(
+    path: str | Path,
+    kind: str = "auto",
+    classes: Names | None = None,
+    classifier: Paths | None = None,
+    colour: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """Return the Model made of a foreign file or run folder.
+
+    Args:
+        kind: "arcface_torch", "onnx", "embeddings", or "auto": by what `path` is.
+        classes: the name of every row of W, in order: names, or a text file with one a line. Without it the rows
+            are named by label number, as the classes of a RecordIO pack are.
+        classifier: the file, shards, or folder of shards that hold W, where not found beside the backbone.
+        colour, mean, std: what the network expects, where not the format's own convention.
+
+    Raises:
+        UsageError: an unknown kind.
+        UserError: a file is missing, damaged, holds code, another network, or a W that does not fit.
+    """
+    path = Path(path)
+    if kind not in KINDS:
+        raise UsageError(f"kind '{kind}'{closest(kind, KINDS)}: expected one of {', '.join(KINDS)}")
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; expected a checkpoint, a run folder, .onnx or .npz")
+    if (path / "config.json").exists():
+        raise UserError(f"{path}: already a model folder; use it as it is")
+    kind = _detect(path) if kind == "auto" else kind
+    if kind == "embeddings":
+        if (classifier, colour, mean, std) != (None, None, None, None):
+            raise UsageError(
+                f"{path}: a table of embeddings has no network and no W; drop classifier, colour, mean, std"
+            )
+        return import_embeddings(path, classes)
+    make = import_onnx if kind == "onnx" else import_arcface_torch
+    model = make(path, classes, classifier, colour, mean, std)
+    if classes is not None and model.classifier is None:
+        raise UserError(f"{path}: brings no W whose rows the class names could name; give its file as the classifier")
+    return model
+
+
+def _detect(path: Path) -> str:
+    if path.is_dir() or path.suffix in (".pt", ".pth"):
+        return "arcface_torch"
+    kinds = {".onnx": "onnx", ".npz": "embeddings"}
+    if path.suffix not in kinds:
+        raise UserError(
+            f"{path}: cannot tell what it is; expected .pt, .pth, .onnx, .npz or a run folder, or give --from"
+        )
+    return kinds[path.suffix]
+
+
+def import_arcface_torch(
+    path: str | Path,
+    classes: Names | None = None,
+    classifier: Paths | None = None,
+    colour: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """Return the Model of an arcface_torch state dict, checkpoint or run folder; see `import_model`.
+
+    The network and its size are found from the state dict: IResNet-18/34/50/100, or insightface's `mbf`. Input:
+    RGB, (x - 127.5) / 127.5, as arcface_torch trains. In a run folder the backbone is taken from the same
+    checkpoint as the shards of W, if there is one, so that the two belong together.
+    """
+    path = Path(path)
+    file = find_backbone(path) if path.is_dir() else path
+    content = read_torch(file)
+    if classifier is None:
+        if isinstance(content, dict) and "state_dict_softmax_fc" in content:
+            classifier = file  # one shard of several: the others lie beside it
+        elif path.is_dir() and find_shards(path):
+            classifier = path
+    backbone = backbone_from_state(content, file)
+    spec = InputSpec(backbone.input_size, *_convention(colour, mean, std, 127.5, 127.5))
+    head = None if classifier is None else load_classifier(classifier, backbone.embedding_dim, classes)
+    made = {"by": "import", "from": "arcface_torch", "file": file.name}
+    model = Model(backbone, spec, head, made=made).eval()
+    model.space = make_space(model)
+    return model
+
+
+def import_onnx(
+    path: str | Path,
+    classes: Names | None = None,
+    classifier: Paths | None = None,
+    colour: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Model:
+    """Return the Model of an ONNX file; default input: pixels 0..255, RGB, normalisation inside. See `import_model`."""
+    path = Path(path)
+    model = onnx_model(path, made={"by": "import", "from": "onnx", "file": path.name})
+    if (colour, mean, std) != (None, None, None):
+        spec = InputSpec(model.input_size, *_convention(colour, mean, std, 0.0, 1.0))
+        model = onnx_model(path, spec, model.made)
+    if classifier is not None:
+        model.classifier = load_classifier(classifier, model.embedding_dim, classes)
+    return model
+
+
+def import_embeddings(path: str | Path, classes: Names | None = None) -> Model:
+    """Return a teacher without a network from a table of embeddings (`Embeddings`, .npz): W is its class centres.
+
+    Args:
+        classes: names of the classes in the order of the table's labels, where the table's own are not wanted.
+    """
+    path = Path(path)
+    table = Embeddings.load(path)
+    if classes is not None:
+        names = class_names(classes)
+        check_count(names, len(table.class_names), path)
+        table.class_names = names
+    space = table.space or fingerprint(table.vectors, *table.keys)
+    return Model(
+        None, classifier=centres(table), space=space, made={"by": "import", "from": "embeddings", "file": path.name}
+    )
+
+
+def _convention(
+    colour: str | None, mean: Sequence[float] | None, std: Sequence[float] | None, shift: float, scale: float
+) -> tuple[str, Sequence[float], Sequence[float]]:
+    return colour or "rgb", (shift,) if mean is None else mean, (scale,) if std is None else std

@@ -1,0 +1,142 @@
+"""Reading recipes: files, shipped ones, plain dicts, `key=value` overrides; and writing them out."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from facedistill.errors import UsageError, closest
+from facedistill.recipe.dialect import _Dumper, _Loader, parse_value
+from facedistill.recipe.schema import GROUPS, Recipe, TeacherSpec, TermSpec
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("facedistill") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or a shipped one by its name, and apply `key.key=value` overrides.
+
+    Raises:
+        UsageError: no such recipe, not YAML, an unknown key (the near one is suggested) or an ill-typed value.
+    """
+    file = Path(path)
+    if file.is_file():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as e:
+            raise UsageError(f"recipe '{path}' cannot be read: {e}; expected a text file") from e
+    elif path in shipped_recipes():
+        text = (resources.files("facedistill") / "recipes" / f"{path}.yaml").read_text(encoding="utf-8")
+    else:
+        raise UsageError(
+            f"recipe '{path}': no such file and no shipped recipe of that name{closest(path, shipped_recipes())}; "
+            "`facedistill list recipes` shows them"
+        )
+    try:
+        raw = yaml.load(text, _Loader)
+    except yaml.YAMLError as e:
+        raise UsageError(f"recipe '{path}' is not YAML: {' '.join(str(e).split())}") from e
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise UsageError(f"recipe '{path}': expected keys such as data, student, method; found {type(raw).__name__}")
+    return make_recipe(raw, overrides, where=f"recipe '{path}'")
+
+
+def make_recipe(raw: dict[str, Any], overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
+    """Validate a recipe given as plain dicts, with shorthands and overrides. Raises UsageError."""
+    raw = _expand(raw)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UsageError(f"'{override}': expected key=value, e.g. schedule.epochs=20")
+        _set(raw, key.split("."), parse_value(value))
+        raw = _expand(raw)
+    try:
+        return TypeAdapter(Recipe).validate_python(_nest_options(raw))
+    except ValidationError as e:
+        raise UsageError(f"{where}: {_first_error(e)}") from e
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every value written out; `load_recipe` reads it back to an equal one."""
+    raw = asdict(recipe)
+    for term in raw["method"]["terms"].values():
+        term.update(term.pop("options"))
+    return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _expand(raw: dict[str, Any]) -> dict[str, Any]:
+    """Shorthands: `method: name`; `teacher: path` for one teacher; `data: path`; a group with nothing in it."""
+    raw = {k: {} if v is None and k in GROUPS else v for k, v in copy.deepcopy(raw).items()}
+    if isinstance(raw.get("method"), str):
+        raw["method"] = {"name": raw["method"]}
+    if isinstance(raw.get("data"), str):
+        raw["data"] = {"train": raw["data"]}
+    if isinstance(raw.get("student"), str):
+        raw["student"] = {"backbone": raw["student"]}
+    teachers = raw.get("teachers")
+    teachers = {} if teachers is None else teachers
+    if not isinstance(teachers, dict):
+        return raw
+    if "teacher" in raw:
+        given, known = raw.pop("teacher"), teachers.get("teacher")
+        both = isinstance(given, dict) and isinstance(known, dict)
+        teachers["teacher"] = known | given if both else given  # `teacher.cache=false` leaves the model as it is
+    raw["teachers"] = {name: {"model": t} if isinstance(t, str) else t for name, t in teachers.items()}
+    return raw
+
+
+def _nest_options(raw: dict[str, Any]) -> dict[str, Any]:
+    method = raw.get("method")
+    terms = method.get("terms") if isinstance(method, dict) else None
+    if not isinstance(terms, dict):
+        return raw
+    own = {f.name for f in fields(TermSpec)}
+    for name, term in terms.items():
+        if isinstance(term, int | float):
+            term = {"weight": term}
+        if term is None:
+            term = {}
+        if isinstance(term, dict) and "options" not in term:
+            terms[name] = {k: v for k, v in term.items() if k in own}
+            terms[name]["options"] = {k: v for k, v in term.items() if k not in own}
+    return raw
+
+
+def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if raw.get(key) is None:
+            raw[key] = {}
+        raw = raw[key]
+        if not isinstance(raw, dict):
+            raise UsageError(f"{'.'.join(keys)}: '{key}' is a value, not a group of keys")
+    raw[keys[-1]] = value
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = [str(p) for p in first["loc"]]
+    if first["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{'.'.join(place)}: {first['msg']}, found {first['input']!r}"
+    known = [f.name for f in fields(_group(place[:-1]))]
+    return f"unknown key '{'.'.join(place)}'{closest(place[-1], known)}; known here: {', '.join(known)}"
+
+
+def _group(place: list[str]) -> Any:
+    """The dataclass that stands at `place` in a recipe."""
+    if place[:1] == ["teachers"]:
+        return TeacherSpec
+    if place[:2] == ["method", "terms"]:
+        return TermSpec
+    group: Any = Recipe()
+    for key in place:
+        group = getattr(group, key)
+    return group

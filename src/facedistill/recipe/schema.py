@@ -1,0 +1,170 @@
+"""What a recipe holds: its groups, keys, types and defaults."""
+
+from dataclasses import field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as typed
+
+STRICT = ConfigDict(extra="forbid", strict=False)
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+DEFAULT_DATA = "synthetic:identities=400,images=8,size=48,seed=1"  # of the demo's students
+
+
+@typed(config=STRICT)
+class Data:
+    """The training images.
+
+    `train`: any data set that the program opens. `hold_out`: share of the identities kept for evaluation; relatives and
+    people in the same photo stay on one side. `in_memory`: decode once into a uint8 array; null = when it takes less
+    than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: larger share of unreadable images is an error.
+    """
+
+    train: str = DEFAULT_DATA
+    hold_out: Share = 0.0
+    hold_out_seed: Seed = 0
+    in_memory: bool | None = None
+    workers: Annotated[int, Field(ge=0)] = 2
+    max_unreadable: Share = 0.01
+
+
+@typed(config=STRICT)
+class Student:
+    """The network. `embedding_dim`: null = the teacher's. `projection`: where the two differ, a linear layer to the
+    teacher's size, kept in the model. `start`: a model or run whose weights it starts from."""
+
+    backbone: str = "mobilefacenet"
+    options: dict[str, Any] = field(default_factory=dict)
+    input_size: Count = 112
+    embedding_dim: Count | None = None
+    projection: bool = False
+    start: str | None = None
+
+
+@typed(config=STRICT)
+class TeacherSpec:
+    """`model`: a model folder, run, or .onnx. `cache`: embed the training set once, both
+    flips, instead of running the teacher at every step."""
+
+    model: str
+    cache: bool = True
+
+
+@typed(config=STRICT)
+class ClassifierSpec:
+    """Where W starts and what moves it; null = as the method's row in the table says. `rows`: how a W that nothing
+    moves is stored, fp32, bf16 (half) or int8 (a quarter); null = fp32."""
+
+    start: Literal["random", "teacher", "centres", "fitted", "instances"] | None = None
+    moved_by: Literal["nothing", "gradient", "teacher"] | None = None
+    rows: Literal["fp32", "bf16", "int8"] | None = None
+
+
+@typed(config=STRICT)
+class Sampler:
+    """null = the method's (uniform, 4). `pk`: batch / k classes with k images each."""
+
+    kind: Literal["uniform", "class_balanced", "pk"] | None = None
+    k: Count | None = None
+
+
+@typed(config=STRICT)
+class View:
+    """What both networks see; null = the method's (same, 0.2). `mixup`: pairs of images of the batch are mixed, and so
+    are their labels; shares from Beta(alpha, alpha)."""
+
+    kind: Literal["same", "mixup"] | None = None
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+@typed(config=STRICT)
+class TermSpec:
+    """A term of the loss: `weight` x term(options); weight 0 removes it. `term` names its class where the key is only a
+    label. In YAML the options stand beside weight: `margin_softmax: {scale: 32}`."""
+
+    weight: float | None = None
+    term: str | None = None
+    teacher: str = "teacher"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@typed(config=STRICT)
+class MethodSpec:
+    """A row of the method table and what the recipe changes in it. In YAML its name alone will do.
+
+    `teacher_epoch: same`: in each epoch the teacher has the weights that its run kept of the same epoch.
+    """
+
+    name: str = "proxylesskd"
+    classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
+    terms: dict[str, TermSpec] = field(default_factory=dict)
+    sampler: Sampler = field(default_factory=Sampler)
+    view: View = field(default_factory=View)
+    teacher_epoch: Literal["last", "same"] | None = None
+
+
+@typed(config=STRICT)
+class Schedule:
+    """Optimisation. `lr` is for the whole (global) batch. `decay: step` divides by 10 at `milestones` (epochs).
+
+    `decay_norms`: weight decay on norms, biases and PReLU too. `clip`: largest gradient norm of the student's network,
+    null = none. `keep: epochs` saves the student's weights after every epoch. `checkpoint_steps`: null = every epoch.
+    """
+
+    epochs: Count = 14
+    batch: Count = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Rate = 0.1
+    momentum: Rate = 0.9
+    weight_decay: Rate = 5e-4
+    decay_norms: bool = True
+    warmup_epochs: Rate = 0.0
+    decay: Literal["step", "polynomial", "cosine", "none"] = "cosine"
+    milestones: list[float] = field(default_factory=list)
+    power: Rate = 2.0
+    clip: Rate | None = 5.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    keep: Literal["last", "epochs"] = "last"
+    checkpoint_steps: Count | None = None
+    log_steps: Count = 20
+
+
+@typed(config=STRICT)
+class Evaluation:
+    """Sets evaluated when training ends (the held-out identities are added when there are any). `every`: the student
+    alone is measured on them also after every so many epochs, without intervals; null = not."""
+
+    sets: list[str] = field(default_factory=list)
+    every: Count | None = None
+    flip: Literal["sum", "concat", "none"] = "sum"
+    threshold: Literal["grid", "exact"] = "grid"
+
+
+@typed(config=STRICT)
+class Check:
+    """What `check` must find before a run against a teacher's classifier starts: the least own-class accuracy through W
+    (leave-one-out for centres), 0 = any."""
+
+    own_class: Share = 0.5
+
+
+@typed(config=STRICT)
+class Recipe:
+    data: Data = field(default_factory=Data)
+    student: Student = field(default_factory=Student)
+    teachers: dict[str, TeacherSpec] = field(default_factory=dict)
+    method: MethodSpec = field(default_factory=MethodSpec)
+    schedule: Schedule = field(default_factory=Schedule)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    check: Check = field(default_factory=Check)
+    track: Literal["none", "tensorboard"] = "none"
+    seed: Seed = 0
+
+
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed"}

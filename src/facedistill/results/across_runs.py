@@ -1,0 +1,173 @@
+"""Runs of several recipes with several seeds: what each recipe reaches, and which of them differ."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from facedistill.errors import UserError
+from facedistill.evaluation import Estimate, paired_difference
+from facedistill.progress import console
+from facedistill.results.reading import estimate, paths
+
+Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
+COSTS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
+
+
+def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The mean over the seeds of each recipe: one evaluation a recipe, by its name (see `differences_to`).
+
+    A figure that all seeds have becomes {"value": mean, "ci95": of that mean, where they were resampled, "seeds": their
+    values}; of all else only what is the same in all stays. "training" has "seeds" in place of "seed", and the mean
+    costs.
+    Evaluations that are of no run (files, published figures) stay as they are, after those of runs.
+    """
+    found = {name: _mean_evaluation(runs) for name, runs in _recipes(evaluations).items()}
+    return found | {name: evaluation for name, evaluation in evaluations.items() if not evaluation.get("training")}
+
+
+def _mean_evaluation(runs: Runs) -> dict[str, Any]:
+    each = [runs[seed] for seed in sorted(runs)]
+    first, trained = each[0], [evaluation["training"] for evaluation in each]
+    training = {key: value for key, value in trained[0].items() if key not in ("seed", *COSTS)}
+    training |= {"seeds": sorted(runs)}
+    training |= {key: float(np.mean([of[key] for of in trained])) for key in COSTS if all(key in of for of in trained)}
+    kept = {key: first[key] for key in ("method", "models") if key in first}
+    return kept | {"training": training, "results": [_mean_result(results) for results in _matched(each)]}
+
+
+def _mean_result(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    known = paths(each)
+    figures = {path.partition(".")[0] for path in known} | {"ci95", "curves", "resampled", "at_gallery_threshold"}
+    mean = {key: v for key, v in each[0].items() if key not in figures and all(r.get(key) == v for r in each)}
+    for path in known:
+        of = [one for r in each if (one := estimate(r, path)) is not None]
+        if len(of) == len(each):
+            key, _, rate = path.partition(".")
+            figure = _mean_figure(of, [r.get("resampled", {}).get(path) for r in each])
+            mean[key] = {**mean.get(key, {}), rate: figure} if rate else figure
+    at = [r.get("at_gallery_threshold", {}) for r in each]
+    if fars := [far for far in at[0] if all(far in of for of in at)]:
+        mean["at_gallery_threshold"] = {
+            far: {key: float(np.mean([of[far][key] for of in at])) for key in ("tar", "far")} for far in fars
+        }
+    return mean
+
+
+def _mean_figure(each: Sequence[dict[str, Any]], resampled: Sequence[list[float] | None]) -> dict[str, Any]:
+    if all(of == each[0] for of in each):
+        return dict(each[0])  # of one run, or the teacher's own
+    values = [of["value"] for of in each]
+    mean: dict[str, Any] = {"value": float(np.mean(values))}
+    if all(drawn is not None for drawn in resampled):
+        mean = Estimate(mean["value"], np.mean(np.array(resampled), axis=0)).to_json()
+    return {key: each[0][key] for key in ("impostors", "non_mated") if key in each[0]} | mean | {"seeds": values}
+
+
+def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str]) -> list[dict[str, Any]]:
+    """How every recipe's runs differ from those of the recipes named in `to`, a difference for each common seed.
+
+    Runs whose recipes differ in the seed alone belong together; they are called what their runs are, without the seed.
+    What differs in epochs, data or the student's size is left out, with a line on the console. The interval is that of
+    the mean over the seeds, paired: all runs were resampled alike. A difference is distinguishable if the interval
+    excludes 0 and all seeds, at least two, agree in sign.
+
+    Args:
+        evaluations: of finished runs, by name, with "training" and "resampled"; those without are left out.
+        to: names of recipes, or of methods that one recipe has.
+
+    Returns:
+        {"a", "b": names, "seeds": count, "set", "protocol", "probe", "gallery", "resolution" where it was set,
+        "of": {path: {"value", "ci95", "distinguishable"}}}.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    recipes = _recipes(evaluations)
+    found = []
+    for wanted in to:
+        base = _named(recipes, wanted)
+        for name, runs in recipes.items():
+            seeds = sorted(runs.keys() & recipes[base].keys())
+            if name == base or not seeds:
+                continue
+            if not _comparable(runs[seeds[0]], recipes[base][seeds[0]]):
+                console.print(f"{name} is not compared with {base}: other epochs, other data, or another student")
+            else:
+                pairs = [(runs[seed], recipes[base][seed]) for seed in seeds]
+                found += [{"a": name, "b": base, "seeds": len(seeds), **d} for d in _seed_differences(pairs)]
+    return found
+
+
+def _recipes(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, Runs]:
+    """The runs of each recipe, by the first run's name without its seed; a seed that comes again begins a new group."""
+    found: dict[str, Runs] = {}
+    groups: dict[str, list[str]] = {}  # of each recipe, their names
+    for run, evaluation in evaluations.items():
+        if training := evaluation.get("training"):
+            alike, seed = groups.setdefault(training["recipe"], []), training["seed"]
+            name = next((name for name in alike if seed not in found[name]), None)
+            if name is None:
+                short = re.sub(rf"(?:^|[-_])(?:seed|s){seed}(?=$|[-_])", "", run).lstrip("-_")
+                name = run if short in {"", *found, *evaluations} else short
+                alike.append(name)
+            found.setdefault(name, {})[seed] = evaluation
+    return found
+
+
+def _named(recipes: Mapping[str, Runs], wanted: str) -> str:
+    methods = {name: next(iter(runs.values())).get("method", "").partition(" (")[0] for name, runs in recipes.items()}
+    fitting = [wanted] if wanted in recipes else [name for name, method in methods.items() if method == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    what = f"{len(fitting)} recipes have that method ({', '.join(fitting)})" if fitting else "no runs of that name"
+    raise UserError(f"--to {wanted}: {what}; expected one of {', '.join(recipes) or 'finished runs'}")
+
+
+def _comparable(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether both were trained on the same data for as long, into students of one size and resolution."""
+    one, other = (e["models"].get("student", {}) for e in (a, b))
+    same = all(a["training"][key] == b["training"][key] for key in ("epochs", "data"))
+    return same and all(one.get(key) == other.get(key) for key in ("parameters", "macs"))
+
+
+def _matched(evaluations: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The results that all the evaluations have, in their order each: those that may be paired."""
+    found = [{_what(r): r for r in evaluation["results"]} for evaluation in evaluations]
+    return [[results[what] for results in found] for what in found[0] if all(what in results for results in found)]
+
+
+def _seed_differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """`pairs`: the evaluations of both recipes with one seed each."""
+    found = []
+    for results in _matched([evaluation for side in zip(*pairs) for evaluation in side]):
+        a, b, first = results[: len(pairs)], results[len(pairs) :], results[0]
+        at = {key: first[key] for key in ("set", "protocol", "probe", "gallery")}
+        at |= {key: first["settings"][key] for key in ("resolution",) if key in first.get("settings", {})}
+        drawn = [r.get("resampled", {}) for r in results]
+        paths = [path for path in drawn[0] if all(path in of for of in drawn)]
+        of = {path: seed_difference(*([_estimate(r, path) for r in side] for side in (a, b))) for path in paths}
+        found += [at | {"of": of}] if of else []
+    return found
+
+
+def seed_difference(a: Sequence[Estimate], b: Sequence[Estimate]) -> dict[str, Any]:
+    """The mean of a - b over the seeds, one estimate each: {"value", "ci95", "distinguishable"}."""
+    each = [paired_difference(x, y) for x, y in zip(a, b, strict=True)]
+    mean = Estimate(float(np.mean([d.value for d in each])), np.mean([d.resampled for d in each], axis=0))
+    low, high = mean.ci95 or (-np.inf, np.inf)
+    agree = len(each) > 1 and {np.sign(d.value) for d in each} in ({1}, {-1})
+    return mean.to_json() | {"distinguishable": agree and (low > 0 or high < 0)}
+
+
+def _estimate(result: Mapping[str, Any], path: str) -> Estimate:
+    found = estimate(result, path)
+    assert found is not None
+    return Estimate(found["value"], np.array(result["resampled"][path]))
+
+
+def _what(result: Mapping[str, Any]) -> str:
+    """What must be equal for two results to be paired; not what a model makes of it."""
+    settings = {key: value for key, value in result.get("settings", {}).items() if key != "directions"}
+    return repr([*(result.get(key) for key in ("set", "protocol", "probe", "gallery", "data")), settings])

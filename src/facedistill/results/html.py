@@ -1,0 +1,295 @@
+"""The evaluation JSON as one HTML file: a summary in words, tables, plots, and the JSON itself.
+
+A pure function of its arguments: equal input, equal bytes. The page fetches nothing and runs no script (its own policy
+forbids both), and names no image unless photographs are given.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from facedistill.errors import UserError
+from facedistill.files import atomic_write
+from facedistill.results import plots, tables
+from facedistill.results.overview import overview
+from facedistill.results.plots import ESCAPED, Plot
+from facedistill.results.reading import (
+    EVERY,
+    SIDES,
+    Block,
+    Entry,
+    blocks,
+    condition,
+    each,
+    estimate,
+    full_resolution,
+    headline,
+    leading,
+    measured,
+    rate,
+    who,
+)
+from facedistill.results.summary import summary
+from facedistill.results.tables import Table
+
+Faces = Mapping[tuple[str, str], bytes]
+Logs = Mapping[str, Sequence[Mapping[str, Any]]]
+APART = 1.05  # models whose cost differs by less cost the same
+LOW = ("probe low", "both low")  # whose images are of low resolution
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it; `details` are tables to be opened, `errors` pairs of photographs."""
+
+    title: str
+    note: str = ""
+    tables: list[Table] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    details: list[Table] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+def require() -> None:
+    """Raise UserError if a library that the report needs is missing. Ask before a long evaluation."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as e:
+        raise UserError("the report needs matplotlib and jinja2; pip install 'facedistill[report]'") from e
+
+
+def write_report(
+    evaluation: dict[str, Any], path: str | Path, *, title: str = "Evaluation", faces: Faces | None = None
+) -> None:
+    """Write what `facedistill.evaluate` returned as one HTML file.
+
+    Args:
+        faces: JPEG, PNG or WebP bytes by (set, key). With them the worst errors are shown as pairs of photographs;
+            without them the page does not even hold the names of the images.
+
+    Raises:
+        UserError: matplotlib or jinja2 is missing; the file cannot be written.
+    """
+    require()
+    if faces is None:
+        evaluation = {key: value for key, value in evaluation.items() if key != "errors"}
+    sections = _Sections({"": evaluation})
+    _write(path, title, sections, [*sections.all(), *_errors(evaluation, faces or {})], evaluation)
+
+
+def write_comparison(
+    evaluations: Mapping[str, dict[str, Any]],
+    path: str | Path,
+    *,
+    title: str = "Comparison",
+    logs: Logs | None = None,
+    across: Sequence[Mapping[str, Any]] = (),
+    recipes: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """Write several evaluations, by the names of their runs, as one HTML file.
+
+    Args:
+        logs: lines of the runs' log.jsonl (and verification.jsonl) by the same names: every number in them but "epoch"
+            is drawn over "step".
+        across: how the recipes differ, see across_runs.differences_to.
+        recipes: the means over their seeds, see across_runs.over_seeds; they come first.
+
+    Raises:
+        UserError: matplotlib or jinja2 is missing; the file cannot be written.
+    """
+    require()
+    runs = {run: {key: value for key, value in e.items() if key != "errors"} for run, e in evaluations.items()}
+    sections = _Sections(runs, across, recipes)
+    _write(path, title, sections, [*sections.all(), *_training(logs or {})], runs)
+
+
+def _write(
+    path: str | Path, title: str, about: "_Sections", sections: Sequence[Section], content: dict[str, Any]
+) -> None:
+    import jinja2
+
+    raw = json.dumps(content, ensure_ascii=False)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["data_uri"] = data_uri
+    template = files("facedistill.results").joinpath("template.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
+        title=title,
+        subtitle=about.subtitle(),
+        summary=about.summary(),
+        sections=sections,
+        provenance=[tables.made(about.evaluations), *tables.settings(about.found)],
+        raw=raw,
+        raw_in_script=raw.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"}),
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors=ESCAPED)
+
+
+def data_uri(content: str | bytes, kind: str) -> str:
+    """The content as an address that needs no file."""
+    raw = content.encode(errors=ESCAPED) if isinstance(content, str) else content
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+class _Sections:
+    """What one run, named "", or several have measured, part by part."""
+
+    def __init__(
+        self,
+        evaluations: Mapping[str, dict[str, Any]],
+        across: Sequence[Mapping[str, Any]] = (),
+        recipes: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.evaluations, self.found, self.across = evaluations, blocks(evaluations), across
+        self.recipes = recipes or {}
+        # What is drawn and summed up: not what is published.
+        self.runs = measured(evaluations)
+        self.compared = blocks(self.runs)
+        names = dict.fromkeys(entry.name for entries in self.compared.values() for entry in entries)
+        self.places = {name: i for i, name in enumerate(names)}
+
+    def all(self) -> Iterator[Section]:
+        if tables_of_recipes := overview(self.recipes):
+            yield Section("Overview", tables=tables_of_recipes)
+        yield Section("Models", tables=[tables.models(self.evaluations)], plots=list(self._costs()))
+        if trained := tables.training(self.evaluations):
+            yield Section("Training", tables=trained)
+        if groups := each(self.evaluations, "groups"):
+            yield Section("Groups of sets", tables=tables.groups(groups))
+        for n, (block, entries) in enumerate(self.found.items()):
+            yield self._block(block, entries, f"p{n}")
+
+    def summary(self) -> list[str]:
+        """In words: of several recipes their means over seeds, otherwise what was measured."""
+        recipes = measured(self.recipes)
+        return summary(recipes, blocks(recipes)) if len(recipes) > 1 else summary(self.runs, self.compared)
+
+    def subtitle(self) -> str:
+        """What was evaluated on what, in one line."""
+        models = dict.fromkeys(name for e in self.evaluations.values() for name in e["models"])
+        count = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
+        runs = "" if "" in self.evaluations else f"{count}: {', '.join(self.runs)}; "
+        return f"{runs}{', '.join(models)} on {', '.join(dict.fromkeys(name for name, _ in self.found))}"
+
+    def _block(self, block: Block, entries: Sequence[Entry], key: str) -> Section:
+        """One set by one protocol."""
+        shown, hidden = tables.of_block(self.evaluations, block, entries, self.across)
+        return Section(
+            ", ".join(block),
+            note=tables.sizes(entries[0].result),
+            tables=shown,
+            plots=[
+                plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
+                for n, (pair, some) in enumerate(self._panels(self.compared.get(block, [])))
+                for plot in self._curves(some, ", ".join([*block, pair]).removesuffix(", "), f"{key}-{n}")
+            ],
+            details=hidden,
+        )
+
+    def _panels(self, entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+        """What is drawn together: of one run everything. Of several each pair of models of one space, a line a run,
+        beside each model against itself that all runs have alike."""
+        if "" in self.evaluations:
+            return [("", list(entries))]
+        alike = [e for e in entries if e.run == EVERY and e.result["probe"] == e.result["gallery"]]
+        pairs: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if entry.run != EVERY and entry.result.get("same_space") is not False:
+                pairs.setdefault(who(entry.result), []).append(entry)
+        return [(pair, [*of, *alike]) for pair, of in pairs.items()]
+
+    def _curves(self, entries: Sequence[Entry], about: str, key: str) -> Iterator[Plot]:
+        """ROC, DET, scores and CMC of the images as they are; the headline figure over low resolutions."""
+        full = full_resolution(entries)
+
+        def having(what: str) -> dict[str, dict[str, Any]]:
+            return {entry.name: entry.result for entry in full if what in entry.result.get("curves", {})}
+
+        if curves := having("roc"):
+            yield plots.roc(curves, self.places, about, f"{key}-roc")
+            yield plots.det(curves, self.places, about, f"{key}-det")
+        if histograms := having("scores"):
+            yield plots.scores(histograms, rate(full), about, f"{key}-scores")
+        if ranks := having("cmc"):
+            yield plots.cmc(ranks, self.places, about, f"{key}-cmc")
+        path = headline(full) or ""
+        for low in LOW:
+            if lines := _by_resolution(entries, path, low):
+                plot = plots.against_resolution(lines, path, self.places, f"{about}, {low}", f"{key}-{low[:5]}")
+                yield plot._replace(title=f"{plot.title}, {low}")
+
+    def _costs(self) -> Iterator[Plot]:
+        """The headline figure of the first set over what the probes' models cost."""
+        for block in list(leading(self.compared).items())[:1]:
+            for n, (pair, entries) in enumerate(self._panels(full_resolution(self.compared[block]))):
+                path = headline(entries) or ""
+                figures = {entry.name: (entry, figure) for entry in entries if (figure := estimate(entry.result, path))}
+                for cost in plots.COSTS:
+                    priced = {
+                        name: (price, figure)
+                        for name, (entry, figure) in figures.items()
+                        if (price := self._model(entry).get(cost)) is not None
+                    }
+                    prices = [price for price, _ in priced.values()]
+                    if prices and max(prices) > APART * min(prices):
+                        about = ", ".join([*block, pair]).removesuffix(", ")
+                        plot = plots.against_cost(priced, cost, path, self.places, about, f"cost-{n}-{cost}")
+                        yield plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
+
+    def _model(self, entry: Entry) -> dict[str, Any]:
+        """The probe's."""
+        evaluation = self.runs.get(entry.run, next(iter(self.runs.values())))
+        return evaluation["models"].get(entry.result["probe"], {})
+
+
+def _by_resolution(entries: Sequence[Entry], path: str, low: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The figure of each series at each resolution of the sides that `low` names: {"14 px": ..., "full": ...}."""
+    lines: dict[str, dict[str, dict[str, Any]]] = {}
+    found = [(e.result["settings"]["resolution"], e) for e in entries if condition(e.result)]
+    for at, entry in sorted(found, key=lambda one: one[0]["probe"]):
+        figure = estimate(entry.result, path)
+        if figure and low == LOW["gallery" in at]:
+            more = [f"{key} {value}" for key, value in at.items() if key not in SIDES]
+            lines.setdefault(entry.name, {})[", ".join([f"{at['probe']} px", *more])] = figure
+    for entry in full_resolution(entries):
+        if entry.name in lines and (figure := estimate(entry.result, path)):
+            lines[entry.name]["full"] = figure
+    return lines
+
+
+def _training(logs: Logs) -> list[Section]:
+    """A curve for each number that the logs hold."""
+    names = dict.fromkeys(name for log in logs.values() for row in log for name in row if name not in ("step", "epoch"))
+    curves = [plots.training(logs, name, f"log-{n}") for n, name in enumerate(names)]
+    return [Section("Training curves", plots=curves)] if curves else []
+
+
+def _errors(evaluation: Mapping[str, Any], faces: Faces) -> list[Section]:
+    """The worst errors as pairs of photographs."""
+    found = []
+    for e in evaluation.get("errors", []):
+        for kind in ("false_accepts", "false_rejects"):
+            shown = [
+                pair | {"images": [_image(faces.get((e["set"], pair[side]), b"")) for side in "ab"]}
+                for pair in e.get(kind, [])
+            ]
+            if shown:
+                found.append({"title": f"{e['set']}, {who(e)}: {kind.replace('_', ' ')}", "pairs": shown})
+    note = "Two people with the highest scores, and one person with the lowest. This page shows photographs of people."
+    return [Section("Worst errors", note, errors=found)] if found else []
+
+
+def _image(content: bytes) -> str:
+    """A photograph as an address, "" where there is none."""
+    kind = next((kind for magic, kind in IMAGES.items() if content.startswith(magic)), "image/webp")
+    return data_uri(content, kind) if content else ""
+
+
+IMAGES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}

@@ -1,0 +1,443 @@
+"""The evaluation JSON as tables, for the terminal and for pages.
+
+Rates in percent; what is missing is an empty cell, and an empty column vanishes.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from facedistill.results.reading import (
+    EVERY,
+    FEW_IMPOSTORS,
+    Block,
+    Entry,
+    condition,
+    distinguishable,
+    each,
+    estimate,
+    few,
+    full_resolution,
+    interval,
+    measured,
+    metric,
+    order,
+    paths,
+    percent,
+    points,
+    power,
+    who,
+)
+
+FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate) decide the threshold"
+FOREIGN = "† the two models do not share a space: a control that should come out near chance"
+PUBLISHED = "Published figures are the source’s, of other data and another recipe; they are compared with nothing."
+SIGNIFICANT = 0.05
+WHOSE = ("run", "recipe", "method")  # columns that say which of those that are compared
+IMAGES = "images"  # the column that says at which resolution
+NAMES = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
+KINDS = {
+    "within_family": "within a family",
+    "across_families": "across families",
+    "across_sources": "across sources",
+}
+
+
+class Cell(NamedTuple):
+    """A number, lines that stand small beneath it and a mark that hangs beside it; or a text that is aligned left."""
+
+    value: str = ""
+    below: str = ""
+    verdict: str = ""
+    text: bool = False
+    mark: str = ""
+
+
+@dataclass
+class Table:
+    """Attributes:
+    about: a line on how to read it.
+    heads: how many columns, from the left, name the row.
+    """
+
+    caption: str
+    about: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    heads: int = 1
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        used = [i for i in range(len(self.columns)) if any(row[i].value for row in self.rows)]
+        self.heads = sum(i < self.heads for i in used)
+        self.columns = [self.columns[i] for i in used]
+        self.rows = [[row[i] for i in used] for row in self.rows]
+
+    def begins(self, row: int) -> bool:
+        """Whether something else is measured from this row on: other images, or by several runs another pair."""
+        names = self.columns[: self.heads]
+        several = names[:1] in (["run"], ["recipe"])
+        kept = [i for i, name in enumerate(names) if (name not in WHOSE if several else name == IMAGES)]
+        return row > 0 and any(self.rows[row][i] != self.rows[row - 1][i] for i in kept)
+
+    def is_text(self, column: int) -> bool:
+        return all(row[column].text or not row[column].value for row in self.rows)
+
+
+def text(value: Any) -> Cell:
+    return Cell("" if value is None else str(value), text=True)
+
+
+def whole(value: int | None) -> Cell:
+    return Cell("" if value is None else f"{value:,}")
+
+
+def models(evaluations: Mapping[str, dict[str, Any]]) -> Table:
+    """What is known of each model; one that is the same in every run stands there once."""
+    rows: dict[str, list[list[Cell]]] = {}
+    runs = measured(evaluations)
+    for run, evaluation in runs.items():
+        for name, m in evaluation["models"].items():
+            everywhere = len(runs) > 1 and all(e["models"].get(name) == m for e in runs.values())
+            row = [
+                text(EVERY if everywhere else run),
+                text(name),
+                text(m.get("path")),
+                text(m.get("space")),
+                whole(m.get("parameters")),
+                whole(m.get("macs")),
+                Cell(f"{m['latency_ms']:,.2f}" if "latency_ms" in m else ""),
+            ]
+            of = rows.setdefault(name, [])
+            of += [row] if row not in of else []
+    columns = ["run", "model", "path", "space", "parameters", "MACs", "latency, ms"]
+    return Table("Models", "", columns, [row for of in rows.values() for row in of], heads=2)
+
+
+def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
+    """What each run was trained on, and what that took; no table where none says it."""
+    if not any("training" in e for e in evaluations.values()):
+        return []
+    rows = []
+    for run, evaluation in measured(evaluations).items():
+        of = evaluation.get("training", {})
+        rows.append(
+            [
+                text(run),
+                text(evaluation.get("method")),
+                *(whole(of.get(key)) for key in ("epochs", "seed", "images")),
+                *costs(of),
+            ]
+        )
+    columns = ["run", "method", "epochs", "seed", "images", *COSTS]
+    found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
+    found.notes += not_comparable(evaluations)
+    return [found]
+
+
+COSTS = ["minutes", "images/s", "teacher forwards", "peak memory, MB"]
+
+
+def costs(training: Mapping[str, Any]) -> list[Cell]:
+    """What training took, a cell for each of COSTS; the mean over seeds is rounded."""
+    minutes = Cell(f"{training['seconds'] / 60:,.1f}" if "seconds" in training else "")
+    rest = (training.get(key) for key in ("images_per_second", "teacher_forwards", "peak_memory_mb"))
+    return [minutes, *(whole(None if value is None else round(value)) for value in rest)]
+
+
+def not_comparable(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
+    """A note where runs were not trained as long, or on other data; else none."""
+    data = {(of["epochs"], of["data"]) for e in evaluations.values() if (of := e.get("training"))}
+    return ["The runs differ in epochs or data: not comparable."] * (len(data) > 1)
+
+
+def of_block(
+    evaluations: Mapping[str, dict[str, Any]],
+    block: Block,
+    entries: Sequence[Entry],
+    across: Sequence[Mapping[str, Any]] = (),
+) -> tuple[list[Table], list[Table]]:
+    """What one set by one protocol gave: the tables to be read, and those to be looked up.
+
+    Of several runs it is the runs that are compared, and the pairs of models within each are looked up.
+
+    Args:
+        across: differences of recipes, see across_runs.differences_to.
+    """
+    full, low = full_resolution(entries), [entry for entry in entries if condition(entry.result)]
+    different = each(evaluations, "differences", block)
+    within = differences([(run, d) for run, d in different if not condition(d)])
+    one = len(evaluations) == 1
+    read = [
+        results(entries),
+        across_recipes([d for d in across if (d["set"], d["protocol"]) == block]),
+        *[within] * one,
+        compatibility(each(evaluations, "compatibility", block)),
+        at_gallery_threshold(full),
+        false_accepts(full),
+    ]
+    looked_up = [
+        *[within] * (not one),
+        operating_points(entries),
+        _low(differences([(run, d) for run, d in different if condition(d)])),
+        _low(at_gallery_threshold(low)),
+        _low(false_accepts(low)),
+    ]
+    return [table for table in read if table.rows], [table for table in looked_up if table.rows]
+
+
+def _low(table: Table) -> Table:
+    return replace(table, caption=f"{table.caption}, low resolution")
+
+
+HEADS = ["run", "probe → gallery", IMAGES]
+
+
+def head(entry: Entry) -> list[Cell]:
+    return [text(entry.run), text(who(entry.result)), text(condition(entry.result))]
+
+
+def results(entries: Sequence[Entry]) -> Table:
+    """Every figure with its interval, one row a result."""
+    every = [entry.result for entry in entries]
+    columns = paths(every)
+    rows, starred, foreign = [], False, False
+    for entry in entries:
+        run, pair, images = head(entry)
+        if entry.result.get("same_space") is False:
+            pair, foreign = pair._replace(mark="†"), True
+        figures = [_figure(entry.result, path) for path in columns]
+        starred |= any(cell.mark for cell in figures)
+        rows.append([run, pair, images, *figures, _cosine(entry.result)])
+    notes = [FEW] * starred + [FOREIGN] * foreign + [PUBLISHED] * any("published" in result for result in every)
+    header = [*HEADS, *(metric(path) for path in columns), "mean cosine"]
+    return Table("Results", "In %, with 95% intervals.", header, rows, heads=3, notes=notes)
+
+
+def _figure(result: Mapping[str, Any], path: str) -> Cell:
+    found = estimate(result, path)
+    if found is None:
+        return Cell()
+    digits = 3 if path == "auc" else 2
+    return Cell(percent(found["value"], digits), interval(found.get("ci95"), digits), mark="*" * few(found, result))
+
+
+def _cosine(result: Mapping[str, Any]) -> Cell:
+    cosine = result.get("mean_cosine")
+    if not cosine:
+        return Cell()
+    return Cell(f"{cosine['value']:.3f}", f"of {cosine['ceiling']:.3f}" if "ceiling" in cosine else "")
+
+
+def operating_points(entries: Iterable[Entry]) -> Table:
+    """Where each TAR was taken: the threshold, the FAR obtained, and the pairs that decided it."""
+    rows = []
+    for entry in (entry for entry in entries if "published" not in entry.result):  # no thresholds are known of those
+        for key, name, count in (("tar_at_far", "FAR", "impostors"), ("tpir_at_fpir", "FPIR", "non_mated")):
+            for target, at in sorted(entry.result.get(key, {}).items(), key=lambda item: -float(item[0])):
+                closest = at.get("closest", {})
+                rows.append(
+                    [
+                        *head(entry),
+                        text(f"{name} {target}"),
+                        Cell(percent(at["value"]), mark="*" * few(at, entry.result)),
+                        Cell(_cosines(at.get("threshold")), _cosines(*at.get("threshold_ci95", []))),
+                        Cell(power(at["far"]) if "far" in at else power(at["fpir"]) if "fpir" in at else ""),
+                        whole(at.get(count)),
+                        Cell(percent(closest.get("tar")), f"FAR {power(closest['far'])}" if "far" in closest else ""),
+                    ]
+                )
+    columns = [
+        *HEADS,
+        "target",
+        "TAR, %",
+        "threshold",
+        "rate obtained",
+        "impostors that decide",
+        "TAR at closest FAR, %",
+    ]
+    return Table("Operating points", "Thresholds are cosines.", columns, rows, heads=4)
+
+
+def _cosines(*values: float | None) -> str:
+    known = [f"{value:.4f}" for value in values if value is not None]
+    return f"[{', '.join(known)}]" if len(known) > 1 else "".join(known)
+
+
+def at_gallery_threshold(entries: Iterable[Entry]) -> Table:
+    crossed = [entry for entry in entries if entry.result.get("at_gallery_threshold")]
+    fars = _falling(entry.result["at_gallery_threshold"] for entry in crossed)
+    rows = []
+    for entry in crossed:
+        at = entry.result["at_gallery_threshold"]
+        cells = [Cell(percent(at[far]["tar"]), f"FAR {power(at[far]['far'])}") if far in at else Cell() for far in fars]
+        rows.append([*head(entry), *cells])
+    about = "TAR in %, and the FAR obtained, at the threshold that gives the gallery’s own model the FAR of the column."
+    return Table("At the gallery’s thresholds", about, [*HEADS, *fars], rows, heads=3)
+
+
+def false_accepts(entries: Iterable[Entry]) -> Table:
+    related = [entry for entry in entries if entry.result.get("false_accepts")]
+    fars = _falling(kind for entry in related for kind in entry.result["false_accepts"].values())
+    rows = []
+    for entry in related:
+        for kind, at in entry.result["false_accepts"].items():
+            cells = [
+                Cell(power(at[far]["far"]), f"{at[far]['impostors']:,} of {at[far]['pairs']:,}")
+                if far in at
+                else Cell()
+                for far in fars
+            ]
+            rows.append([*head(entry), text(KINDS.get(kind, kind)), *cells])
+    about = "The FAR of each kind at the threshold that gives all impostors together the FAR of the column."
+    return Table("False accepts by kind of impostor", about, [*HEADS, "impostor pairs", *fars], rows, heads=4)
+
+
+def _falling(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({far for table in tables for far in table}, key=float, reverse=True)
+
+
+def differences(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """`found`: the differences of one set and protocol, each with its run."""
+    columns = sorted({path for _, d in found for path in d["of"]}, key=order)
+    rows = []
+    for run, d in found:
+        sides = [text(" → ".join(d[side])) for side in "ab"]
+        cells = [_difference(d["of"].get(path)) for path in columns]
+        rows.append([text(run), *sides, text(condition(d)), *cells, _mcnemar(d.get("mcnemar"))])
+    header = ["run", "a", "b", IMAGES, *(metric(path) for path in columns), "McNemar p"]
+    return Table("Paired differences", "a − b in points, with 95% intervals.", header, rows, heads=4)
+
+
+def across_recipes(found: Sequence[Mapping[str, Any]]) -> Table:
+    """`found`: the differences of one set and protocol."""
+    columns = sorted({path for d in found for path in d["of"]}, key=order)
+    rows = [
+        [text(d["a"]), text(d["b"]), whole(d["seeds"]), text(who(d)), text(condition(d))]
+        + [_difference(d["of"].get(path)) for path in columns]
+        for d in found
+    ]
+    about = "a − b in points, mean over the seeds that both have, with 95% intervals; not distinguishable with one seed"
+    about += ", where seeds disagree in sign, or where the interval holds 0."
+    header = ["a", "b", "seeds", "probe → gallery", IMAGES, *(metric(path) for path in columns)]
+    return Table("Differences between recipes", about, header, rows, heads=2)
+
+
+def _difference(d: Mapping[str, Any] | None) -> Cell:
+    if d is None:
+        return Cell()
+    ends = f"[{', '.join(points(end) for end in d['ci95'])}]" if "ci95" in d else ""
+    return Cell(points(d["value"]), ends, "not distinguishable" if distinguishable(d) is False else "")
+
+
+def _mcnemar(test: Mapping[str, Any] | None) -> Cell:
+    """Below: how many pairs only a, and only b, decides correctly."""
+    if test is None:
+        return Cell()
+    verdict = "" if test["p"] < SIGNIFICANT else "not distinguishable"
+    return Cell(f"{test['p']:.3g}", f"only a {test['a_only']:,}, only b {test['b_only']:,}", verdict)
+
+
+def groups(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
+    """One table a group of sets: the accuracy on each, and how unequal they are."""
+    tables = []
+    for name, protocol in dict.fromkeys((g["group"], g["protocol"]) for _, g in found):
+        members = [(run, g) for run, g in found if (g["group"], g["protocol"]) == (name, protocol)]
+        sets = list(dict.fromkeys(one for _, g in members for one in g["sets"]))
+        rows = [
+            [
+                *(text(value) for value in (run, who(g), condition(g))),
+                *(Cell(percent(g["sets"].get(one))) for one in sets),
+                Cell(percent(g.get("mean"))),
+                Cell(percent(g.get("std"))),
+                Cell(f"{g['skewed_error_ratio']:.3f}" if "skewed_error_ratio" in g else ""),
+            ]
+            for run, g in members
+        ]
+        columns = [*HEADS, *(one.removeprefix(f"{name}/") for one in sets), "mean", "std", "skewed error ratio"]
+        about = "Accuracy in %. The skewed error ratio is the largest error over the smallest."
+        tables.append(Table(f"{name}, {protocol}", about, columns, rows, heads=3))
+    return tables
+
+
+def compatibility(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """`found`: of one set and protocol, each with its run."""
+    columns = sorted({path for _, c in found for path in c["of"]}, key=order)
+    rows = []
+    for run, c in found:
+        cells = []
+        for path in columns:
+            cell, verdict = _difference(c["of"].get(path)), c["of"].get(path, {}).get("compatible")
+            cells.append(
+                cell if verdict is None else cell._replace(verdict="compatible" if verdict else "not compatible")
+            )
+        rows.append([text(run), text(who(c)), text(condition(c)), *cells])
+    about = "How many points above the baseline against itself, with 95% intervals."
+    return Table("Backward compatibility", about, [*HEADS, *(metric(path) for path in columns)], rows, heads=3)
+
+
+SIZES = {
+    "images": "images",
+    "pairs": "pairs",
+    "genuine": "of them genuine",
+    "probes": "probes",
+    "mated": "of them mated",
+    "non_mated": "not mated",
+    "gallery_size": "images in the gallery",
+    "gallery_identities": "identities there",
+    "distractors": "distractors",
+    "queries": "queries",
+    "alone": "more are alone in their class",
+    "classes": "classes",
+}
+
+
+def sizes(result: Mapping[str, Any]) -> str:
+    """What a result was counted over, in words."""
+    return ", ".join(f"{result[key]:,} {words}" for key, words in SIZES.items() if isinstance(result.get(key), int))
+
+
+def settings(found: Mapping[Block, Sequence[Entry]]) -> list[Table]:
+    """Everything that a result depends on and is counted in, one row a result, one table a protocol."""
+    tables = []
+    for protocol in dict.fromkeys(protocol for _, protocol in found):
+        rows = []
+        for name, entry in ((name, e) for (name, of), entries in found.items() if of == protocol for e in entries):
+            r = entry.result
+            counts = {key: value for key, value in r.items() if isinstance(value, int | str) and key not in NAMES}
+            leaves = dict(_leaves(counts | r.get("settings", {})))
+            rows.append(([text(entry.run), text(name), text(who(r))], leaves))
+        columns = list(dict.fromkeys(key for _, of in rows for key in of))
+        header = ["run", "set", "probe → gallery", *(re.sub(r"[_.]", " ", key) for key in columns)]
+        cells = [[*heads, *(_plain(of.get(key)) for key in columns)] for heads, of in rows]
+        tables.append(Table(f"Settings, {protocol}", "", header, cells, heads=3))
+    return tables
+
+
+def made(evaluations: Mapping[str, dict[str, Any]]) -> Table:
+    """Versions, seeds and whatever else the JSON says about itself."""
+    rows = []
+    for run, evaluation in evaluations.items():
+        about = {key: value for key, value in evaluation.items() if key == "made" or not isinstance(value, dict | list)}
+        about = about.pop("made", {}) | about
+        rows += [[text(run), text(key.replace("_", " ")), text(_plain(value).value)] for key, value in _leaves(about)]
+    return Table("How it was made", "", ["run", "what", "value"], rows, heads=2)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values of nested mappings by their path; lists as one text."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: Any) -> Cell:
+    """A value as it stands in the JSON, large counts with separators."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return text({True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value)
+    if isinstance(value, list):
+        return text(", ".join(_plain(one).value for one in value))
+    return Cell(f"{value:,}" if isinstance(value, int) else f"{value:.6g}")

@@ -1,0 +1,101 @@
+"""From a teacher and photos to a recipe: what W starts from, whether it all fits, what may be better."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedistill.check import check_teacher
+from facedistill.data import Dataset, open_dataset
+from facedistill.errors import UserError, some
+from facedistill.files import cache_dir
+from facedistill.head import Margin
+from facedistill.methods import resolve
+from facedistill.models import Model, load_model
+from facedistill.recipe import Recipe, make_recipe
+from facedistill.run import begun
+from facedistill.terms import MarginSoftmax, Term
+from facedistill.training.method import build_terms, missing_teachers, teacher_needs
+
+# Class centres as W lost by far at 1,560 identities, and the paper recommends an inherited W at its 85,742. Nothing
+# between is measured; this is about their geometric mean.
+FEW_IDENTITIES = 10_000
+# With fewer, whose names may mean nothing, chance decides which input separates them better.
+LEAST_IDENTITIES = 10
+ON_FEW = (
+    "on 1,560, mimicry was 20 to 33 points of TAR at FAR 1e-4 better than class centres, and best was every image as a "
+    "class of its own with mimicry beside it (docs/comparison.md); try method.classifier.start=instances "
+    "method.terms.embedding_l2.weight=64 method.terms.margin_softmax.scale=32 schedule.lr=0.3, or --method l2kd "
+    "schedule.lr=1"
+)
+
+
+def distillation_recipe(
+    teacher: Path, data: str, student: str, out: Path, method: str | None = None, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Make the recipe of a distillation, and print what the check of teacher and data found, unless `out` was begun.
+
+    W starts from class centres where the teacher's classifier lacks classes of the data.
+
+    Args:
+        method: None leaves the choice to the program.
+        overrides: key=value, see make_recipe.
+
+    Raises:
+        UserError: teacher and data do not fit.
+    """
+    raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
+    recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
+    resolved = resolve(recipe.method)
+    start, terms = resolved.classifier.start, build_terms(resolved)
+    if not missing_teachers(replace(recipe, teachers={})):
+        return recipe  # the method needs none
+    model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)
+    own = set(model.classifier.class_names if model.classifier else [])
+    missing = [name for name in dataset.class_names if name not in own]
+    if start == "teacher" and recipe.method.classifier.start is None and missing:
+        lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
+        print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
+        recipe.method.classifier.start = start = "centres"
+    if begun(out):
+        return recipe
+    logits = any("logits" in needs for needs in teacher_needs(terms, None).values())
+    if start != "teacher" and not logits:
+        model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
+    # Only where there is a row of W for each class need the teacher know the classes.
+    by_class = logits or start in ("teacher", "centres", "fitted")
+    if unchecked := _unchecked(model, dataset, by_class):
+        print(f"not checked: {unchecked}")
+        return recipe
+    least, cache = recipe.check.own_class if by_class else 0.0, cache_dir() / "embeddings"
+    report = check_teacher(model, dataset, *_softmax(terms), least, images=600, cache=cache)
+    print(report.text())
+    if not report.passed:
+        lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
+        raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: mend that{lower}")
+    # Whoever names the method, or what W starts from, needs no advice on it.
+    named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
+    chosen = method is not None or any(override.startswith(named) for override in overrides)
+    if start == "centres" and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
+        print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
+    return recipe
+
+
+def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:
+    """Why the teacher cannot be checked against the data, "" where it can be."""
+    if model.backbone is None:
+        return "the teacher's embeddings alone are known, so nothing tells whether its classifier fits these images"
+    if not by_class and (found := np.sum(np.bincount(dataset.labels) > 1)) < LEAST_IDENTITIES:
+        return (
+            f"{found} identities have several images, and {LEAST_IDENTITIES} could tell whether the teacher knows them"
+        )
+    return ""
+
+
+def _softmax(terms: Mapping[str, tuple[Term, float, str]]) -> tuple[Margin, float]:
+    """The margin and scale that the student is trained with."""
+    softmax = (term for term, _, _ in terms.values() if isinstance(term, MarginSoftmax))
+    term = next(softmax, None) or MarginSoftmax()
+    return term.margin, term.scale

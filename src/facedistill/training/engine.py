@@ -1,0 +1,310 @@
+"""The one training loop: trains a teacher, distils a student, goes on after a kill. One process or torchrun's.
+
+facedistill train RECIPE --out RUN
+torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
+"""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facedistill import evaluation, parallel
+from facedistill.data import Batch, ImageBatch, Loader, make_sampler
+from facedistill.errors import UserError
+from facedistill.files import atomic_write, cache_dir, fingerprint
+from facedistill.methods import describe, resolve
+from facedistill.models import save_model, save_weights
+from facedistill.progress import bar, console
+from facedistill.recipe import Recipe, dump_recipe
+from facedistill.run import (
+    LOG,
+    Log,
+    claim,
+    epoch_file,
+    forget_peak,
+    latest_checkpoint,
+    peak,
+    read_log,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from facedistill.training.assemble import Assembly, assemble
+from facedistill.training.method import Method
+from facedistill.training.optimisation import learning_rate, make_optimizer
+
+
+def train(recipe: Recipe, out: str | Path) -> Path:
+    """Train as the recipe says and leave model/, evaluation.json, log.jsonl in the folder `out`.
+
+    Idempotent: the same recipe goes on from the last checkpoint, a finished run does nothing.
+
+    Raises:
+        UsageError: `out` holds another run or something else.
+        Busy: another process is at it.
+        UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
+    """
+    run = Path(out)
+    recipe.method = resolve(recipe.method)
+    with parallel.processes(), claim(run, recipe):
+        if (run / "evaluation.json").exists():
+            console.print(f"{run} is finished; nothing to do")
+            return run
+        with _denormals_flushed():
+            forget_peak()
+            torch.manual_seed(recipe.seed + parallel.rank())
+            assembly = assemble(recipe)
+            if not assembly.sets and parallel.rank() == 0:
+                console.print("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
+            _fit(recipe, run, assembly)
+            if parallel.rank() == 0:
+                _finish(recipe, run, assembly, peak())
+        parallel.barrier()
+    return run
+
+
+MEASURED_STEPS = 12
+
+
+def measure(recipe: Recipe) -> tuple[int, float]:
+    """Train the first steps of a recipe, keep nothing, and return how many images it trains on, and images per second.
+
+    What comes before the first step, such as the teacher's embeddings, is made and cached as in a run.
+    """
+    schedule = replace(recipe.schedule, log_steps=MEASURED_STEPS // 3)
+    recipe = replace(recipe, method=resolve(recipe.method), schedule=schedule, track="none")
+    with parallel.processes(), _denormals_flushed(), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(recipe.seed)
+        assembly = assemble(recipe)
+        _fit(recipe, Path(folder), assembly, stop=MEASURED_STEPS)
+        rates = [row["images_per_second"] for row in read_log(Path(folder) / LOG)]
+    return len(assembly.train), statistics.median(rates[-2:])  # the first steps are slow
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Numbers too small for a normal float count as 0, because they slow a CPU down; afterwards all is as before."""
+    before = float(torch.tensor([1e-39]) * 1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> None:
+    """The heart: epochs, batches, forward, backward, step, log, checkpoint. `stop`: after so many steps."""
+    schedule, device = recipe.schedule, parallel.device()
+    method = assembly.method.to(device).train()
+    if schedule.channels_last:
+        method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(method, schedule)
+    wanted = recipe.method.sampler
+    sampler_options = {"k": wanted.k} if wanted.kind == "pk" else {}
+    labels = assembly.train.labels
+    sampler = make_sampler(wanted.kind or "uniform", labels, schedule.batch, recipe.seed, **sampler_options)
+    loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
+    bound = _bound(assembly)
+    step = _restore(run, method, optimizer, bound)
+    total = schedule.epochs * loader.steps
+    if schedule.compile:
+        method.student.backbone.compile()  # type: ignore[union-attr]
+    ddp = parallel.wrap(method)
+    trained = [p for p in method.student.parameters() if p.requires_grad]
+    log = Log(run, step, recipe.track == "tensorboard") if parallel.rank() == 0 else None
+    if step and step % loader.steps == 0:
+        _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # stopped before it was done
+
+    with bar() as display:
+        task = display.add_task(
+            "training", total=total * schedule.batch, completed=step * schedule.batch, unit="images", note=""
+        )
+        for epoch in range(step // loader.steps, schedule.epochs):
+            method.start_epoch(epoch)
+            for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
+                torch.manual_seed(_seed(recipe.seed, step))  # of dropout: a function of the step, so nothing to keep
+                lr = learning_rate(schedule, step, loader.steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                batch = _to_batch(images, device, step / total, assembly)
+                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
+                    losses: dict[str, Tensor] = ddp(batch)
+                loss = torch.stack(list(losses.values())).sum()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(trained, schedule.clip or float("inf"))
+                _stop_if_not_finite(loss, norm, step, run)
+                optimizer.step()
+                step += 1
+                display.update(task, advance=schedule.batch, note=f"loss {loss.item():.3f}")
+                if log is not None and (step % schedule.log_steps == 0 or step == total):
+                    log.write(step, epoch, lr, norm, loss, losses, schedule.batch)
+                if step == stop:
+                    return
+                if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
+                    _checkpoint(run, step, method, optimizer, bound)
+            _end_epoch(recipe, run, assembly, step, epoch, log)
+
+
+def _seed(seed: int, step: int) -> int:
+    return int(fingerprint(seed, step, parallel.rank()), 16) >> 1
+
+
+def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: int, log: Log | None) -> None:
+    """What the recipe wants after an epoch, unless it is there: the student's weights, and how well it does."""
+    if log is None:  # not the first process
+        return
+    kept = run / "epochs" / epoch_file(epoch)
+    if recipe.schedule.keep == "epochs" and not kept.exists():
+        with atomic_write(kept) as temporary:
+            save_weights(assembly.method.student, temporary)
+    every = recipe.evaluation.every
+    if every and (epoch + 1) % every == 0 and epoch + 1 < recipe.schedule.epochs and epoch not in log.verified:
+        log.verify(step, epoch, _verify(recipe, assembly))
+
+
+def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
+    pixels = images.images.to(device, non_blocking=True)
+    index = images.index.to(device, non_blocking=True)
+    labels = images.labels.to(device, non_blocking=True)
+    rows = index[:, 0] if assembly.origin == "instances" else labels
+    return Batch(pixels, pixels, [(rows, 1.0)], index, progress, labels)
+
+
+def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise UserError(
+            f"training: loss {loss.item():.3g}, gradient norm {norm.item():.3g} at step {step}; stopped, the last good "
+            f"checkpoint is kept in {run / 'checkpoints'}; lower schedule.lr or add warm-up (schedule.warmup_epochs=1)"
+        )
+
+
+def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, bound: dict[str, Any]) -> None:
+    if parallel.rank() == 0:
+        state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(run, step, state | bound)
+    parallel.barrier()
+
+
+def _bound(assembly: Assembly) -> dict[str, Any]:
+    """What a run must not go on with another of: its images, its teachers, and each W that nothing moves."""
+    teachers = {f"teacher {name}": model.space for name, model in assembly.models.items()}
+    trained_on = {"data": assembly.train.fingerprint} | teachers
+    return {"trained_on": trained_on, "frozen_weight": _some_rows(assembly.method)}
+
+
+def _some_rows(method: Method) -> list[Tensor]:
+    """Up to 64 rows of each W that nothing moves, by which a resumed run sees that it is still the same W."""
+    frozen = [weight.rows for weight in method.weights if weight.moved_by == "nothing"]
+    return [
+        rows.of(torch.arange(0, rows.total, -(-rows.total // 64), device=rows.values.device)).cpu() for rows in frozen
+    ]
+
+
+def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound: dict[str, Any]) -> int:
+    state = latest_checkpoint(run)
+    if state is None:
+        return 0
+    known, found = bound["trained_on"], bound["frozen_weight"]
+    before = state.get("trained_on", known)  # earlier versions did not note it
+    if changed := [what for what in known if before.get(what) != known[what]]:
+        raise UserError(
+            f"{run}: {', '.join(changed)}: not what this run began with; restore it, or start a new run with another "
+            "--out"
+        )
+    saved = state["frozen_weight"]
+    saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
+    # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
+    same = [
+        a.shape == b.shape and bool(F.cosine_similarity(a, b).min() > 0.999) for a, b in zip(saved, found, strict=False)
+    ]
+    if len(saved) != len(found) or not all(same):
+        raise UserError(
+            f"{run}: W is not the one this run began with: its teacher or data changed; restore them, or start a new "
+            "run with another --out"
+        )
+    restore_checkpoint(method, optimizer, state, run)
+    console.print(f"going on from step {state['step']}")
+    return state["step"]
+
+
+def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
+    """The student's own accuracy and rates on the sets of the recipe: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
+    result = evaluation.evaluate(
+        {"student": assembly.method.student}, assembly.sets, flip=recipe.evaluation.flip, resamples=0
+    )
+    figures: dict[str, float] = {}
+    for r in result["results"]:
+        place = f"{r['set']}/{r['protocol']}"
+        figures |= {f"{place}/tar_at_far/{far}": at["value"] for far, at in r.get("tar_at_far", {}).items()}
+        figures |= {f"{place}/{key}": r[key] for key in ("accuracy", "eer") if key in r}
+    return figures
+
+
+def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
+    """Save the student as a model folder and write evaluation.json: after it, the run is finished.
+
+    Args:
+        memory: bytes that training took.
+    """
+    student = assembly.method.student.eval()
+    anchor = assembly.method.anchors
+    student.space = assembly.models[anchor].space if anchor else None
+    weight = assembly.method.weight
+    if weight is not None and weight.moved_by != "nothing":
+        student.classifier = weight.trained()
+    name = describe(recipe.method, assembly.origin)
+    student.made = {
+        "method": name,
+        "recipe": "../recipe.yaml",
+        "images": len(assembly.train),
+        "data": assembly.train.fingerprint,
+    }
+    if names := assembly.train.unreadable:
+        student.made["unreadable"] = names
+        console.print(
+            f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
+        )
+    save_model(student, run / "model")
+    teachers = {name: model for name, model in assembly.models.items() if model.backbone is not None}
+    result = evaluation.evaluate(
+        {"student": student, **teachers},
+        assembly.sets,
+        flip=recipe.evaluation.flip,
+        threshold=recipe.evaluation.threshold,
+        cache=cache_dir() / "embeddings",
+        keep_resamples=True,
+    )
+    result["method"] = name
+    result["training"] = _cost(recipe, run, assembly) | {"peak_memory_mb": round(memory / 2**20)}
+    with atomic_write(run / "evaluation.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
+    """What was trained on and what it took; seconds of the steps alone, without embedding, evaluation and pauses."""
+    rows, batch = read_log(run / LOG), recipe.schedule.batch
+    steps = [after["step"] - before["step"] for before, after in zip([{"step": 0}, *rows], rows)]
+    seconds = sum(n * batch / row["images_per_second"] for n, row in zip(steps, rows))
+    seen = sum(steps) * batch
+    at_every_step = sum(
+        seen for name, teacher in assembly.method.teachers.items() if assembly.method.needs[name] and not teacher.cached
+    )
+    return {
+        "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none"))),
+        "epochs": recipe.schedule.epochs,
+        "seed": recipe.seed,
+        "images": len(assembly.train),
+        "data": assembly.train.fingerprint,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(seen / seconds, 1),
+        "teacher_forwards": assembly.embedded + at_every_step,
+    }

@@ -1,0 +1,31 @@
+"""The training images: opened, in memory where they fit, split from the held-out identities, embedded by a teacher."""
+
+from facedistill.data import Dataset, Embeddings, hold_out, open_dataset
+from facedistill.files import cache_dir
+from facedistill.models import Model, embed_dataset
+from facedistill.recipe import Data
+
+IN_MEMORY_BYTES = 2 << 30
+
+
+def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
+    """Open the training images, in memory where they fit, and split off the held-out identities."""
+    dataset = open_dataset(data.train, max_unreadable=data.max_unreadable)
+    height, width = dataset.shape
+    fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
+    if data.in_memory or (data.in_memory is None and fits):
+        dataset = dataset.in_memory()
+    if not data.hold_out:
+        return dataset, None
+    return hold_out(dataset, data.hold_out, data.hold_out_seed)
+
+
+def _embed(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:
+    """Embed the training set, both flips, cached on disk; images that cannot be read leave the training set."""
+    embeddings: dict[str, Embeddings] = {}
+    for name, model in models.items():
+        embeddings[name] = embed_dataset(model, train, cache=cache_dir() / "embeddings")
+        if len(embeddings[name]) < len(train):
+            readable = set(embeddings[name].keys)
+            return _embed(models, train.subset([i for i, key in enumerate(train.keys) if key in readable]))
+    return embeddings, train

@@ -1,0 +1,123 @@
+"""A sweep: recipes x values of their keys, a run for each combination, by the one training loop.
+
+What is finished is skipped, what was begun goes on, and several processes may share the work.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from facedistill.errors import UsageError, UserError
+from facedistill.progress import console
+from facedistill.recipe import Recipe, load_recipe
+from facedistill.results import markdown
+from facedistill.run import Busy
+from facedistill.training.engine import measure, train
+
+OPENING, CLOSING = "[{(", ")}]"
+
+
+def combinations(recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, Recipe]:
+    """Return every recipe with every combination of the overrides' values, by the name of its run.
+
+    Args:
+        recipes: files, or names of shipped ones. overrides: "key=value" or "key=value,value,..."; commas inside
+            brackets, or of a synthetic: text, separate nothing. A run is named after its recipe and the values that
+            vary: "l2kd-lr0.3-seed1".
+
+    Raises:
+        UsageError: an override that is none, two recipes of one name, or whatever a recipe may have wrong.
+    """
+    names = [Path(recipe).stem for recipe in recipes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"sweep: two recipes are called '{twice[0]}', and runs are named after them; rename one")
+    choices = [_choices(override) for override in overrides]
+    varied = [key for key, values in choices if len(values) > 1]
+    last = [key.rpartition(".")[2] for key in varied]
+    short = {key: tail if last.count(tail) == 1 else key for key, tail in zip(varied, last)}
+    found = {}
+    for name, recipe in zip(names, recipes):
+        for values in product(*(values for _, values in choices)):
+            chosen = [(key, value) for (key, _), value in zip(choices, values)]
+            tags = [f"{short[key]}{_word(value)}" for key, value in chosen if key in short]
+            run = "-".join([name, *tags])
+            if run in found:
+                raise UsageError(f"sweep: two runs would be called '{run}'; give their values other names")
+            found[run] = load_recipe(recipe, [f"{key}={value}" for key, value in chosen])
+    return found
+
+
+def _word(value: str) -> str:
+    """A value as part of a folder's name: of a path its last part."""
+    return Path(value).stem if "/" in value else value
+
+
+def _choices(override: str) -> tuple[str, list[str]]:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError(f"'{override}': expected key=value or key=value,value, e.g. seed=0,1,2")
+    if text.startswith("synthetic:"):
+        return key, [text]  # its commas are its own
+    values, depth = [""], 0
+    for letter in text:
+        depth += (letter in OPENING) - (letter in CLOSING)
+        if letter == "," and depth == 0:
+            values.append("")
+        else:
+            values[-1] += letter
+    return key, values
+
+
+def plan(runs: Mapping[str, Recipe], out: Path) -> str:
+    """Return as a table what is left to do: images, images per second, hours.
+
+    The speed is measured on the first unfinished run of each student and method, not for each rate and seed.
+    """
+    measured: dict[str, tuple[int, float]] = {}
+    rows, seconds = [], 0.0
+    for name, recipe in runs.items():
+        if _finished(out / name):
+            rows.append([name, "finished", "", ""])
+            continue
+        method = recipe.method
+        what = (method.name, method.classifier, method.sampler, list(method.terms))
+        kind = repr((recipe.data, recipe.student, recipe.teachers, what, recipe.schedule.batch))
+        if kind not in measured:
+            measured[kind] = measure(recipe)
+        images, rate = measured[kind]
+        total = images * recipe.schedule.epochs
+        seconds += total / rate
+        rows.append([name, f"{total:,}", f"{rate:,.0f}", f"{total / rate / 3600:.2f}"])
+    table = markdown(["run", "images", "images/s", "hours"], rows)
+    return f"{table}\n{len(rows)} runs, {seconds / 3600:.1f} hours of training for one process\n"
+
+
+def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
+    """Train every run in its folder OUT/NAME; those that another process is at are left to it.
+
+    Raises:
+        UsageError: torchrun started several processes, which would have to agree on what they skip.
+        UserError: at the end, when runs failed; the others are done.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("sweep: one process a run; start it several times instead of with torchrun")
+    out.mkdir(parents=True, exist_ok=True)
+    failed = {}
+    for n, (name, recipe) in enumerate(runs.items(), 1):
+        if not _finished(out / name):
+            console.print(f"{name} ({n} of {len(runs)})")
+        try:
+            train(recipe, out / name)
+        except Busy:
+            console.print(f"{name}: another process is at it")
+        except (UserError, OSError, MemoryError, RuntimeError) as e:  # RuntimeError: torch has no memory left, too
+            failed[name] = str(e)
+            console.print(f"{name} failed: {e}")
+    if failed:
+        name, why = next(iter(failed.items()))
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed; {name}: {why}")
+
+
+def _finished(run: Path) -> bool:
+    return (run / "evaluation.json").exists()

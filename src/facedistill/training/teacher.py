@@ -1,0 +1,70 @@
+"""A Teacher: a frozen Model, or its cached embeddings, under a name. Never wrapped, trained, saved or broadcast."""
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facedistill.data import Batch, Embeddings, Output
+from facedistill.errors import UserError
+from facedistill.head import Classifier
+from facedistill.models import Model, load_weights
+
+
+class Teacher:
+    """Answers with what the terms need of it, from its cache or by running the network.
+
+    Args:
+        name: its name in the recipe.
+        model: frozen here; may be an embeddings-only model if `cache` is given.
+        classifier: the teacher's class matrix in the order of the training classes, where it has one.
+        cache: embeddings of the training set (N, 2, d), both flips, rows in the order of the data set; the network then
+            never runs while training.
+        epochs: files with its weights after each of its own epochs, one for every epoch of the student: it is then as
+            far as the student at any time (PocketNet's multi-step distillation, arXiv 2108.10710).
+    """
+
+    CACHED = frozenset({"embedding", "logits"})  # what a cache can answer; logits are embeddings times the classifier
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        classifier: Classifier | None = None,
+        cache: Embeddings | None = None,
+        epochs: Sequence[Path] = (),
+    ) -> None:
+        self.epochs = epochs
+        self.name, self.model, self.classifier = name, model.eval().requires_grad_(False), classifier
+        self.space, self.dim = model.space, model.embedding_dim
+        self.cache: Tensor | None = None
+        if cache is not None:
+            if cache.vectors.shape[1] != 2:
+                raise UserError(
+                    f"teacher '{name}': its cached embeddings lack the mirror images; embed with both flips"
+                )
+            self.cache = torch.from_numpy(cache.vectors)
+
+    @property
+    def cached(self) -> bool:
+        """Whether the network never runs while training."""
+        return self.cache is not None
+
+    def __call__(self, batch: Batch, needs: Set[str]) -> Output | None:
+        """Return the teacher's output for the batch; None when nothing is needed: then nothing runs."""
+        if not needs:
+            return None
+        if self.cache is not None and needs <= self.CACHED:
+            rows = batch.index.to(self.cache.device)
+            vectors = self.cache[rows[:, 0], rows[:, 1]]
+            return Output(vectors.to(batch.images.device, non_blocking=True))
+        with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):
+            output = self.model.outputs(batch.teacher_images, features="features" in needs)
+        # A copy outside inference mode: autograd may save it for the student's backward.
+        return Output(output.embedding.clone(), tuple(f.clone() for f in output.features))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take the weights of the epoch (from 0) that begins, where there are some of each."""
+        if self.epochs:
+            load_weights(self.model, self.epochs[epoch])

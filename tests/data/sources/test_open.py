@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from facedistill.data.dataset import open_dataset, open_source
+from facedistill.data.sources.folder import FolderSource
+from facedistill.errors import UsageError, UserError
+
+
+def test_a_folder_is_opened_by_path_or_text(folder: Path) -> None:
+    assert isinstance(open_source(folder), FolderSource)
+    assert open_source(str(folder)).fingerprint == open_source(folder).fingerprint
+    assert open_dataset(folder, size=8).batch([0]).images.shape == (1, 3, 8, 8)
+
+
+def test_synthetic_faces() -> None:
+    source = open_source("synthetic:identities=3,images=2,size=24,seed=4,first=7")
+    assert len(source) == 6 and len(source.class_names) == 3 and source.read(0).shape == (24, 24, 3)  # type: ignore[union-attr]
+    assert len(open_source("synthetic").class_names) == 300
+    with pytest.raises(UsageError, match=r"unknown option 'identites' .did you mean 'identities'"):
+        open_source("synthetic:identites=3")
+    with pytest.raises(UsageError, match="size='big' is no whole number"):
+        open_source("synthetic:size=big")
+
+
+def test_only_synthetic_itself_is_the_drawn_set(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="synthetic_casia: no such file or folder"):
+        open_source("synthetic_casia")
+    for name in ("synthetic_casia", "synthetic"):  # what is there wins
+        folder.rename(tmp_path / name)
+        folder = tmp_path / name
+        assert open_source(name).class_names == ["a", "b", "c"]
+    assert len(open_source("synthetic:identities=3").class_names) == 3
+
+
+def test_what_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder; expected a folder per identity"):
+        open_source(tmp_path / "nowhere")
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(UserError, match=r"x\.txt: not a data set that is known"):
+        open_source(tmp_path / "x.txt")
+    (tmp_path / "a.rec").write_text("")
+    (tmp_path / "b.rec").write_text("")
+    with pytest.raises(UserError, match=r"several \.rec files \(a\.rec, b\.rec\); name one"):
+        open_source(tmp_path)

@@ -1,0 +1,159 @@
+import io
+import json
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from facedistill.data.dataset import open_source
+from facedistill.data.sources import tar as tar_module
+from facedistill.data.sources.tar import TarSource
+from facedistill.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def write(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT, mode: str = "w") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, mode, format=form) as tar:  # type: ignore[call-overload]
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+FOLDERS = [("b/2.jpg", b"b2"), ("b/1.jpg", b"b1" * 600), ("a/1.png", b""), ("a/.x.jpg", b"no"), ("a/notes.txt", b"no")]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("prefix", ["", "./", "train/", "deep/" * 30])
+def test_folders_in_a_tar(tmp_path: Path, form: int, prefix: str) -> None:
+    source = TarSource(write(tmp_path / "x.tar", [(prefix + name, data) for name, data in FOLDERS], form))
+    assert source.class_names == ["a", "b"] and source.labels.tolist() == [1, 1, 0]
+    assert [source.read(i) for i in range(3)] == [b"b2", b"b1" * 600, b""]
+
+
+def test_a_tar_of_an_extracted_folder_equals_the_folder(tmp_path: Path, folder: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(folder, "faces")
+    tarred, plain = open_source(tmp_path / "x.tar"), open_source(folder)
+    contents = {key.removeprefix("faces/"): tarred.read(i) for i, key in enumerate(tarred.keys)}
+    assert tarred.class_names == plain.class_names
+    assert contents == {key: plain.read(i) for i, key in enumerate(plain.keys)}
+
+
+def test_classes_of_equal_name_in_different_folders_stay_apart(tmp_path: Path) -> None:
+    source = TarSource(write(tmp_path / "x.tar", [("p/a/1.jpg", b"1"), ("q/a/1.jpg", b"2")]))
+    assert source.class_names == ["p/a", "q/a"]
+
+
+def test_webdataset_with_cls_and_json(tmp_path: Path) -> None:
+    samples = [("d/000.jpg", b"x"), ("d/000.cls", b"10\n"), ("d/001.cls", b"9"), ("d/001.jpg", b"yy")]
+    source = TarSource(write(tmp_path / "x.tar", samples))
+    assert source.class_names == ["9", "10"] and source.labels.tolist() == [1, 0]  # by number, not by text
+    assert [source.read(0), source.read(1)] == [b"x", b"yy"]
+    samples = [("0.png", b"x"), ("0.json", json.dumps({"label": "zoe"}).encode()), ("1.jpg", b"y"), ("1.cls", b"ann")]
+    source = TarSource(write(tmp_path / "y.tar", samples))
+    assert source.class_names == ["ann", "zoe"] and source.labels.tolist() == [1, 0]
+    url = json.dumps({"url": "there"}).encode()
+    samples = [("0.cls", b"ann"), ("0.jpg", b"x"), ("0.json", url), ("info.json", url)]
+    assert TarSource(write(tmp_path / "z.tar", samples)).class_names == ["ann"]
+    assert TarSource(write(tmp_path / "f.tar", [("ann/0.jpg", b"x"), ("info.json", url)])).class_names == ["ann"]
+
+
+def test_a_folder_of_shards(tmp_path: Path) -> None:
+    for shard, names in [("1", "ab"), ("0", "bc")]:
+        write(tmp_path / "shards" / f"train-{shard}.tar", [(f"{n}/0.jpg", (n + shard).encode()) for n in names])
+    source = open_source(tmp_path / "shards")
+    assert isinstance(source, TarSource) and source.class_names == ["a", "b", "c"]
+    assert [source.read(i) for i in range(4)] == [b"b0", b"c0", b"a1", b"b1"] and source.labels.tolist() == [1, 2, 0, 1]
+    assert source.keys == ["train-0.tar:b/0.jpg", "train-0.tar:c/0.jpg", "train-1.tar:a/0.jpg", "train-1.tar:b/0.jpg"]
+    again = pickle.loads(pickle.dumps(source))
+    assert [again.read(i) for i in range(4)] == [b"b0", b"c0", b"a1", b"b1"]
+
+
+def test_the_index_is_remembered_until_the_shard_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.tar", FOLDERS)
+    first = TarSource(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_module, "_scan", lambda _: pytest.fail("scanned again"))
+        again = TarSource(path)
+        assert (again.keys, again.fingerprint, again.read(1)) == (first.keys, first.fingerprint, first.read(1))
+    write(path, [*FOLDERS, ("c/1.jpg", b"c")])
+    assert TarSource(path).class_names == ["a", "b", "c"]
+
+
+def test_a_cache_that_cannot_be_used_does_not_matter(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "x.tar", FOLDERS)
+    TarSource(path)
+    for file in cache.rglob("*.json"):
+        file.write_text('{"names": 1')
+    assert len(TarSource(path)) == 3
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(path))  # a file, where a folder should be
+    assert len(TarSource(path)) == 3
+
+
+def test_the_stamp_sees_a_shard_that_changed_in_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", FOLDERS)
+    before = TarSource(path)
+    os.utime(path, ns=(0, 1))
+    after = TarSource(path)
+    assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.LNKTYPE, target
+    return info
+
+
+def test_a_hard_link_is_the_image_that_it_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", [("./a/1.jpg", b"a1"), ("./b/1.jpg", b"b1")])
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link("./b/2.jpg", "./a/1.jpg"))
+        tar.addfile(link("./b/3.jpg", "./b/2.jpg"))  # a link to a link
+    source = TarSource(path)
+    assert source.keys == ["a/1.jpg", "b/1.jpg", "b/2.jpg", "b/3.jpg"]
+    assert [source.read(i) for i in range(4)] == [b"a1", b"b1", b"a1", b"a1"]
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link("b/4.jpg", "c/1.jpg"))
+    with pytest.raises(UserError, match=r"b/4\.jpg is a hard link to c/1\.jpg, which is not among.*--hard-dereference"):
+        TarSource(path)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_compressed_tars_are_refused_with_advice(tmp_path: Path, mode: str, kind: str) -> None:
+    path = write(tmp_path / "x.tgz", FOLDERS, mode=mode)
+    with pytest.raises(UserError, match=rf"compressed with {kind}.*tar -xf x\.tgz"):
+        open_source(path)
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    for name, members, words in [
+        ("loose", [("1.jpg", b"x")], r"1\.jpg is in no identity's folder"),
+        ("empty", [("a/readme.txt", b"x")], "no images"),
+        ("half", [("1.jpg", b"x"), ("1.cls", b"a"), ("2.jpg", b"y")], r"2\.jpg has no label 2\.cls"),
+        ("blank", [("1.jpg", b"x"), ("1.cls", b" ")], r"label 1\.cls is empty"),
+        ("keyless", [("1.jpg", b"x"), ("1.json", b'{"id": 3}')], r"label 1\.json cannot be read"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            TarSource(write(tmp_path / f"{name}.tar", members))
+    (tmp_path / "no.tar").write_bytes(b"this is not a tar file" * 100)
+    with pytest.raises(UserError, match="not a whole tar file"):
+        TarSource(tmp_path / "no.tar")
+
+
+def test_a_truncated_tar_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", [("a/1.jpg", b"x" * 5000), ("a/2.jpg", b"y" * 5000)])
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(UserError, match="not a whole tar file"):
+        TarSource(path)

@@ -1,0 +1,94 @@
+"""A file that is no evaluation is refused in one line, which names what is wrong and where; a real one is not."""
+
+import json
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facedistill.errors import UserError
+from facedistill.results.reading import METRICS
+from facedistill.results.shape import Result, require_shape
+from facedistill.results.stored import load_evaluations
+from tiny_world import Tiny
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison"
+EVALUATION = {
+    "schema": 1,
+    "models": {"student": {"parameters": 5}},
+    "results": [
+        {
+            "protocol": "pairs",
+            "set": "lfw",
+            "probe": "student",
+            "gallery": "student",
+            "settings": {},
+            "accuracy": 0.9,
+            "tar_at_far": {"1e-3": {"value": 1, "impostors": 3}},
+        }
+    ],
+    "method": "l2kd",
+    "training": {"recipe": "a", "seed": 0, "epochs": 14, "data": "faces"},
+}
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    """The evaluation with something else at a place; "absent" takes away what is there."""
+    found: Any = deepcopy(EVALUATION)
+    *groups, last = (int(key) if key.isdigit() else key for key in place.split(" "))
+    group = found
+    for key in groups:
+        group = group[key]
+    if value == "absent":
+        del group[last]
+    else:
+        group[last] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((f"training {key}", "absent") for key in ("recipe", "seed", "epochs", "data")),
+        ("training seed", "0"),
+        ("training", None),
+        ("models", "absent"),
+        ("models student", None),
+        ("models student parameters", "5"),
+        ("results 0", 1),
+        *((f"results 0 {key}", "absent") for key in ("protocol", "set", "probe", "gallery", "settings")),
+        ("results 0 settings", None),
+        ("results 0 accuracy", "0.9"),
+        ("results 0 tar_at_far", None),
+        ("results 0 tar_at_far 1e-3", 0.9),
+        ("results 0 tar_at_far low", {"value": 0.9}),
+        ("results 0 curves", None),
+        ("differences", [{}]),
+        ("groups", None),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, place: str, value: Any) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(changed(place, value)))
+    with pytest.raises(UserError, match=r"expected a finished run") as refused:
+        load_evaluations([tmp_path / "e.json"])
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path}/e.json: {place.replace(' ', '.')}") and "\n" not in said and len(said) < 350
+
+
+def test_a_long_value_is_cut_short() -> None:
+    with pytest.raises(UserError) as refused:
+        require_shape(changed("results 0 tar_at_far", ["x" * 9999]), Path("e.json"), "expected another")
+    assert len(str(refused.value)) < 200 and str(refused.value).endswith("; expected another")
+
+
+def test_real_ones_are_read(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(EVALUATION))
+    assert list(load_evaluations([tmp_path / "e.json", tiny.student])) == ["e", "student"]
+    for file in RESULTS.glob("*.json"):
+        require_shape(json.loads(file.read_text("utf-8"))["evaluation"], file, "")
+
+
+def test_every_figure_of_the_tables_has_its_type() -> None:
+    assert METRICS.keys() <= {field.name for field in fields(Result)}
