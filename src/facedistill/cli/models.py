@@ -73,7 +73,7 @@ def import_(
     from facedistill.cli.show import describe_model
     from facedistill.data import open_dataset, open_source
     from facedistill.files import cache_dir
-    from facedistill.head import fit_classifier, make_margin
+    from facedistill.head import fit_classifier as fit, make_margin
     from facedistill.models import embed_dataset, import_model, save_model
 
     names: Any = classes
@@ -93,7 +93,7 @@ def import_(
         model.subtract_mean(torch.from_numpy(embeddings.vectors.mean((0, 1))))
     if fit_classifier is not None:
         embeddings = embed_dataset(model, open_dataset(fit_classifier), cache=cache)
-        model.classifier = fit_classifier(embeddings, make_margin(margin), scale)
+        model.classifier = fit(embeddings, make_margin(margin), scale)
     save_model(model, out)
     print(describe_model(out))
 

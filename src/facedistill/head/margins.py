@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedistill import parallel
-from facedistill.errors import UsageError, UserError, closest
-from facedistill.recipe import build
+from facedistill.errors import UserError
+from facedistill.recipe import build, find
 
 Gradient = Literal["exact", "straight_through"]
 # Closest that a cosine may come to +-1: beyond it the derivative of arccos overflows.
@@ -258,6 +258,4 @@ def margin_softmax(
 
 def make_margin(name: str, **options: Any) -> Margin:
     """Return the margin of that name. Raises UsageError for an unknown name or an option that does not fit."""
-    if name not in MARGINS:
-        raise UsageError(f"margin '{name}' is unknown{closest(name, MARGINS)}; known: {', '.join(MARGINS)}")
-    return build(MARGINS[name], options, f"margin '{name}'")
+    return build(find(MARGINS, name, "margin"), options, f"margin '{name}'")

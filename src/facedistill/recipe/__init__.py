@@ -1,7 +1,7 @@
 """The recipe: one typed YAML file with everything a run needs."""
 
 from facedistill.recipe.dialect import parse_value
-from facedistill.recipe.options import build
+from facedistill.recipe.options import build, find
 from facedistill.recipe.read import dump_recipe, load_recipe, make_recipe, shipped_recipes
 from facedistill.recipe.schema import (
     ClassifierSpec,
@@ -33,6 +33,7 @@ __all__ = [
     "View",
     "build",
     "dump_recipe",
+    "find",
     "load_recipe",
     "make_recipe",
     "parse_value",

@@ -1,5 +1,10 @@
-"""Options from a recipe for a class whose __init__ signature is their schema."""
+"""From a recipe to an object: find an entry of a registry by its name, and build it with its options.
 
+A registry is a plain dict of classes. `package.module:Class` names a class outside the package, wherever a name of a
+registry may stand. The signature of a class's __init__ is the schema of its options.
+"""
+
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -9,6 +14,35 @@ from pydantic import TypeAdapter, ValidationError
 from facedistill.errors import UsageError, closest
 
 T = TypeVar("T")
+
+
+def find(registry: Mapping[str, T], name: str, what: str, base: type | None = None) -> T:
+    """Return the registry's entry `name`, or what `package.module:Class` names.
+
+    Args:
+        what: the kind of thing in messages, e.g. "term".
+        base: the class that an imported class must derive from.
+
+    Raises:
+        UsageError: the name is unknown, the import fails, or what it names does not derive from `base`.
+    """
+    if name in registry:
+        return registry[name]
+    if ":" not in name:
+        raise UsageError(
+            f"{what} '{name}' is unknown{closest(name, registry)}; known: {', '.join(registry)}, or a class of your own "
+            "as package.module:Class"
+        )
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise UsageError(f"{what} '{name}' cannot be imported: {e}") from e
+    if base is not None and not (isinstance(found, type) and issubclass(found, base)):
+        raise UsageError(
+            f"{what} '{name}' is no {base.__name__}; expected a subclass of {base.__module__}.{base.__name__}"
+        )
+    return found
 
 
 def build(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:

@@ -17,7 +17,7 @@ class Busy(UserError):
 
 
 @contextmanager
-def claim(run: Path, recipe: Recipe) -> Iterator[None]:
+def claim_run(run: Path, recipe: Recipe) -> Iterator[None]:
     """Hold the run folder, with its resolved recipe in it, while it is trained.
 
     Raises Busy while another process holds it, and UsageError where it holds another run or something else.

@@ -1,10 +1,8 @@
 """The registry of terms. A name with a colon, `package.module:Class`, is imported from elsewhere."""
 
-import importlib
 from typing import Any
 
-from facedistill.errors import UsageError, closest
-from facedistill.recipe import build
+from facedistill.recipe import build, find
 from facedistill.terms.attention_transfer import AttentionTransfer
 from facedistill.terms.cckd import CCKD
 from facedistill.terms.darkrank import DarkRank
@@ -41,19 +39,7 @@ TERMS: dict[str, type[Term]] = {
 
 def make_term(name: str, options: dict[str, Any]) -> Term:
     """Build the term `name` with `options`. Raises UsageError for an unknown term or an option that does not fit."""
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            term = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as e:
-            raise UsageError(f"term '{name}' cannot be imported: {e}") from e
-    elif name in TERMS:
-        term = TERMS[name]
-    else:
-        raise UsageError(f"term '{name}' is unknown{closest(name, TERMS)}; known: {', '.join(TERMS)}")
-    if not (isinstance(term, type) and issubclass(term, Term)):
-        raise UsageError(f"term '{name}' is no Term; expected a subclass of facedistill.terms.Term")
-    return build(term, options, f"term '{name}'")
+    return build(find(TERMS, name, "term", Term), options, f"term '{name}'")
 
 
 __all__ = ["TERMS", "EmbeddingL2", "MarginSoftmax", "Relation", "SoftTargets", "Term", "make_term"]

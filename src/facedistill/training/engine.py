@@ -28,7 +28,7 @@ from facedistill.recipe import Recipe, dump_recipe
 from facedistill.run import (
     LOG,
     Log,
-    claim,
+    claim_run,
     epoch_file,
     forget_peak,
     latest_checkpoint,
@@ -54,7 +54,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     """
     run = Path(out)
     recipe.method = resolve(recipe.method)
-    with parallel.processes(), claim(run, recipe):
+    with parallel.processes(), claim_run(run, recipe):
         if (run / "evaluation.json").exists():
             console.print(f"{run} is finished; nothing to do")
             return run
