@@ -9,7 +9,7 @@ from facedistill.errors import UserError
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import Model
 from facedistill.recipe.schema import Recipe
-from facedistill.training.distill import prepare
+from facedistill.training.distill import distillation_recipe
 from tiny_world import Tiny
 
 Prepared = tuple[Recipe, list[str]]
@@ -24,7 +24,7 @@ def prepared(
     monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
 
     def run(*overrides: str, method: str | None = None, data: Path = tiny.pairs) -> Prepared:
-        recipe = prepare(
+        recipe = distillation_recipe(
             tiny.teacher, str(data), "mobilefacenet", tmp_path / "run", method, ["check.own_class=0", *overrides]
         )
         return recipe, capsys.readouterr().out.splitlines()
@@ -99,7 +99,7 @@ def test_a_teacher_without_a_network_cannot_be_checked(
 ) -> None:
     model = load_model(tiny.teacher)
     save_model(Model(None, classifier=model.classifier, space=model.space), tmp_path / "table")
-    recipe = prepare(tmp_path / "table", str(tiny.photos), "mobilefacenet", tmp_path / "run")
+    recipe = distillation_recipe(tmp_path / "table", str(tiny.photos), "mobilefacenet", tmp_path / "run")
     assert recipe.method.classifier.start is None
     assert capsys.readouterr().out.startswith("not checked: the teacher's embeddings alone are known")
 

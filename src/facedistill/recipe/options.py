@@ -30,8 +30,8 @@ def find(registry: Mapping[str, T], name: str, what: str, base: type | None = No
         return registry[name]
     if ":" not in name:
         raise UsageError(
-            f"{what} '{name}' is unknown{closest(name, registry)}; known: {', '.join(registry)}, or a class of your own "
-            "as package.module:Class"
+            f"{what} '{name}' is unknown{closest(name, registry)}; known: {', '.join(registry)}; "
+            "`package.module:Class` names one of your own"
         )
     module, _, attribute = name.partition(":")
     try:
