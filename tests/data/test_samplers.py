@@ -78,7 +78,7 @@ def test_faults_are_named() -> None:
         make_sampler("uniform", labels, 13, 0)
     with pytest.raises(UsageError, match="did you mean 'uniform'"):
         make_sampler("unifrom", labels, 4, 0)
-    with pytest.raises(UsageError, match="unknown option 'k'"):
+    with pytest.raises(UsageError, match="sampler 'uniform' has no option 'k'; it has: none"):
         make_sampler("uniform", labels, 4, 0, k=2)
     with pytest.raises(UsageError, match="no multiple of k = 3"):
         make_sampler("pk", labels, 4, 0, k=3)

@@ -8,11 +8,12 @@ import yaml
 from hypothesis import given, strategies as st
 
 from facedistill.errors import UsageError
-from facedistill.methods import METHODS, resolve
+from facedistill.methods import METHODS
 from facedistill.recipe.dialect import parse_value
 from facedistill.recipe.read import dump_recipe, load_recipe, make_recipe, shipped_recipes
 from facedistill.recipe.schema import Data, Recipe, Schedule, TermSpec
-from facedistill.training.method import build_terms
+from facedistill.training.method import wire_terms
+from facedistill.training.resolved import resolve, resolved_recipe
 
 
 def _load(tmp_path: Path, text: str, *overrides: str) -> Recipe:
@@ -131,7 +132,8 @@ def test_words_that_yaml_takes_for_booleans_stay_keys(tmp_path: Path) -> None:
         ("method: {terms: [embedding_l2]}", "method.terms: Input should be a valid dictionary"),
         ("method: {terms: {embedding_l2: heavy}}", "method.terms.embedding_l2: "),
         ("method: {terms: {embedding_l2: {weight: heavy}}}", "method.terms.embedding_l2.weight: "),
-        ("method: {classifier: {start: nowhere}}", "method.classifier.start: Input should be 'random', 'teacher'"),
+        ("method: {classifier: {start: 3}}", "method.classifier.start: Input should be a valid string, found 3"),
+        ("method: {classifier: {moved_by: me}}", "method.classifier.moved_by: Input should be 'nothing', 'gradient'"),
         ("- data", "expected keys such as data, student, method; found list"),
         ("faces", "expected keys such as data, student, method; found str"),
         ("0", "expected keys such as data, student, method; found int"),
@@ -182,7 +184,7 @@ def test_options_of_a_term_are_checked_by_the_term(tmp_path: Path) -> None:
     ]:
         recipe = _load(tmp_path, f"method: {{name: scratch, terms: {{margin_softmax: {{{option}}}}}}}\n")
         with pytest.raises(UsageError, match=expected):
-            build_terms(resolve(recipe.method))
+            wire_terms(resolve(recipe.method))
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12) | st.sampled_from(
@@ -224,16 +226,16 @@ def test_a_dumped_recipe_loads_to_an_equal_one(
 @pytest.mark.parametrize("name", METHODS)
 def test_a_resolved_recipe_stays_as_it_is(name: str) -> None:
     recipe = make_recipe({"method": {"name": name, "terms": {"embedding_l2": 0, "margin_softmax": {"scale": 8}}}})
-    recipe.method = resolve(recipe.method)
+    recipe = resolved_recipe(recipe)
     again = make_recipe(parse_value(dump_recipe(recipe)))
-    assert again == recipe and resolve(again.method) == recipe.method
+    assert again == recipe and resolve(again.method).spec == recipe.method
 
 
 def test_shipped_recipes_load_resolve_and_are_short() -> None:
     assert set(shipped_recipes()) <= set(METHODS) | set(shipped_recipes())
     for name in shipped_recipes():
         recipe = load_recipe(name)
-        assert build_terms(resolve(recipe.method)), name
+        assert wire_terms(resolve(recipe.method)), name
 
 
 def test_yaml_elsewhere_is_left_alone() -> None:

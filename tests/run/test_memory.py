@@ -11,7 +11,7 @@ from facedistill.run import memory
 # In a process of its own: in this one the memory that earlier tests freed may be taken again, and nothing rises.
 SCRIPT = """
 import numpy as np
-from facedistill import memory
+from facedistill.run import memory
 memory.forget_peak()
 before = memory.peak()
 np.ones(200 << 20, dtype=np.uint8).sum()

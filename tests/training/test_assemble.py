@@ -1,5 +1,6 @@
 """From a recipe to what trains: sizes that fit, teachers that run only where they must, what is refused."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ import torch
 
 from facedistill.backbones import create_backbone
 from facedistill.data.dataset import open_dataset
+from facedistill.data.views import Mixup, Same
 from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier
-from facedistill.models.folder import save_model
+from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import InputSpec, Model
 from facedistill.recipe.read import make_recipe
-from facedistill.training import assemble as module
 from facedistill.training.assemble import Assembly, assemble
+from facedistill.training.resolved import resolve
 
 DATA = "synthetic:identities=6,images=3,size=32,seed=1"
 NAMES = open_dataset(DATA).class_names
@@ -46,12 +48,14 @@ def _assemble(teacher: Path | None = None, **changes: Any) -> Assembly:
         "data": {"train": DATA},
         "student": {"input_size": 32, "options": {"width": 0.25}},
         "check": {"own_class": 0},
+        "schedule": {"batch": 8},
     }
     if teacher is not None:
         raw["teachers"] = {"teacher": {"model": str(teacher)}}
     for key, value in changes.items():
         raw[key] = raw[key] | value if isinstance(raw.get(key), dict) and isinstance(value, dict) else value
-    return assemble(make_recipe(raw))
+    recipe = make_recipe(raw)
+    return assemble(recipe, resolve(recipe.method))
 
 
 def test_w_takes_the_datas_classes_in_the_datas_order(teacher: Path) -> None:
@@ -178,7 +182,7 @@ def test_stage_maps_need_a_network_that_gives_them(
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
     with pytest.raises(UserError, match="needs of teacher 'teacher' its stage features, but only its embeddings"):
         _assemble(tmp_path / "table", method=method)
-    monkeypatch.setattr(module, "OnnxBackbone", type(found.models["teacher"].backbone))
+    monkeypatch.setattr(type(found.models["teacher"].backbone), "has_features", False)
     with pytest.raises(UserError, match="an ONNX file gives its embedding alone; import the teacher's checkpoint"):
         _assemble(teacher, method=method)
 
@@ -190,15 +194,20 @@ def test_relations_and_stage_maps_tie_the_student_to_no_dimension(method: str, t
     assert _assemble(teacher, method=method).method.student.embedding_dim == 8
 
 
+def _view(found: Assembly) -> type:
+    assert isinstance(found.method.view, partial)
+    return type(found.method.view.func)
+
+
 def test_mixed_images_rule_out_what_knows_only_the_images_as_they_are(teacher: Path, tmp_path: Path) -> None:
     found = _assemble(teacher, method="stkd")
-    assert found.method.teachers["teacher"].cache is None and found.method.view is not None
-    assert _assemble(teacher, method={"name": "stkd", "view": {"kind": "same"}}).method.view is None
+    assert found.method.teachers["teacher"].cache is None and _view(found) is Mixup
+    assert _view(_assemble(teacher, method={"name": "stkd", "view": {"kind": "same"}})) is Same
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
     with pytest.raises(UserError, match="its network to see the mixed images, but only its embeddings are known"):
         _assemble(tmp_path / "table", method="stkd")
     mixed = {"name": "proxylesskd", "view": {"kind": "mixup"}}  # the teacher does not run
-    assert _assemble(teacher, method=mixed).method.view is not None
+    assert _view(_assemble(teacher, method=mixed)) is Mixup
     with pytest.raises(UsageError, match=r"cannot follow mixed images; set method\.view\.kind=same"):
         _assemble(teacher, method={"name": "adadistill", "view": {"kind": "mixup"}})
 
@@ -231,14 +240,14 @@ def test_a_learned_w_is_one_for_the_terms_of_all_teachers(teacher: Path) -> None
 
 def test_start_from_a_model(teacher: Path, tmp_path: Path) -> None:
     found = _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8})
-    own, start = found.method.student.state_dict(), module.load_model(teacher).state_dict()
+    own, start = found.method.student.state_dict(), load_model(teacher).state_dict()
     assert all(torch.equal(own[name], start[name]) for name in own)
     with pytest.raises(UserError, match=r"student\.start .*: 'backbone.* is \(.*the student expects \("):
         _assemble(method="scratch", student={"start": str(teacher), "embedding_dim": 8, "options": {"width": 0.5}})
 
 
 def test_a_student_sees_pixels_and_gives_embeddings_as_the_model_it_starts_from(teacher: Path, tmp_path: Path) -> None:
-    own = module.load_model(teacher)
+    own = load_model(teacher)
     start = Model(own.backbone, InputSpec(own.input_size, "bgr", (0.0,), (255.0,)), offset=torch.ones(8)).eval()
     save_model(start, tmp_path / "start")
     student = _assemble(method="scratch", student={"start": str(tmp_path / "start"), "embedding_dim": 8}).method.student

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from facedistill.data.dataset import open_source
 from facedistill.errors import UsageError, UserError
 from facedistill.files import claimed
-from facedistill.methods import resolve
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import Model
 from facedistill.recipe.read import dump_recipe, make_recipe
 from facedistill.recipe.schema import Recipe
 from facedistill.run.claim import Busy
 from facedistill.training.engine import train
+from facedistill.training.resolved import resolved_recipe
 
 DATA = "synthetic:identities=12,images=6,size=32,seed=1"
 
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_other_shapes_is_named(teacher: Path, tmp_path: Path) ->
     train(_recipe(), run)
     (run / "evaluation.json").unlink()
     wider = _recipe(student={"options": {"width": 0.5}})
-    wider.method = resolve(wider.method)
+    wider = resolved_recipe(wider)
     (run / "recipe.yaml").write_text(dump_recipe(wider))
     with pytest.raises(UserError, match=r"expects \("):
         train(wider, run)

@@ -17,7 +17,10 @@ class Backbone(nn.Module):
         embedding_dim: d.
         input_size: H = W that the network expects.
         spec: {"name", "options"} with which `create_backbone` makes it again; empty when made by hand.
+        has_features: True where `with_features` gives stage maps.
     """
+
+    has_features: bool = True
 
     def __init__(self, embedding_dim: int, input_size: int) -> None:
         super().__init__()

@@ -27,6 +27,8 @@ class OnnxBackbone(Backbone):
         UserError: onnx or onnxruntime is missing, the file is damaged, or the graph has another input or output.
     """
 
+    has_features = False
+
     def __init__(self, path: str | Path, input_size: int | None = None) -> None:
         path = Path(path)
         session = open_session(path)

@@ -6,7 +6,7 @@ from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
-from facedistill.data.samplers import make_sampler
+from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
     IjbSource,
     Source,
@@ -20,11 +20,13 @@ from facedistill.data.sources import (
     save_verification,
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
-from facedistill.data.views import mixup
+from facedistill.data.views import VIEWS, View, make_view
 
 __all__ = [
     "FIW_IDENTITY",
+    "SAMPLERS",
     "TEMPLATE",
+    "VIEWS",
     "Batch",
     "Dataset",
     "Embeddings",
@@ -33,9 +35,11 @@ __all__ = [
     "ImageBatch",
     "Loader",
     "Output",
+    "Sampler",
     "Source",
     "UnreadableImage",
     "VerificationSet",
+    "View",
     "align",
     "classes_with_images",
     "combine",
@@ -49,7 +53,7 @@ __all__ = [
     "is_ijb",
     "is_tinyface",
     "make_sampler",
-    "mixup",
+    "make_view",
     "open_dataset",
     "open_source",
     "open_tinyface",

@@ -4,13 +4,14 @@ A sampler has `steps` and `epoch(e) -> (indices int64 (steps, batch), flips bool
 batch of an epoch is dropped.
 """
 
-import inspect
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError
+from facedistill.recipe import build, find
 
 
 class Sampler(ABC):
@@ -94,10 +95,4 @@ SAMPLERS: dict[str, type[Sampler]] = {"uniform": Uniform, "class_balanced": Clas
 
 def make_sampler(kind: str, labels: np.ndarray, batch: int, seed: int, **options: Any) -> Sampler:
     """Return the sampler named `kind`; `options` are its own (pk: k). UsageError for an unknown name or option."""
-    if kind not in SAMPLERS:
-        raise UsageError(f"sampler {kind!r} is unknown{closest(kind, SAMPLERS)}; expected one of {', '.join(SAMPLERS)}")
-    known = list(inspect.signature(SAMPLERS[kind]).parameters)[3:]
-    for name in options:
-        if name not in known:
-            raise UsageError(f"sampler {kind}: unknown option {name!r}; it takes {', '.join(known) or 'none'}")
-    return SAMPLERS[kind](labels, batch, seed, **options)
+    return build(partial(find(SAMPLERS, kind, "sampler", Sampler), labels, batch, seed), options, f"sampler '{kind}'")

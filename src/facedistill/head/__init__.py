@@ -17,21 +17,37 @@ from facedistill.head.margins import (
 )
 from facedistill.head.nearest import cached_nearest, neighbourhood
 from facedistill.head.rows import Rows, load_rows, quantise
-from facedistill.head.starts import centres, fit_classifier, instances, random_classifier
+from facedistill.head.starts import (
+    STARTS,
+    Centres,
+    Given,
+    NoClassifier,
+    Start,
+    centres,
+    fit_classifier,
+    instances,
+    make_start,
+    random_classifier,
+)
 
 __all__ = [
     "MARGINS",
+    "STARTS",
     "AdaFace",
     "ArcFace",
+    "Centres",
     "ClassWeight",
     "Classifier",
     "CombinedMargin",
     "CosFace",
     "CurricularFace",
     "FrozenMarginSoftmax",
+    "Given",
     "Margin",
+    "NoClassifier",
     "Rows",
     "SphereFace",
+    "Start",
     "cached_nearest",
     "centres",
     "fit_classifier",
@@ -39,6 +55,7 @@ __all__ = [
     "instances",
     "load_rows",
     "make_margin",
+    "make_start",
     "margin_softmax",
     "neighbourhood",
     "observe",

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from facedistill import parallel
 from facedistill.errors import UserError, some
-from facedistill.head.rows import Rows, Stored, as_rows, hold_rows
+from facedistill.head.rows import Rows, as_rows, hold_rows
+from facedistill.recipe import MovedBy, Stored
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Classifier:
         counts: int64 (C,), the number of embeddings each centre is the mean of; only for centres.
         unit: True for rows that a model folder holds: they have unit length, so nothing of what may be a memory-mapped
             file of gigabytes is read or copied here.
+        of_teacher: True where the rows lie in a teacher's space; None: unless they are "random".
 
     Raises:
         UserError: names and rows differ in number, a name repeats, or a row is zero or not finite.
@@ -34,9 +36,12 @@ class Classifier:
     origin: str = "teacher"
     counts: Tensor | None = None
     unit: bool = False
+    of_teacher: bool | None = None
 
     def __post_init__(self) -> None:
         self.class_names = list(self.class_names)
+        if self.of_teacher is None:
+            self.of_teacher = self.origin != "random"
         if self.weight.ndim != 2 or len(self.weight) != len(self.class_names):
             raise UserError(
                 f"classifier: {tuple(self.weight.shape)} rows do not fit {len(self.class_names)} class names; "
@@ -75,7 +80,7 @@ class Classifier:
             )
         rows = torch.tensor([row[n] for n in names], dtype=torch.long)
         counts = None if self.counts is None else self.counts[rows]
-        return Classifier(self.weight[rows], list(names), self.origin, counts, unit=True)
+        return Classifier(self.weight[rows], list(names), self.origin, counts, unit=True, of_teacher=self.of_teacher)
 
 
 class ClassWeight(nn.Module):
@@ -96,7 +101,7 @@ class ClassWeight(nn.Module):
     def __init__(
         self,
         classifier: Classifier,
-        moved_by: str,
+        moved_by: MovedBy,
         student_dim: int | None = None,
         stored: Stored = "fp32",
         whole: bool = True,
@@ -104,6 +109,7 @@ class ClassWeight(nn.Module):
         super().__init__()
         self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
+        self.of_teacher = bool(classifier.of_teacher)
         if moved_by == "gradient":
             # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
             # rows far out, where they hardly turn any more, and training from scratch is held back.
@@ -111,21 +117,27 @@ class ClassWeight(nn.Module):
         elif moved_by == "teacher":
             self.register_buffer("weight", classifier.weight.clone())
         else:
-            self.held = hold_rows(classifier.weight, stored, whole)
-            self.weight = self.held.values
+            self.frozen_rows = hold_rows(classifier.weight, stored, whole)
+            self.weight = self.frozen_rows.values
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClassWeight":
         super()._apply(fn, recurse)
         if self.moved_by == "nothing":
-            scales = None if self.held.scales is None else fn(self.held.scales)
-            self.held = replace(self.held, values=fn(self.held.values), scales=scales)
-            self.weight = self.held.values
+            scales = None if self.frozen_rows.scales is None else fn(self.frozen_rows.scales)
+            self.frozen_rows = replace(self.frozen_rows, values=fn(self.frozen_rows.values), scales=scales)
+            self.weight = self.frozen_rows.values
         return self
 
     @property
     def rows(self) -> Rows:
         """The rows as they are held here, as the frozen head takes them; no gradient reaches W through them."""
-        return self.held if self.moved_by == "nothing" else as_rows(self.weight)
+        return self.frozen_rows if self.moved_by == "nothing" else as_rows(self.weight)
+
+    @property
+    def anchors(self) -> bool:
+        """True where W ties the student to the teacher's space: no gradient moves it, and its rows lie in that space."""
+        in_space = self.of_teacher or self.moved_by == "teacher"
+        return self.frozen and in_space and self.projection is None
 
     @property
     def frozen(self) -> bool:

@@ -5,7 +5,6 @@ Millions of rows never pass through a copy: a safetensors file is memory-mapped,
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,8 +14,8 @@ from torch import Tensor
 from facedistill import parallel
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
+from facedistill.recipe import Stored
 
-Stored = Literal["fp32", "bf16", "int8"]
 PIECE = 65_536  # rows at once where something is done to all of W
 STORED = (torch.float64, torch.float32, torch.bfloat16, torch.int8)
 

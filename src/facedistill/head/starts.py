@@ -1,7 +1,10 @@
 """Where the class matrix W starts when the teacher brings none: random, class centres, every image, or fitted."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +12,11 @@ from torch.nn import functional as F
 
 from facedistill.data import Embeddings
 from facedistill.data.sources import classes_with_images
+from facedistill.errors import UsageError
 from facedistill.head.classifier import Classifier
 from facedistill.head.margins import Margin, margin_softmax
 from facedistill.progress import track
+from facedistill.recipe import Count, Positive, build, find
 
 
 def random_classifier(class_names: Sequence[str], dim: int, seed: int) -> Classifier:
@@ -71,3 +76,125 @@ def fit_classifier(
         optimizer.step()
         schedule.step()
     return Classifier(weight, start.class_names, "fitted", None)
+
+
+@dataclass
+class Given:
+    """What a start may make W of.
+
+    Attributes:
+        class_names: the classes of the training data, in the order of its labels.
+        dim: the size of the space that the student is to live in.
+        seed: for random numbers, the same whenever the same run starts.
+        classifier: the teacher's own, or None where the start does not need it.
+        embeddings: the teacher's, of the training images and their mirror images, or None where not needed.
+        margin, scale: those that the student will be trained with, or None where not needed.
+    """
+
+    class_names: Sequence[str]
+    dim: int
+    seed: int = 0
+    classifier: Classifier | None = None
+    embeddings: Embeddings | None = None
+    margin: Margin | None = None
+    scale: float | None = None
+
+
+class Start(ABC):
+    """Where W starts. The signature of a start's __init__ is the schema of its options in a recipe.
+
+    Attributes:
+        needs: any of "classifier" and "embeddings", of the teacher, and "margin", that of the student's margin softmax.
+            One that needs something of the teacher puts W, and with it the student, into the teacher's space.
+        a_row_an_image: True where W has a row for every image, not for every class. Labels are not used then.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    a_row_an_image: ClassVar[bool] = False
+
+    @property
+    def of_teacher(self) -> bool:
+        """True where W is made of what a teacher knows."""
+        return bool(self.needs & {"classifier", "embeddings"})
+
+    @abstractmethod
+    def make(self, given: Given) -> Classifier:
+        """Return W with a row for each class in `given.class_names`, in that order, or for each embedding."""
+
+
+class Random(Start):
+    """Random rows, see `random_classifier`."""
+
+    def make(self, given: Given) -> Classifier:
+        return random_classifier(given.class_names, given.dim, given.seed)
+
+
+class TeachersOwn(Start):
+    """The rows that the teacher was trained with: ProxylessKD's inherited classifier (arXiv 2011.00265)."""
+
+    needs = frozenset({"classifier"})
+
+    def make(self, given: Given) -> Classifier:
+        assert given.classifier is not None
+        return given.classifier.select(given.class_names)
+
+
+class Centres(Start):
+    """Class centres, see `centres`."""
+
+    needs = frozenset({"embeddings"})
+
+    def make(self, given: Given) -> Classifier:
+        assert given.embeddings is not None
+        return centres(given.embeddings)
+
+
+class Fitted(Start):
+    """A margin softmax trained on the teacher's frozen embeddings, see `fit_classifier`."""
+
+    needs = frozenset({"embeddings", "margin"})
+
+    def __init__(self, epochs: Count = 20, batch: Count = 512, lr: Positive = 2e-3) -> None:
+        self.epochs, self.batch, self.lr = epochs, batch, lr
+
+    def make(self, given: Given) -> Classifier:
+        assert given.embeddings is not None and given.margin is not None and given.scale is not None
+        return fit_classifier(given.embeddings, given.margin, given.scale, self.epochs, self.batch, self.lr)
+
+
+class Instances(Start):
+    """A row for every image, see `instances`."""
+
+    needs = frozenset({"embeddings"})
+    a_row_an_image = True
+
+    def make(self, given: Given) -> Classifier:
+        assert given.embeddings is not None
+        return instances(given.embeddings)
+
+
+class NoClassifier(Start):
+    """For a method without W. Making one is an error: a term needs a W that the method does not have."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def make(self, given: Given) -> Classifier:
+        raise UsageError(
+            f"method {self.method} has no W, and one of its terms needs one; set method.classifier.start "
+            f"({', '.join(STARTS)}) and method.classifier.moved_by"
+        )
+
+
+STARTS: dict[str, type[Start]] = {
+    "random": Random,
+    "teacher": TeachersOwn,
+    "centres": Centres,
+    "fitted": Fitted,
+    "instances": Instances,
+}
+
+
+def make_start(name: str, **options: object) -> Start:
+    """Return the start of that name. Raises UsageError for an unknown name or an option that does not fit."""
+    return build(find(STARTS, name, "start of W", Start), options, f"start '{name}'")

@@ -70,6 +70,9 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = asdict(recipe)
     for term in raw["method"]["terms"].values():
         term.update(term.pop("options"))
+    for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
+        if not raw["method"][group]["options"]:
+            del raw["method"][group]["options"]
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 

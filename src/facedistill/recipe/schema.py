@@ -12,6 +12,12 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+MovedBy = Literal["nothing", "gradient", "teacher"]
+Stored = Literal["fp32", "bf16", "int8"]
+TeacherEpoch = Literal["last", "same"]
+Options = dict[str, Any]
+# Not in the repr, from which a run's random numbers are seeded: those of earlier runs must not change.
+NO_OPTIONS: Any = field(default_factory=dict, repr=False)
 DEFAULT_DATA = "synthetic:identities=400,images=8,size=48,seed=1"  # of the demo's students
 
 
@@ -57,28 +63,32 @@ class TeacherSpec:
 @typed(config=STRICT)
 class ClassifierSpec:
     """Where W starts and what moves it; null = as the method's row in the table says. `rows`: how a W that nothing
-    moves is stored, fp32, bf16 (half) or int8 (a quarter); null = fp32."""
+    moves is stored, fp32, bf16 (half) or int8 (a quarter); null = fp32. `options`: of the start."""
 
-    start: Literal["random", "teacher", "centres", "fitted", "instances"] | None = None
-    moved_by: Literal["nothing", "gradient", "teacher"] | None = None
-    rows: Literal["fp32", "bf16", "int8"] | None = None
+    start: str | None = None
+    moved_by: MovedBy | None = None
+    rows: Stored | None = None
+    options: Options = NO_OPTIONS
 
 
 @typed(config=STRICT)
-class Sampler:
-    """null = the method's (uniform, 4). `pk`: batch / k classes with k images each."""
+class SamplerSpec:
+    """Which images make a batch; null = the method's (uniform, 4). `pk`: batch / k classes with k images each.
+    `options`: further ones of the sampler."""
 
-    kind: Literal["uniform", "class_balanced", "pk"] | None = None
+    kind: str | None = None
     k: Count | None = None
+    options: Options = NO_OPTIONS
 
 
 @typed(config=STRICT)
-class View:
+class ViewSpec:
     """What both networks see; null = the method's (same, 0.2). `mixup`: pairs of images of the batch are mixed, and so
-    are their labels; shares from Beta(alpha, alpha)."""
+    are their labels; shares from Beta(alpha, alpha). `options`: further ones of the view."""
 
-    kind: Literal["same", "mixup"] | None = None
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    kind: str | None = None
+    alpha: Positive | None = None
+    options: Options = NO_OPTIONS
 
 
 @typed(config=STRICT)
@@ -102,9 +112,9 @@ class MethodSpec:
     name: str = "proxylesskd"
     classifier: ClassifierSpec = field(default_factory=ClassifierSpec)
     terms: dict[str, TermSpec] = field(default_factory=dict)
-    sampler: Sampler = field(default_factory=Sampler)
-    view: View = field(default_factory=View)
-    teacher_epoch: Literal["last", "same"] | None = None
+    sampler: SamplerSpec = field(default_factory=SamplerSpec)
+    view: ViewSpec = field(default_factory=ViewSpec)
+    teacher_epoch: TeacherEpoch | None = None
 
 
 @typed(config=STRICT)

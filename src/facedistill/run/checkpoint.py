@@ -1,5 +1,6 @@
 """Checkpoints: everything a run needs to go on to the same bits, written atomically."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def restore_checkpoint(
 ) -> None:
     """Load weights, buffers and optimiser. UserError naming the first tensor that does not fit."""
     own = method.state_dict()
-    saved = state["method"]
+    # Earlier versions called a term's W `classes`.
+    saved = {re.sub(r"^(terms\..+)\.classes\.", r"\1.weight.", name): value for name, value in state["method"].items()}
     for name in [*own, *saved]:
         found, expected = saved.get(name), own.get(name)
         if found is None or expected is None or found.shape != expected.shape:

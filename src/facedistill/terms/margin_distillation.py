@@ -33,7 +33,7 @@ class MarginDistillation(MarginSoftmax):
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         super().bind(weight, teacher)
-        if self.classes.origin == "random":
+        if not self.weight.of_teacher:
             raise UsageError(
                 "margin_distillation: W starts at random, so the teacher's distance to it says nothing; set "
                 "method.classifier.start to teacher, centres or fitted"
@@ -42,6 +42,6 @@ class MarginDistillation(MarginSoftmax):
     @torch.no_grad()
     def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> Tensor:
         assert teacher is not None
-        sure = F.cosine_similarity(teacher.embedding.float(), self.classes.rows.of(labels)).relu()
+        sure = F.cosine_similarity(teacher.embedding.float(), self.weight.rows.of(labels)).relu()
         most = parallel.gather(sure).max().clamp_min(1e-12)
         return self.smallest + (self.largest - self.smallest) * sure / most

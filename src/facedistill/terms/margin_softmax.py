@@ -63,7 +63,7 @@ class MarginSoftmax(Term):
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         if weight is None:
             raise UserError("margin_softmax: the method has no classifier; set method.classifier.start")
-        self.classes = weight
+        self.weight = weight
         if self.negatives == "nearest":
             if weight.moved_by != "nothing":
                 raise UsageError(
@@ -73,20 +73,18 @@ class MarginSoftmax(Term):
                 )
             # Neither parameter nor buffer, and on the CPU: it may be large, and a step reads a few rows of it.
             self.neighbours = cached_nearest(weight.rows, self.nearest)
-        # A W of the teacher's space that no gradient moves pulls the student into that space.
-        of_teacher = weight.frozen and (weight.origin != "random" or weight.moved_by == "teacher")
-        self.anchors = of_teacher and weight.projection is None
+        self.anchors = weight.anchors
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         with torch.autocast(student.embedding.device.type, enabled=False):
-            x = self.classes.place(student.embedding)
-            if x.shape[1] != self.classes.weight.shape[1]:
+            x = self.weight.place(student.embedding)
+            if x.shape[1] != self.weight.weight.shape[1]:
                 raise UserError(
-                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.classes.weight.shape[1]}; give "
+                    f"margin_softmax: embeddings have {x.shape[1]} dimensions, W {self.weight.weight.shape[1]}; give "
                     "the student the teacher's size or a projection"
                 )
             if self.training and self.margin.adapts:
-                observe(self.margin, x.detach(), self.classes.rows.of(batch.targets[0][0]))
+                observe(self.margin, x.detach(), self.weight.rows.of(batch.targets[0][0]))
             loss = torch.zeros((), device=x.device)
             for labels, share in batch.targets:
                 size = self.sizes(x, teacher, labels, batch.progress)
@@ -94,9 +92,9 @@ class MarginSoftmax(Term):
         return loss
 
     def _losses(self, x: Tensor, labels: Tensor, size: float | Tensor | None) -> Tensor:
-        if not self.classes.frozen:
-            return margin_softmax(x, labels, self.classes.weight, self.margin, self.scale, size)
-        rows = self.classes.rows
+        if not self.weight.frozen:
+            return margin_softmax(x, labels, self.weight.weight, self.margin, self.scale, size)
+        rows = self.weight.rows
         if self.negatives == "nearest":
             rows, labels = neighbourhood(rows, self.neighbours, labels)
         return frozen_margin_softmax(x, labels, rows, self.margin, self.scale, size)

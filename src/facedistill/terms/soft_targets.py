@@ -53,14 +53,14 @@ class SoftTargets(Term):
             )
         if weight.weight.dtype in (torch.bfloat16, torch.int8):
             raise UsageError("soft_targets: reads W as float32; set method.classifier.rows=fp32")
-        self.classes = weight
-        self.teacher_classes = ClassWeight(teacher, "nothing")
+        self.weight = weight
+        self.teacher_weight = ClassWeight(teacher, "nothing")
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         assert teacher is not None
         with torch.autocast(student.embedding.device.type, enabled=False):
-            z_student = self._logits(self.classes.place(student.embedding), self.classes.weight)
-            z_teacher = self._logits(teacher.embedding, self.teacher_classes.weight)
+            z_student = self._logits(self.weight.place(student.embedding), self.weight.weight)
+            z_teacher = self._logits(teacher.embedding, self.teacher_weight.weight)
             return soft_targets(z_student, z_teacher, self.temperature, self.top_k)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -1,25 +1,31 @@
-"""From a recipe to the things that train: data, teachers, W, student, method."""
+"""From a recipe to what trains: data, teachers, W, student, method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from facedistill import parallel
-from facedistill.backbones import OnnxBackbone
-from facedistill.data import Dataset, mixup
+from facedistill.data import Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import EvaluationSet, open_sets
-from facedistill.head import ClassWeight
-from facedistill.methods import resolve
 from facedistill.models import Model, load_model
 from facedistill.recipe import Recipe
 from facedistill.run import epoch_file
-from facedistill.training.images import _embed, open_training_data
-from facedistill.training.inherit import _heads, _make_classifier, _require_fit
-from facedistill.training.method import Method, build_terms, teacher_needs
+from facedistill.training.images import embed_training_images, open_training_data
+from facedistill.training.inherit import (
+    hold_weights,
+    make_classifier,
+    require_own_images,
+    teachers_space,
+    terms_with_classifier,
+)
+from facedistill.training.method import Method, teacher_needs, wire_terms
+from facedistill.training.resolved import ResolvedMethod
 from facedistill.training.student import make_student
 from facedistill.training.teacher import Teacher
+
+Needs = Mapping[str, frozenset[str]]  # what each teacher is asked for at every step, by its name
 
 
 @dataclass
@@ -28,110 +34,113 @@ class Assembly:
 
     Attributes:
         models: the teachers' models, for evaluation.
+        origin: of the first W, None where there is none.
+        a_row_an_image: True where W has a row for every image, so that an image's number is its label.
         sets: what the student is evaluated on, by name: the recipe's, and the held-out identities.
         embedded: how often a teacher's network embeds an image before training (or did, when the cache was made).
     """
 
     train: Dataset
     held_out: Dataset | None
+    sampler: Sampler
     method: Method
     models: dict[str, Model]
     origin: str | None
+    a_row_an_image: bool
     sets: dict[str, EvaluationSet]
     embedded: int
 
 
-def assemble(recipe: Recipe) -> Assembly:
-    """Open the data, load the teachers, make W and the student. Raises UserError for whatever does not fit."""
-    method = resolve(recipe.method)
-    terms = build_terms(method)
+def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
+    """Load the teachers, open the data, make W and the student, and wire the terms to them.
+
+    Raises:
+        UserError: something does not fit; what, where, what was expected.
+    """
+    terms = wire_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
-    asked = teacher_needs(terms, method.classifier.moved_by)
-    mixed = method.view.kind == "mixup"
-    if mixed and method.classifier.moved_by == "teacher":
-        raise UsageError("a W that the teacher moves cannot follow mixed images; set method.view.kind=same")
-    moved_by, stored = method.classifier.moved_by or "nothing", method.classifier.rows or "fp32"
-    if stored != "fp32" and moved_by != "nothing":
-        raise UsageError(
-            f"method.classifier.rows={stored} needs a W that nothing moves, not one moved by {moved_by}; set fp32"
-        )
-    _require_networks(asked, models, mixed)
-    epochs = {name: _epochs(recipe, name) for name in models if asked.get(name) and method.teacher_epoch == "same"}
-    if any("logits" in asked[name] for name in epochs):
-        raise UsageError("a teacher's W is that of its last epoch: its logits need method.teacher_epoch=last")
+    asked = teacher_needs(terms, method.moved_by)
+    _refuse_contradictions(method)
+    _require_networks(asked, models, method.view)
+    epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # before hours of training, not after
     train, held_out = open_training_data(recipe.data)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
-    needs = {name: asked.get(name, frozenset()) for name in models}
-    # A cache knows the images as they are, not mixed, and the teacher as it is at last.
-    cached = {
-        name
-        for name in models
-        if recipe.teachers[name].cache and needs[name] and needs[name] <= Teacher.CACHED
-        if not mixed and name not in epochs
-    }
-    heads = _heads(method, terms)
-    made_of = set(heads) & set(models) if method.classifier.start in ("centres", "fitted", "instances") else set()
+
+    heads = terms_with_classifier(method, terms)
+    cached = _cached(recipe, method, asked, epochs)
+    made_of = {name for name in heads if name in models and "embeddings" in method.start.needs}
     with parallel.first_here():  # the others find in the cache what the first one embedded
-        embeddings, train = _embed({name: models[name] for name in models if name in cached | made_of}, train)
-    # A term that anchors, or a W that the teacher moves, is in the teacher's space: then all has its dimension.
-    moved = method.classifier.moved_by == "teacher"
-    anchors = [
-        models[teacher].embedding_dim
-        for term, _, teacher in terms.values()
-        if (term.anchors or (term.needs_weight and moved)) and teacher in models
-    ]
-    space_dim = anchors[0] if anchors else None
+        embeddings, train = embed_training_images({n: models[n] for n in models if n in cached | made_of}, train)
+
+    space_dim = teachers_space(method, terms, models)
     classifiers = {
-        name: _make_classifier(recipe, method, head, name, space_dim, models, train, embeddings)
-        for name, head in heads.items()
+        name: make_classifier(recipe, method, term, name, models, train, embeddings, space_dim)
+        for name, term in heads.items()
     }
     classifier = next(iter(classifiers.values()), None)
     student = make_student(recipe, models, classifier, space_dim)
-    teachers = {}
-    for name, model in models.items():
-        own = model.classifier.select(train.class_names) if "logits" in needs[name] and model.classifier else None
-        teachers[name] = Teacher(name, model, own, embeddings[name] if name in cached else None, epochs.get(name, ()))
-    for name, made in classifiers.items():
-        if name in models and made.origin != "random" and parallel.rank() == 0:  # it reads all of W
-            _require_fit(recipe, made, heads[name], models[name], train, embeddings.get(name))
-    whole = any(term.whole_weight for term, _, _ in terms.values())
-    # The student lives in the first W's space; the spaces of other teachers are reached by a projection each.
-    weights = {
-        name: ClassWeight(made, moved_by, None if made is classifier else student.embedding_dim, stored, whole)
-        for name, made in classifiers.items()
-    }
-    weight = weights.pop(next(iter(weights))) if weights else None
-    origin = classifier.origin if classifier else None
-    embedded = sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values())
-    assert method.view.alpha is not None  # resolved
-    view = partial(mixup, alpha=method.view.alpha, seed=recipe.seed) if mixed else None
-    trained = Method(student, weight, teachers, terms, view, weights)
-    return Assembly(train, held_out, trained, models, origin, sets, embedded)
+    teachers = _teachers(models, asked, train, {name: embeddings[name] for name in cached}, epochs)
+    for name in classifiers.keys() & models.keys():
+        require_own_images(recipe, method, classifiers[name], heads[name], models[name], train, embeddings.get(name))
+    weights = hold_weights(method, classifiers, terms, student.embedding_dim)
+    first = weights.pop(next(iter(weights))) if weights else None
+    return Assembly(
+        train,
+        held_out,
+        make_sampler(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, **method.sampler_options),
+        Method(student, first, teachers, terms, partial(method.view, seed=recipe.seed), weights),
+        models,
+        classifier.origin if classifier else None,
+        method.start.a_row_an_image,
+        sets,
+        sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values()),
+    )
 
 
-def _require_networks(asked: Mapping[str, frozenset[str]], models: dict[str, Model], mixed: bool) -> None:
+def _refuse_contradictions(method: ResolvedMethod) -> None:
+    """Raise UsageError where the view rules out what moves W, or where a W that something moves is stored short."""
+    if why := method.view.rules_out.get(method.moved_by):
+        raise UsageError(why)
+    if method.rows != "fp32" and method.moved_by != "nothing":
+        raise UsageError(
+            f"method.classifier.rows={method.rows} needs a W that nothing moves, not one moved by {method.moved_by}; "
+            "set fp32"
+        )
+
+
+def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> None:
     """Refuse a teacher that cannot answer what it is asked at every step, before anything long begins."""
     for name, needs in asked.items():
-        backbone = models[name].backbone if name in models else None
-        if name not in models or not needs or not (mixed or "features" in needs):
+        if name not in models or not needs or not (view.teacher_sees or "features" in needs):
             continue
+        backbone = models[name].backbone
         if backbone is None:
-            what = "its network to see the mixed images" if mixed else "its stage features"
+            what = f"its network to see {view.teacher_sees}" if view.teacher_sees else "its stage features"
             raise UserError(
                 f"method: a term needs of teacher '{name}' {what}, but only its embeddings are known; import the "
                 "teacher's checkpoint, or choose a method on embeddings of images as they are"
             )
-        if "features" in needs and isinstance(backbone, OnnxBackbone):
+        if "features" in needs and not backbone.has_features:
             raise UserError(
                 f"method: a term needs of teacher '{name}' its stage features, but an ONNX file gives its embedding "
                 "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
 
 
-def _epochs(recipe: Recipe, name: str) -> list[Path]:
-    """The weights that the teacher's run kept of each epoch: as many as the student has epochs."""
+def _epochs(recipe: Recipe, method: ResolvedMethod, asked: Needs, models: Mapping[str, Model]) -> dict[str, list[Path]]:
+    """The weights that a teacher's run kept of each epoch, by teacher, where the method trains with them."""
+    if method.teacher_epoch == "last":
+        return {}
+    epochs = {name: _epoch_files(recipe, name) for name in models if asked.get(name)}
+    if any("logits" in asked[name] for name in epochs):
+        raise UsageError("a teacher's W is that of its last epoch: its logits need method.teacher_epoch=last")
+    return epochs
+
+
+def _epoch_files(recipe: Recipe, name: str) -> list[Path]:
+    """As many files as the student has epochs. Raises UserError where there are fewer or more."""
     folder = Path(recipe.teachers[name].model) / "epochs"
     wanted = [folder / epoch_file(epoch) for epoch in range(recipe.schedule.epochs)]
     if sorted(folder.glob("*.safetensors")) != wanted:
@@ -143,3 +152,30 @@ def _epochs(recipe: Recipe, name: str) -> list[Path]:
             "method.teacher_epoch=last"
         )
     return wanted
+
+
+def _cached(recipe: Recipe, method: ResolvedMethod, asked: Needs, epochs: Mapping[str, list[Path]]) -> Set[str]:
+    """Teachers that answer from a cache: it knows the images as they are, and the teacher as it is at last."""
+    if method.view.teacher_sees:
+        return frozenset()
+    return {
+        name
+        for name, spec in recipe.teachers.items()
+        if spec.cache and name not in epochs and asked.get(name) and asked[name] <= Teacher.CACHED
+    }
+
+
+def _teachers(
+    models: Mapping[str, Model],
+    asked: Needs,
+    train: Dataset,
+    caches: Mapping[str, Embeddings],
+    epochs: Mapping[str, list[Path]],
+) -> dict[str, Teacher]:
+    """The frozen teachers; those whose logits are asked for with their classifier in the order of the classes."""
+    found = {}
+    for name, model in models.items():
+        logits = "logits" in asked.get(name, ())
+        own = model.classifier.select(train.class_names) if logits and model.classifier else None
+        found[name] = Teacher(name, model, own, caches.get(name), epochs.get(name, ()))
+    return found

@@ -11,13 +11,13 @@ from facedistill.check import check_teacher
 from facedistill.data import Dataset, open_dataset
 from facedistill.errors import UserError, some
 from facedistill.files import cache_dir
-from facedistill.head import Margin
-from facedistill.methods import resolve
+from facedistill.head import Centres, Margin
 from facedistill.models import Model, load_model
 from facedistill.recipe import Recipe, make_recipe
 from facedistill.run import begun
-from facedistill.terms import MarginSoftmax, Term
-from facedistill.training.method import build_terms, missing_teachers, teacher_needs
+from facedistill.terms import MarginSoftmax
+from facedistill.training.method import WiredTerm, missing_teachers, teacher_needs, wire_terms
+from facedistill.training.resolved import resolve
 
 # Class centres as W lost by far at 1,560 identities, and the paper recommends an inherited W at its 85,742. Nothing
 # between is measured; this is about their geometric mean.
@@ -49,23 +49,26 @@ def distillation_recipe(
     raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
     resolved = resolve(recipe.method)
-    start, terms = resolved.classifier.start, build_terms(resolved)
+    terms = wire_terms(resolved)
     if not missing_teachers(replace(recipe, teachers={})):
         return recipe  # the method needs none
     model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)
     own = set(model.classifier.class_names if model.classifier else [])
     missing = [name for name in dataset.class_names if name not in own]
-    if start == "teacher" and recipe.method.classifier.start is None and missing:
+    if "classifier" in resolved.start.needs and recipe.method.classifier.start is None and missing:
         lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
         print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
-        recipe.method.classifier.start = start = "centres"
+        classifier = replace(recipe.method.classifier, start="centres")
+        recipe = replace(recipe, method=replace(recipe.method, classifier=classifier))
+        resolved = resolve(recipe.method)
+    start = resolved.start
     if begun(out):
         return recipe
-    logits = any("logits" in needs for needs in teacher_needs(terms, None).values())
-    if start != "teacher" and not logits:
+    logits = any("logits" in needs for needs in teacher_needs(terms, "nothing").values())
+    if "classifier" not in start.needs and not logits:
         model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
     # Only where there is a row of W for each class need the teacher know the classes.
-    by_class = logits or start in ("teacher", "centres", "fitted")
+    by_class = logits or (start.of_teacher and not start.a_row_an_image)
     if unchecked := _unchecked(model, dataset, by_class):
         print(f"not checked: {unchecked}")
         return recipe
@@ -78,7 +81,7 @@ def distillation_recipe(
     # Whoever names the method, or what W starts from, needs no advice on it.
     named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
     chosen = method is not None or any(override.startswith(named) for override in overrides)
-    if start == "centres" and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
+    if isinstance(start, Centres) and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
         print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
     return recipe
 
@@ -94,8 +97,8 @@ def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:
     return ""
 
 
-def _softmax(terms: Mapping[str, tuple[Term, float, str]]) -> tuple[Margin, float]:
+def _softmax(terms: Mapping[str, WiredTerm]) -> tuple[Margin, float]:
     """The margin and scale that the student is trained with."""
-    softmax = (term for term, _, _ in terms.values() if isinstance(term, MarginSoftmax))
+    softmax = (wired.term for wired in terms.values() if isinstance(wired.term, MarginSoftmax))
     term = next(softmax, None) or MarginSoftmax()
     return term.margin, term.scale

@@ -18,13 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill import evaluation, parallel
-from facedistill.data import Batch, ImageBatch, Loader, make_sampler
+from facedistill.data import Batch, ImageBatch, Loader
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
-from facedistill.methods import describe, resolve
 from facedistill.models import save_model, save_weights
 from facedistill.progress import bar, console
-from facedistill.recipe import Recipe, dump_recipe
+from facedistill.recipe import Recipe, dump_recipe, load_recipe
 from facedistill.run import (
     LOG,
     Log,
@@ -40,6 +39,7 @@ from facedistill.run import (
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.method import Method
 from facedistill.training.optimisation import learning_rate, make_optimizer
+from facedistill.training.resolved import describe, resolve, resolved_recipe
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
@@ -52,16 +52,16 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         Busy: another process is at it.
         UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
     """
-    run = Path(out)
-    recipe.method = resolve(recipe.method)
-    with parallel.processes(), claim_run(run, recipe):
+    run, method = Path(out), resolve(recipe.method)
+    recipe = replace(recipe, method=method.spec)
+    with parallel.processes(), claim_run(run, dump_recipe(recipe), _written_out):
         if (run / "evaluation.json").exists():
             console.print(f"{run} is finished; nothing to do")
             return run
         with _denormals_flushed():
             forget_peak()
             torch.manual_seed(recipe.seed + parallel.rank())
-            assembly = assemble(recipe)
+            assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
                 console.print("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
             _fit(recipe, run, assembly)
@@ -69,6 +69,11 @@ def train(recipe: Recipe, out: str | Path) -> Path:
                 _finish(recipe, run, assembly, peak())
         parallel.barrier()
     return run
+
+
+def _written_out(file: Path) -> str:
+    """The stored recipe as this version writes it: an earlier version's lacks the keys that came later."""
+    return dump_recipe(resolved_recipe(load_recipe(str(file))))
 
 
 MEASURED_STEPS = 12
@@ -79,11 +84,12 @@ def measure(recipe: Recipe) -> tuple[int, float]:
 
     What comes before the first step, such as the teacher's embeddings, is made and cached as in a run.
     """
+    method = resolve(recipe.method)
     schedule = replace(recipe.schedule, log_steps=MEASURED_STEPS // 3)
-    recipe = replace(recipe, method=resolve(recipe.method), schedule=schedule, track="none")
+    recipe = replace(recipe, method=method.spec, schedule=schedule, track="none")
     with parallel.processes(), _denormals_flushed(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(recipe.seed)
-        assembly = assemble(recipe)
+        assembly = assemble(recipe, method)
         _fit(recipe, Path(folder), assembly, stop=MEASURED_STEPS)
         rates = [row["images_per_second"] for row in read_log(Path(folder) / LOG)]
     return len(assembly.train), statistics.median(rates[-2:])  # the first steps are slow
@@ -107,11 +113,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     if schedule.channels_last:
         method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(method, schedule)
-    wanted = recipe.method.sampler
-    sampler_options = {"k": wanted.k} if wanted.kind == "pk" else {}
-    labels = assembly.train.labels
-    sampler = make_sampler(wanted.kind or "uniform", labels, schedule.batch, recipe.seed, **sampler_options)
-    loader = Loader(assembly.train, sampler, parallel.rank(), parallel.world(), recipe.data.workers)
+    loader = Loader(assembly.train, assembly.sampler, parallel.rank(), parallel.world(), recipe.data.workers)
     bound = _bound(assembly)
     step = _restore(run, method, optimizer, bound)
     total = schedule.epochs * loader.steps
@@ -175,7 +177,7 @@ def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembl
     pixels = images.images.to(device, non_blocking=True)
     index = images.index.to(device, non_blocking=True)
     labels = images.labels.to(device, non_blocking=True)
-    rows = index[:, 0] if assembly.origin == "instances" else labels
+    rows = index[:, 0] if assembly.a_row_an_image else labels
     return Batch(pixels, pixels, [(rows, 1.0)], index, progress, labels)
 
 

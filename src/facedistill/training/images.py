@@ -20,12 +20,14 @@ def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
     return hold_out(dataset, data.hold_out, data.hold_out_seed)
 
 
-def _embed(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:
+def embed_training_images(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:
     """Embed the training set, both flips, cached on disk; images that cannot be read leave the training set."""
     embeddings: dict[str, Embeddings] = {}
     for name, model in models.items():
         embeddings[name] = embed_dataset(model, train, cache=cache_dir() / "embeddings")
         if len(embeddings[name]) < len(train):
             readable = set(embeddings[name].keys)
-            return _embed(models, train.subset([i for i, key in enumerate(train.keys) if key in readable]))
+            return embed_training_images(
+                models, train.subset([i for i, key in enumerate(train.keys) if key in readable])
+            )
     return embeddings, train

@@ -1,87 +1,144 @@
-"""The W of every teacher that brings one: made, and checked against the teacher before training."""
+"""W of every teacher that brings one: where it starts, does it fit its teacher, and how it is held while training."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from facedistill import parallel
 from facedistill.check import require_fit
 from facedistill.data import Dataset, Embeddings
 from facedistill.errors import UsageError, UserError
 from facedistill.files import cache_dir, fingerprint
-from facedistill.head import Classifier, Margin, centres, fit_classifier, instances, random_classifier
+from facedistill.head import Classifier, ClassWeight, Given
 from facedistill.models import Model, embed_dataset
-from facedistill.recipe import MethodSpec, Recipe
+from facedistill.recipe import Recipe
 from facedistill.terms import MarginSoftmax, Term
+from facedistill.training.method import WiredTerm
+from facedistill.training.resolved import ResolvedMethod
 
 CHECKED_IMAGES = 2000  # of a teacher that brings its classifier, before training against it
 
 
-def _heads(method: MethodSpec, terms: Mapping[str, tuple[Term, float, str]]) -> dict[str, Term]:
-    """The first term that needs a W, of every teacher that brings one; where none does, of one W for all terms."""
-    heads: dict[str, Term] = {}
-    for term, _, teacher in terms.values():
-        if term.needs_weight:
-            heads.setdefault(teacher, term)
-    if method.classifier.start in (None, "random") and method.classifier.moved_by != "teacher":
-        return dict(list(heads.items())[:1])
-    return heads
+def terms_with_classifier(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> dict[str, Term]:
+    """The first term that needs a W, by the name of its teacher.
+
+    A W that is of no teacher is one for all terms, so that only the first of them is returned.
+    """
+    found: dict[str, Term] = {}
+    for wired in terms.values():
+        if wired.term.needs_weight:
+            found.setdefault(wired.teacher, wired.term)
+    if method.start.of_teacher or method.moved_by == "teacher":
+        return found
+    return dict(list(found.items())[:1])
 
 
-def _make_classifier(
+def teachers_space(method: ResolvedMethod, terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> int | None:
+    """The dimension of the space that the method ties the student to, or None.
+
+    A term that anchors, or a W that the teacher moves, ties it to its teacher's space.
+    """
+    moved = method.moved_by == "teacher"
+    dims = (
+        models[wired.teacher].embedding_dim
+        for wired in terms.values()
+        if wired.teacher in models and (wired.term.anchors or (wired.term.needs_weight and moved))
+    )
+    return next(dims, None)
+
+
+def make_classifier(
     recipe: Recipe,
-    method: MethodSpec,
-    head: Term,
-    name: str,
-    space_dim: int | None,
-    models: dict[str, Model],
+    method: ResolvedMethod,
+    term: Term,
+    teacher: str,
+    models: Mapping[str, Model],
     train: Dataset,
-    embeddings: dict[str, Embeddings],
+    embeddings: Mapping[str, Embeddings],
+    space_dim: int | None,
 ) -> Classifier:
-    start = method.classifier.start
-    if start is None:
+    """Make the W that `term` trains against.
+
+    Args:
+        teacher: its name. embeddings: of the training images, by teacher, where the start needs them.
+        space_dim: see `teachers_space`.
+
+    Raises:
+        UsageError, UserError: the recipe lacks the teacher, the teacher its classifier, or the term its margin.
+    """
+    start, name = method.start, method.spec.classifier.start
+    model = models.get(teacher)
+    if start.of_teacher and model is None:
         raise UsageError(
-            f"method {method.name} has no W, and one of its terms needs one; set method.classifier.start "
-            "(random, teacher, centres, fitted or instances) and method.classifier.moved_by"
+            f"method {method.name}: W starts from '{name}' but the recipe has no teacher '{teacher}'; set teacher="
         )
-    if start == "random":
-        free = recipe.student.embedding_dim or (models[name].embedding_dim if name in models else 512)
-        dim = space_dim or free
-        # Not the seed alone: the same rows as a teacher's first ones would put both into one space by chance.
-        run = fingerprint(recipe.seed, recipe.student, recipe.method, recipe.schedule, train.fingerprint)
-        return random_classifier(train.class_names, dim, int(run, 16) >> 1)
-    if name not in models:
+    if "classifier" in start.needs and model is not None and model.classifier is None:
+        raise UserError(
+            f"teacher '{teacher}' brings no classifier; set method.classifier.start=centres (or fitted), or import it "
+            "with --fit-classifier"
+        )
+    if "margin" in start.needs and not isinstance(term, MarginSoftmax):
         raise UsageError(
-            f"method {method.name}: W starts from '{start}' but the recipe has no teacher '{name}'; set teacher="
+            f"method.classifier.start={name} needs the term margin_softmax, whose margin and scale it uses"
         )
-    if start == "teacher":
-        own = models[name].classifier
-        if own is None:
-            raise UserError(
-                f"teacher '{name}' brings no classifier; set method.classifier.start=centres (or fitted), or import it "
-                "with --fit-classifier"
-            )
-        return own.select(train.class_names)
-    if start == "centres":
-        return centres(embeddings[name])
-    if start == "instances":
-        return instances(embeddings[name])
-    margin, scale = _margin_of(head)
-    return fit_classifier(embeddings[name], margin, scale)
+    softmax = term if isinstance(term, MarginSoftmax) else None
+    found = start.make(
+        Given(
+            class_names=train.class_names,
+            dim=space_dim or recipe.student.embedding_dim or (model.embedding_dim if model else 512),
+            seed=_seed(recipe, method, train),
+            classifier=model.classifier if model and "classifier" in start.needs else None,
+            embeddings=embeddings[teacher] if "embeddings" in start.needs else None,
+            margin=softmax.margin if softmax else None,
+            scale=softmax.scale if softmax else None,
+        )
+    )
+    found.of_teacher = start.of_teacher
+    return found
 
 
-def _require_fit(
-    recipe: Recipe, classifier: Classifier, head: Term | None, teacher: Model, train: Dataset, known: Embeddings | None
+def require_own_images(
+    recipe: Recipe,
+    method: ResolvedMethod,
+    classifier: Classifier,
+    term: Term,
+    teacher: Model,
+    train: Dataset,
+    known: Embeddings | None,
 ) -> None:
-    """Refuse a W through which the teacher does not know its own images; a W of instances fits by construction."""
-    if not isinstance(head, MarginSoftmax) or classifier.origin == "instances" or teacher.backbone is None:
+    """Refuse a W through which the teacher does not know its own images, in the first process, which reads all of W.
+
+    A W with a row an image fits by construction, and a random one is not the teacher's.
+
+    Args:
+        known: the teacher's embeddings of the training images, if they were made.
+    """
+    if not method.start.of_teacher or method.start.a_row_an_image or parallel.rank() != 0:
+        return
+    if not isinstance(term, MarginSoftmax) or teacher.backbone is None:
         return
     if known is None:
         some = np.random.default_rng(0).permutation(len(train))[:CHECKED_IMAGES]
         known = embed_dataset(teacher, train.subset(np.sort(some)), cache=cache_dir() / "embeddings")
-    require_fit(classifier, known, head.margin, head.scale, recipe.check.own_class)
+    require_fit(classifier, known, term.margin, term.scale, recipe.check.own_class)
 
 
-def _margin_of(term: Term) -> tuple[Margin, float]:
-    if not isinstance(term, MarginSoftmax):
-        raise UsageError("method.classifier.start=fitted needs the term margin_softmax, whose margin and scale it uses")
-    return term.margin, term.scale
+def hold_weights(
+    method: ResolvedMethod, classifiers: Mapping[str, Classifier], terms: Mapping[str, WiredTerm], student_dim: int
+) -> dict[str, ClassWeight]:
+    """Each W as it trains, by teacher.
+
+    The student lives in the space of the first; the spaces of the others are reached by a projection each.
+    """
+    whole = any(wired.term.whole_weight for wired in terms.values())
+    first = next(iter(classifiers), None)
+    return {
+        name: ClassWeight(classifier, method.moved_by, None if name == first else student_dim, method.rows, whole)
+        for name, classifier in classifiers.items()
+    }
+
+
+def _seed(recipe: Recipe, method: ResolvedMethod, train: Dataset) -> int:
+    """Not the recipe's seed alone: a teacher's first rows, drawn from the same seed, would be the same by chance."""
+    written = str(method.spec).replace("SamplerSpec(", "Sampler(").replace("ViewSpec(", "View(")  # as versions before
+    return int(fingerprint(recipe.seed, recipe.student, written, recipe.schedule, train.fingerprint), 16) >> 1

@@ -1,6 +1,7 @@
-"""The module that puts a row of the method table to work: the only forward of training."""
+"""Terms wired to their teachers, and the module that trains by them: the only forward of training."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,29 +9,50 @@ from torch import Tensor, nn
 from facedistill.data import Batch
 from facedistill.errors import UsageError
 from facedistill.head import ClassWeight
-from facedistill.methods import resolve
 from facedistill.models import Model
-from facedistill.recipe import MethodSpec, Recipe
+from facedistill.recipe import MovedBy, Recipe
 from facedistill.terms import Term, make_term
+from facedistill.training.resolved import ResolvedMethod, resolve
 from facedistill.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class WiredTerm:
+    """A term, its weight in the loss, and the name of the teacher that it asks."""
+
+    term: Term
+    weight: float
+    teacher: str
+
+
+def wire_terms(method: ResolvedMethod) -> dict[str, WiredTerm]:
+    """Build the method's terms, but those of weight 0. Raises UsageError for unknown terms and options."""
+    terms = {
+        key: WiredTerm(make_term(term.kind, dict(term.options)), term.weight, term.teacher)
+        for key, term in method.terms.items()
+        if term.weight
+    }
+    if not terms:
+        raise UsageError(f"method {method.name}: no term has a weight, so there is no loss; set method.terms.<name>=1")
+    return terms
 
 
 def missing_teachers(recipe: Recipe) -> list[str]:
     """Names of the teachers that the recipe's method asks for and the recipe does not give."""
     method = resolve(recipe.method)
-    terms = build_terms(method)
-    asked = {teacher for teacher, needs in teacher_needs(terms, method.classifier.moved_by).items() if needs}
-    if method.classifier.start not in (None, "random"):
-        asked |= {teacher for term, _, teacher in terms.values() if term.needs_weight}
+    terms = wire_terms(method)
+    asked = {teacher for teacher, needs in teacher_needs(terms, method.moved_by).items() if needs}
+    if method.start.of_teacher:
+        asked |= {wired.teacher for wired in terms.values() if wired.term.needs_weight}
     return sorted(asked - set(recipe.teachers))
 
 
-def teacher_needs(terms: Mapping[str, tuple[Term, float, str]], moved_by: str | None) -> dict[str, frozenset[str]]:
+def teacher_needs(terms: Mapping[str, WiredTerm], moved_by: MovedBy) -> dict[str, frozenset[str]]:
     """What each teacher is asked for at every step: by its terms, and by a W that it moves."""
     needs: dict[str, frozenset[str]] = {}
-    for term, _, teacher in terms.values():
-        mover = {"embedding"} if term.needs_weight and moved_by == "teacher" else set()
-        needs[teacher] = needs.get(teacher, frozenset()) | term.needs | mover
+    for wired in terms.values():
+        mover = {"embedding"} if wired.term.needs_weight and moved_by == "teacher" else set()
+        needs[wired.teacher] = needs.get(wired.teacher, frozenset()) | wired.term.needs | mover
     return needs
 
 
@@ -42,7 +64,7 @@ class Method(nn.Module):
         weight: its W, None where no term uses one.
         further: the W of other teachers, by name, which take the place of `weight` for those teachers' terms.
         teachers: by name.
-        terms: by name: (term, weight, name of its teacher).
+        terms: by name.
         view: what is done to each batch before both networks see it.
     """
 
@@ -51,7 +73,7 @@ class Method(nn.Module):
         student: Model,
         weight: ClassWeight | None,
         teachers: Mapping[str, Teacher],
-        terms: Mapping[str, tuple[Term, float, str]],
+        terms: Mapping[str, WiredTerm],
         view: Callable[[Batch], Batch] | None = None,
         further: Mapping[str, ClassWeight] | None = None,
     ) -> None:
@@ -59,14 +81,15 @@ class Method(nn.Module):
         self.student, self.weight, self.view = student, weight, view
         further = further or {}
         self.further = nn.ModuleList(further.values())
-        self.terms = nn.ModuleDict({name: term for name, (term, _, _) in terms.items()})
-        self.shares = {name: (share, teacher) for name, (_, share, teacher) in terms.items()}
+        self.wired = dict(terms)
+        self.terms = nn.ModuleDict({name: wired.term for name, wired in terms.items()})
         self.teachers = dict(teachers)
-        self.features = any("features" in term.needs for term, _, _ in terms.values())
-        asked = teacher_needs(terms, weight.moved_by if weight else None)
+        self.features = any("features" in wired.term.needs for wired in terms.values())
+        asked = teacher_needs(terms, weight.moved_by if weight else "nothing")
         self.needs = {name: asked.get(name, frozenset()) for name in teachers}
         self.moved: dict[str, ClassWeight] = {}  # by the teacher that moves it
-        for name, (term, _, teacher) in terms.items():
+        for name, wired in terms.items():
+            term, teacher = wired.term, wired.teacher
             if asked[teacher] and teacher not in teachers:
                 raise UsageError(
                     f"term '{name}' needs the teacher '{teacher}'; the recipe has: {', '.join(teachers) or 'none'}"
@@ -86,10 +109,7 @@ class Method(nn.Module):
     @property
     def anchors(self) -> str | None:
         """The name of the teacher whose space the student is tied to, or None."""
-        for name, term in self.terms.items():
-            if term.anchors:
-                return self.shares[name][1]
-        return None
+        return next((wired.teacher for wired in self.wired.values() if wired.term.anchors), None)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term's weighted loss, by name."""
@@ -101,27 +121,14 @@ class Method(nn.Module):
             output = teachers[name]
             assert output is not None
             weight.move(student.embedding, output.embedding, batch.targets[0][0])
-        losses = {}
-        for name, term in self.terms.items():
-            share, teacher = self.shares[name]
-            losses[name] = share * term(student, teachers.get(teacher), batch)
-        return losses
+        return {
+            name: wired.weight * wired.term(student, teachers.get(wired.teacher), batch)
+            for name, wired in self.wired.items()
+        }
 
     def start_epoch(self, epoch: int) -> None:
         for teacher in self.teachers.values():
             teacher.start_epoch(epoch)
-
-
-def build_terms(method: MethodSpec) -> dict[str, tuple[Term, float, str]]:
-    """Build a resolved method's terms, but those of weight 0. Raises UsageError for unknown terms and options."""
-    terms = {
-        name: (make_term(spec.term or name, spec.options), spec.weight, spec.teacher)
-        for name, spec in method.terms.items()
-        if spec.weight
-    }
-    if not terms:
-        raise UsageError(f"method {method.name}: no term has a weight, so there is no loss; set method.terms.<name>=1")
-    return terms
 
 
 @torch.no_grad()

@@ -10,32 +10,39 @@ import torch
 from torch import Tensor, nn
 
 from facedistill.data.batch import Batch, Output
+from facedistill.data.views import VIEWS, Mixup
 from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier, ClassWeight
-from facedistill.methods import METHODS, describe, resolve
+from facedistill.head.starts import STARTS, Fitted, NoClassifier
+from facedistill.methods import METHODS
 from facedistill.recipe.read import make_recipe
-from facedistill.recipe.schema import ClassifierSpec, MethodSpec, Sampler, TermSpec, View
+from facedistill.recipe.schema import ClassifierSpec, MethodSpec, SamplerSpec, TermSpec, ViewSpec
 from facedistill.terms import TERMS, Term, make_term
-from facedistill.training.method import Method, build_terms, missing_teachers
+from facedistill.training.method import Method, WiredTerm, missing_teachers, wire_terms
+from facedistill.training.resolved import describe, resolve
 
 
 def _method(**raw: Any) -> MethodSpec:
     return make_recipe({"method": raw}).method
 
 
+def _spec(**raw: Any) -> MethodSpec:
+    return resolve(_method(**raw)).spec
+
+
 def test_a_row_alone() -> None:
-    method = resolve(_method(name="proxylesskd"))
+    method = _spec(name="proxylesskd")
     assert method.classifier == ClassifierSpec("teacher", "nothing", "fp32")
     assert method.terms == {"margin_softmax": TermSpec(1.0)}
 
 
 def test_the_recipe_changes_weight_options_and_either_half_of_the_classifier() -> None:
     terms = {"margin_softmax": {"scale": 32}, "embedding_l2": 0.5}
-    method = resolve(_method(name="proxylesskd", terms=terms, classifier={"start": "centres"}))
+    method = _spec(name="proxylesskd", terms=terms, classifier={"start": "centres"})
     assert method.classifier == ClassifierSpec("centres", "nothing", "fp32")
     assert method.terms["margin_softmax"] == TermSpec(1.0, options={"scale": 32})
     assert method.terms["embedding_l2"].weight == 0.5
-    assert resolve(_method(name="proxylesskd", classifier={"moved_by": "gradient"})).classifier == ClassifierSpec(
+    assert _spec(name="proxylesskd", classifier={"moved_by": "gradient"}).classifier == ClassifierSpec(
         "teacher", "gradient", "fp32"
     )
 
@@ -43,33 +50,48 @@ def test_the_recipe_changes_weight_options_and_either_half_of_the_classifier() -
 @pytest.mark.parametrize("name", METHODS)
 def test_resolving_leaves_the_table_alone_and_twice_is_once(name: str) -> None:
     before = repr(METHODS)
-    once = resolve(_method(name=name, terms={"margin_softmax": {"scale": 8}, "embedding_l2": 0}))
-    assert resolve(once) == once
-    plain = resolve(MethodSpec(name))
+    own = _method(name=name, terms={"margin_softmax": {"scale": 8}, "embedding_l2": 0})
+    once = resolve(own).spec
+    assert resolve(once).spec == once
+    plain = _spec(name=name)
     for term in plain.terms.values():
         term.options["scale"] = 1
     assert repr(METHODS) == before
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resolved_method_is_what_its_spec_says(name: str) -> None:
+    method = resolve(_method(name=name))
+    spec = method.spec
+    assert (method.name, method.rows, method.teacher_epoch) == (spec.name, spec.classifier.rows, spec.teacher_epoch)
+    assert method.moved_by == (spec.classifier.moved_by or "nothing")
+    assert type(method.start) is STARTS.get(spec.classifier.start or "", NoClassifier)
+    assert (method.sampler, type(method.view)) == (spec.sampler.kind, VIEWS[spec.view.kind or ""])
+    assert method.sampler_options == ({"k": 4} if spec.sampler.kind == "pk" else {})
+    assert {key: (t.weight, t.teacher, t.options) for key, t in method.terms.items()} == {
+        key: (t.weight, t.teacher, t.options) for key, t in spec.terms.items()
+    }
+
+
 def test_weight_0_removes_a_term_for_good() -> None:
     method = resolve(_method(name="margin_softmax_l2", terms={"margin_softmax": 0}))
-    assert list(build_terms(method)) == list(build_terms(resolve(method))) == ["embedding_l2"]
+    assert list(wire_terms(method)) == list(wire_terms(resolve(method.spec))) == ["embedding_l2"]
     with pytest.raises(UsageError, match="no term has a weight"):
-        build_terms(resolve(_method(name="l2kd", terms={"embedding_l2": 0})))
+        wire_terms(resolve(_method(name="l2kd", terms={"embedding_l2": 0})))
 
 
 def test_the_sampler_is_the_methods_unless_the_recipe_says_otherwise() -> None:
-    assert resolve(_method(name="proxylesskd")).sampler == Sampler("uniform", 4)
-    assert resolve(_method(name="cckd")).sampler == Sampler("pk", 4)
-    assert resolve(_method(name="cckd", sampler={"k": 2})).sampler == Sampler("pk", 2)
-    assert resolve(_method(name="cckd", sampler={"kind": "uniform"})).sampler == Sampler("uniform", 4)
+    assert _spec(name="proxylesskd").sampler == SamplerSpec("uniform", 4)
+    assert _spec(name="cckd").sampler == SamplerSpec("pk", 4)
+    assert _spec(name="cckd", sampler={"k": 2}).sampler == SamplerSpec("pk", 2)
+    assert _spec(name="cckd", sampler={"kind": "uniform"}).sampler == SamplerSpec("uniform", 4)
 
 
 def test_the_view_is_the_methods_unless_the_recipe_says_otherwise() -> None:
-    assert resolve(_method(name="kd")).view == View("same", 0.2)
-    assert resolve(_method(name="stkd")).view == View("mixup", 0.2)
-    assert resolve(_method(name="stkd", view={"alpha": 1})).view == View("mixup", 1.0)
-    assert resolve(_method(name="kd", view={"kind": "mixup"})).view == View("mixup", 0.2)
+    assert _spec(name="kd").view == ViewSpec("same", 0.2)
+    assert _spec(name="stkd").view == ViewSpec("mixup", 0.2)
+    assert _spec(name="stkd", view={"alpha": 1}).view == ViewSpec("mixup", 1.0)
+    assert _spec(name="kd", view={"kind": "mixup"}).view == ViewSpec("mixup", 0.2)
     with pytest.raises(UsageError, match=r"method\.view\.alpha: Input should be greater than 0"):
         _method(name="stkd", view={"alpha": 0})
 
@@ -80,7 +102,28 @@ def test_unknown_names_suggest_the_near_one() -> None:
     ):
         resolve(MethodSpec("proxyleskd"))
     with pytest.raises(UsageError, match=r"term 'embeding_l2' is unknown \(did you mean 'embedding_l2'\?\)"):
-        build_terms(resolve(_method(name="scratch", terms={"embeding_l2": 1})))
+        wire_terms(resolve(_method(name="scratch", terms={"embeding_l2": 1})))
+    for group, key, name, near in (
+        ("classifier", "start", "centers", "centres"),
+        ("sampler", "kind", "uniformly", "uniform"),
+        ("view", "kind", "mixupp", "mixup"),
+    ):
+        with pytest.raises(UsageError, match=rf"'{name}' is unknown \(did you mean '{near}'\?\); known: "):
+            resolve(_method(name="scratch", **{group: {key: name}}))
+
+
+def test_options_of_start_sampler_and_view_reach_them_and_misfits_are_named() -> None:
+    fitted = resolve(_method(name="proxylesskd", classifier={"start": "fitted", "options": {"epochs": 3}}))
+    assert isinstance(fitted.start, Fitted) and (fitted.start.epochs, fitted.start.batch) == (3, 512)
+    assert fitted.spec.classifier.options == {"epochs": 3}
+    mixed = resolve(_method(name="stkd", view={"alpha": 0.7})).view
+    assert isinstance(mixed, Mixup) and mixed.alpha == 0.7
+    for raw, expected in (
+        ({"classifier": {"options": {"epoch": 3}}}, r"start 'teacher' has no option 'epoch'; it has: none"),
+        ({"view": {"kind": "mixup", "options": {"beta": 3}}}, r"view 'mixup' has no option 'beta'.*; it has: alpha"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            resolve(_method(name="proxylesskd", **raw))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +158,7 @@ def test_unknown_names_suggest_the_near_one() -> None:
     ],
 )
 def test_describe(raw: dict[str, Any], origin: str | None, expected: str) -> None:
-    assert describe(resolve(_method(**raw)), origin) == expected
+    assert describe(_spec(**raw), origin) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,9 +172,9 @@ def test_an_option_out_of_its_range_is_named(term: str, option: str, value: floa
 
 
 def test_a_margin_in_place_of_the_rows_own_has_its_own_size() -> None:
-    (own,) = (term for name, (term, _, _) in build_terms(resolve(_method(name="stkd"))).items() if "margin" in name)
+    own = wire_terms(resolve(_method(name="stkd")))["margin_softmax"].term
     other = resolve(_method(name="stkd", terms={"margin_softmax": {"margin": "arcface"}}))
-    assert own.margin.size == 0 and build_terms(other)["margin_softmax"][0].margin.size == 0.5  # type: ignore[union-attr]
+    assert own.margin.size == 0 and wire_terms(other)["margin_softmax"].term.margin.size == 0.5  # type: ignore[union-attr]
 
 
 def test_missing_teachers() -> None:
@@ -168,10 +211,10 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_term_from_outside_the_package(outside: str) -> None:
     raw = {"name": "l2kd", "terms": {"pull": {"term": f"{outside}:Pull", "target": 3, "strength": 2, "weight": 0.5}}}
-    terms = build_terms(resolve(_method(**raw)))
-    term, weight, teacher = terms["pull"]
-    assert (type(term).__name__, weight, teacher) == ("Pull", 0.5, "teacher")
-    loss = term(Output(torch.zeros(2, 4)), None, _batch())
+    terms = wire_terms(resolve(_method(**raw)))
+    wired = terms["pull"]
+    assert (type(wired.term).__name__, wired.weight, wired.teacher) == ("Pull", 0.5, "teacher")
+    loss = wired.term(Output(torch.zeros(2, 4)), None, _batch())
     assert float(loss) == 18
 
 
@@ -238,8 +281,12 @@ def _batch(count: int = 4) -> Batch:
     return Batch(images, images, [(labels, 1.0)], torch.stack([torch.arange(count), labels], 1), 0.0, labels)
 
 
+def _wired(terms: dict[str, tuple[Term, float, str]]) -> dict[str, WiredTerm]:
+    return {name: WiredTerm(*wired) for name, wired in terms.items()}
+
+
 def _together(terms: dict[str, tuple[Term, float, str]], teachers: dict[str, Any], weight: Any = None) -> Method:
-    return Method(_Student(), weight, teachers, terms)  # type: ignore[arg-type]
+    return Method(_Student(), weight, teachers, _wired(terms))  # type: ignore[arg-type]
 
 
 def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
@@ -333,7 +380,7 @@ def test_a_frozen_w_stands_in_no_state_and_a_learned_one_does() -> None:
         assert any("weight" in n and "linear" not in n for n in method.state_dict()) == there
         method.double()
         assert method.weight is not None and method.weight.weight.dtype == torch.float64
-        assert method.terms["soft_targets"].teacher_classes.weight.dtype == torch.float64  # type: ignore[union-attr]
+        assert method.terms["soft_targets"].teacher_weight.weight.dtype == torch.float64  # type: ignore[union-attr]
 
 
 def test_a_teacher_that_moves_w_is_asked_for_its_embedding_and_w_moves_before_the_loss() -> None:
@@ -368,7 +415,7 @@ def test_student_teacher_and_terms_all_get_what_the_view_makes() -> None:
     batch, student = _batch(), _Student()
     mixed = replace(batch, images=batch.images.flip(0).float())
     terms = {"x": (Watch("embedding"), 1.0, "t")}
-    method = Method(student, None, {"t": Looking()}, terms, lambda b: mixed)  # type: ignore[arg-type,dict-item]
+    method = Method(student, None, {"t": Looking()}, _wired(terms), lambda b: mixed)  # type: ignore[arg-type,dict-item]
     method(batch)
     assert len(seen) == 2 and all(b is mixed for b in seen)
 
@@ -381,7 +428,7 @@ def test_each_teachers_w_serves_its_own_terms_and_the_student_lives_in_the_first
         "two": (TERMS["margin_softmax"](), 0.5, "u"),
     }
     teachers: Any = {"t": _FakeTeacher(), "u": _FakeTeacher()}
-    method = Method(_Student(), weight, teachers, terms, further={"u": other})  # type: ignore[arg-type]
+    method = Method(_Student(), weight, teachers, _wired(terms), further={"u": other})  # type: ignore[arg-type]
     assert method.weights == [weight, other] and method.anchors == "t" and not method.terms["two"].anchors
     assert method.needs == {"t": frozenset(), "u": frozenset()}  # W is inherited: no teacher runs
     batch = _batch()
