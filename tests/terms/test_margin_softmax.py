@@ -139,7 +139,7 @@ def test_float32_under_autocast() -> None:
 def test_gradient_reaches_a_learned_w_only() -> None:
     term = _term("gradient")
     term(Output(_embedding()), None, _batch()).backward()
-    assert term.classes.weight.grad is not None and bool(term.classes.weight.grad.any())
+    assert term.weight.weight.grad is not None and bool(term.weight.weight.grad.any())
     assert not list(_term("nothing").parameters())
 
 

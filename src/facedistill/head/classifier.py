@@ -135,7 +135,7 @@ class ClassWeight(nn.Module):
 
     @property
     def anchors(self) -> bool:
-        """True where W ties the student to the teacher's space: no gradient moves it, and its rows lie in that space."""
+        """True where W ties the student to the teacher's space: no gradient moves it, and its rows lie there."""
         in_space = self.of_teacher or self.moved_by == "teacher"
         return self.frozen and in_space and self.projection is None
 
