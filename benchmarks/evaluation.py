@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from docs_table import put_table
+from result_file import write_result
 
 import facedistill as fd
 from facedistill.data.dataset import open_dataset
@@ -27,7 +28,6 @@ from facedistill.embed import embed_dataset
 from facedistill.evaluation.all_pairs import all_pairs
 from facedistill.evaluation.identification import identify
 from facedistill.evaluation.templates import TemplatePairs, verify_templates
-from facedistill.files import atomic_write
 from facedistill.model import Model, load_model
 
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
@@ -143,8 +143,7 @@ def run(args: argparse.Namespace) -> None:
         **_alone("template_pairs"),
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
     }
-    with atomic_write(RESULTS) as temporary:
-        temporary.write_text(json.dumps(found, indent=1))
+    write_result(RESULTS, found)
 
 
 def table(found: dict[str, Any]) -> str:

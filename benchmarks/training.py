@@ -8,7 +8,6 @@ docs/training.md. The recipe is the study's: MobileFaceNet at width 0.5, 64 x 64
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -19,12 +18,12 @@ from typing import Any
 
 import torch
 from docs_table import put_table
+from result_file import write_result
 
 from facedistill.assemble import Assembly, assemble
 from facedistill.data.batch import Batch
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
-from facedistill.files import atomic_write
 from facedistill.optimisation import make_optimizer
 from facedistill.recipe import make_recipe
 
@@ -139,8 +138,7 @@ def main() -> None:
         "l2kd_online_over_proxylesskd": round(cost["l2kd, online teacher"] / cost["proxylesskd"], 3),
         "phases": medians,
     }
-    with atomic_write(RESULTS) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+    write_result(RESULTS, result)
     put_table("training.md", "training", table(result))
     print(table(result))
 
