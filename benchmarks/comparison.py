@@ -23,8 +23,9 @@ from typing import Any
 import comparison_plan as plan
 import numpy as np
 import torch
-from comparison_store import Results, collect
-from docs_table import put_table
+from comparison_chart import Figure, Row, chart
+from comparison_store import GALLERIES, Results, collect
+from docs_table import DOCS, put_table
 
 from facedistill.assemble import open_training_data
 from facedistill.classifier import Classifier
@@ -34,11 +35,14 @@ from facedistill.engine import train
 from facedistill.evaluation.across_runs import differences_to, over_seeds
 from facedistill.evaluation.markdown import render
 from facedistill.evaluation.overview import overview
+from facedistill.evaluation.reading import distinguishable, points
 from facedistill.evaluation.tables import Cell, across_recipes, text
-from facedistill.files import cache_dir, claimed
+from facedistill.files import atomic_write, cache_dir, claimed
 from facedistill.model import Model, load_model, save_model
 from facedistill.recipe import Data, make_recipe
 from facedistill.starts import centres
+
+CHART = DOCS / "images" / "comparison.svg"
 
 
 def run_one(
@@ -354,10 +358,78 @@ def cost_table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def first_page(results: Results) -> dict[str, dict[str, Any]]:
+    """The seed means of the rows of plan.FIRST_PAGE, in the order of that page: by group, the best row first."""
+    wanted = [row for row in plan.TUNED if row[1] == "easy" and row[0] in plan.FIRST_PAGE]
+    found = over_seeds(finals(results, wanted))
+    groups = [plan.INHERITS, plan.OTHER]
+
+    def place(row: str) -> tuple[int, float]:
+        return groups.index(plan.FIRST_PAGE[row][0]), -at_low_far(found[row], "student")["value"]
+
+    return {row: found[row] for row in sorted(found, key=place)}
+
+
+def at_low_far(evaluation: dict[str, Any], gallery: str, probe: str = "student") -> dict[str, Any]:
+    """LFW all-pairs TAR at FAR 1e-4."""
+    return entry({"evaluation": evaluation}, "lfw", "all-pairs", probe, gallery)["tar_at_far"]["1e-4"]
+
+
+def summary_table(results: Results) -> str:
+    """What a newcomer needs of the rows of the first page, in percent and points."""
+    lines = [
+        "| method (row of the detailed tables) | where W starts | seeds | LFW accuracy | TAR, student → student | "
+        "TAR, student → teacher | difference to `l2kd`, student → student | difference to `l2kd`, student → teacher |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    rows = first_page(results)
+    wanted = [row for row in plan.TUNED if row[1] == "easy" and row[0] in rows]
+    to_l2kd = {
+        (d["a"], d["gallery"]): d["of"]["tar_at_far.1e-4"]
+        for d in differences_to(finals(results, wanted), ["l2kd"])
+        if d["set"] == "lfw"
+    }
+    for row, evaluation in rows.items():
+        _, method, w = plan.FIRST_PAGE[row]
+        accuracy = entry({"evaluation": evaluation}, "lfw", "pairs", "student", "student")["accuracy"]["value"]
+        cells = [f"{method} (`{row}`)", w, str(len(evaluation["training"]["seeds"])), f"{100 * accuracy:.1f}"]
+        for gallery in GALLERIES:
+            found = figure(at_low_far(evaluation, gallery))
+            cells.append(f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]")
+        for gallery in GALLERIES:
+            difference = to_l2kd.get((row, gallery))
+            cells.append("reference" if difference is None else against(difference))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def figure(found: dict[str, Any]) -> Figure:
+    return Figure(*(100 * value for value in (found["value"], *found["ci95"])))
+
+
+def against(difference: dict[str, Any]) -> str:
+    ends = ", ".join(points(end) for end in difference["ci95"])
+    verdict = "" if distinguishable(difference) else " not distinguishable"
+    return f"{points(difference['value'])} [{ends}]{verdict}"
+
+
+def summary_chart(results: Results) -> str:
+    """The rows of the first page: LFW all-pairs TAR at FAR 1e-4 with its interval."""
+    found = first_page(results)
+    rows = [
+        Row(group, method, w if w == "no W" else f"W: {w}", *(figure(at_low_far(found[row], g)) for g in GALLERIES))
+        for row, (group, method, w) in ((row, plan.FIRST_PAGE[row]) for row in found)
+    ]
+    teacher = figure(at_low_far(found["l2kd"], "teacher", "teacher")).value
+    title = "Genuine pairs accepted at a false-accept rate of 1e-4 (LFW, all pairs of images)"
+    return chart(title, "true-accept rate (TAR) in %, mean over three seeds; higher is better", rows, teacher)
+
+
 def tables(results: Results) -> dict[str, dict[str, str]]:
     """Every table by its page below docs/ and its name there."""
     on_lfw, on_hold_out = results_tables(results)
     return {
+        "comparison.md": {"summary": summary_table(results)},
         "comparison/results.md": {"results": on_lfw, "hold_out": on_hold_out},
         "comparison/differences.md": {
             "differences_l2kd": differences_table(results, "l2kd"),
@@ -368,14 +440,17 @@ def tables(results: Results) -> dict[str, dict[str, str]]:
         },
         "comparison/ablations.md": {"changes": changes_table(results), "people": people_table(results)},
         "comparison/tuning.md": {"trials": trials_table(results)},
-        "comparison/cost.md": {"cost": cost_table(results)},
+        "comparison/repeat.md": {"cost": cost_table(results)},
     }
 
 
 def write_tables(_: argparse.Namespace) -> None:
-    for page, of_page in tables(Results()).items():
+    results = Results()
+    for page, of_page in tables(results).items():
         for name, table in of_page.items():
             put_table(page, name, table)
+    with atomic_write(CHART) as temporary:
+        temporary.write_text(summary_chart(results), "utf-8")
 
 
 if __name__ == "__main__":

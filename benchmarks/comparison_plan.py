@@ -105,6 +105,23 @@ POINTERS = [  # of one seed
 ]
 FINALS = TUNED + POINTERS
 
+INHERITS, OTHER = "ProxylessKD: W comes from the teacher and is frozen", "Other methods"
+# The rows of the first page, all with three seeds and the easy teacher: group, name, and where W starts.
+FIRST_PAGE = {
+    "proxylesskd_centres": (INHERITS, "ProxylessKD", "class centres"),
+    "proxylesskd_fitted": (INHERITS, "ProxylessKD", "fitted to embeddings"),
+    "proxylesskd_instances": (INHERITS, "ProxylessKD", "one row per image"),
+    "proxylesskd_l2": (INHERITS, "ProxylessKD + L2", "class centres"),
+    "proxylesskd_instances_l2": (INHERITS, "ProxylessKD + L2", "one row per image"),
+    "l2kd": (OTHER, "L2 to the teacher", "no W"),
+    "margin_softmax_l2": (OTHER, "Margin softmax + L2", "random, trained"),
+    "adadistill": (OTHER, "AdaDistill", "class centres, moved"),
+    "adadistill_l2": (OTHER, "AdaDistill + L2", "class centres, moved"),
+    "rkd": (OTHER, "RKD", "random, trained"),
+    "cckd": (OTHER, "CCKD", "random, trained"),
+    "scratch": (OTHER, "From scratch", "random, trained"),
+}
+
 
 def method_of(name: str, setting: Setting) -> dict[str, Any]:
     """Return the recipe's `method` for a row (`METHOD`, or `METHOD, CHANGE`) and its tuned setting."""

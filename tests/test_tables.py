@@ -47,6 +47,15 @@ def test_comparison() -> None:
             assert _module("docs_table").stored_table(page, name) == table.strip()
 
 
+def test_the_chart_of_the_comparison() -> None:
+    comparison, results = _module("comparison"), _module("comparison_store").Results()
+    drawn = comparison.summary_chart(results)
+    assert comparison.CHART.read_text("utf-8") == drawn
+    assert all(value in drawn for value in ("48.4 and 61.2", "26.4 and 26.9", "45.9 and 59.7", "95.8"))
+    assert "mean over three seeds" in drawn
+    assert {len(row["training"]["seeds"]) for row in comparison.first_page(results).values()} == {3}
+
+
 def test_comparison_has_one_definition_of_images_a_second_and_hours_as_noted() -> None:
     comparison, plan = _module("comparison"), _module("comparison_plan")
     results = _module("comparison_store").Results()
