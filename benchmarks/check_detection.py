@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from result_file import write_result
 from torch import Tensor
 
 from facedistill.backbones import Backbone, OnnxBackbone
@@ -207,8 +208,7 @@ def main() -> None:
         }
         if args.only:
             result = merged(json.loads(RESULTS.read_text("utf-8")), result, args.only)
-        with atomic_write(RESULTS) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        write_result(RESULTS, result)
     write_table(json.loads(RESULTS.read_text("utf-8")))
 
 

@@ -1,12 +1,14 @@
 """The comparison on real faces: every method under one student, one recipe and one evaluator.
 
     python benchmarks/comparison.py run --faces FOLDER --lfw lfw.bin --easy A.onnx --hard B.onnx --runs R
+    python benchmarks/comparison.py collect --runs R
     python benchmarks/comparison.py table
 
 `run` first tunes every method on the held-out identities with the same number of trials, each as long as the runs
 that count (short ones favour what learns fast); the chosen trial is the run of the first seed, and the other seeds
 follow. It skips what is done, so it may be stopped and started, and several such processes may share the work.
-Results go to benchmarks/results/comparison/, one JSON a run; `table` writes docs/comparison.md's tables from them.
+Each run writes its result to R/results. `collect` adds these results to benchmarks/results/comparison/, and `table`
+writes the tables and the chart of docs/comparison.md and docs/comparison/ from there.
 """
 
 import argparse
@@ -21,27 +23,39 @@ from typing import Any
 import comparison_plan as plan
 import numpy as np
 import torch
-from docs_table import put_table
+from comparison_chart import Figure, Row, chart
+from comparison_store import GALLERIES, Results, collect
+from docs_table import DOCS, put_table
 
-from facedistill.data import Dataset, open_dataset
+from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.files import atomic_write, cache_dir, claimed
-from facedistill.head import Classifier, centres
-from facedistill.models import Model, embed_dataset, load_model, save_model
-from facedistill.recipe import Data, make_recipe
-from facedistill.results import differences_to, over_seeds
+from facedistill.head.classifier import Classifier
+from facedistill.head.starts import centres
+from facedistill.models.embed import embed_dataset
+from facedistill.models.folder import load_model, save_model
+from facedistill.models.model import Model
+from facedistill.recipe.read import make_recipe
+from facedistill.recipe.schema import Data
+from facedistill.results.across_runs import differences_to, over_seeds
 from facedistill.results.overview import overview
+from facedistill.results.reading import distinguishable, points
 from facedistill.results.rendering import render
 from facedistill.results.tables import Cell, across_recipes, text
-from facedistill.training import open_training_data, train
+from facedistill.training.engine import train
+from facedistill.training.images import open_training_data
+
+CHART = DOCS / "images" / "comparison.svg"
 
 
-def run_one(args: argparse.Namespace, name: str, teacher: str, setting: plan.Setting, seed: int) -> None:
+def run_one(
+    args: argparse.Namespace, results: Results, name: str, teacher: str, setting: plan.Setting, seed: int
+) -> None:
     """Train and evaluate one run and store its result."""
-    file = plan.result_file(name, teacher, setting, seed)
+    stem = plan.run_name(name, teacher, setting, seed)
     raw: dict[str, Any] = {
         "data": {"train": args.faces, "hold_out": plan.HOLD_OUT},
         "student": plan.STUDENT,
-        "teacher": str(teacher_of(args, name, teacher)),
+        "teacher": str(teacher_of(args, results, name, teacher)),
         "method": plan.method_of(name, setting),
         "schedule": {**plan.SCHEDULE, "epochs": plan.EPOCHS, "lr": setting["lr"]},
         "evaluation": {"sets": [args.lfw]},
@@ -55,7 +69,7 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: plan.Set
         raw |= of_other_classes(args, change, raw["schedule"])
     recipe = make_recipe(raw, plan.CHANGES.get(change, []))
     start = time.time()
-    run = train(recipe, Path(args.runs) / file.stem)
+    run = train(recipe, Path(args.runs) / stem)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     evaluation = json.loads((run / "evaluation.json").read_text())
     result = {
@@ -73,8 +87,7 @@ def run_one(args: argparse.Namespace, name: str, teacher: str, setting: plan.Set
         "evaluation": evaluation,
         "resampled": resampled(evaluation),
     }
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+    results.add(stem, result)
 
 
 def of_other_classes(args: argparse.Namespace, change: str, schedule: dict[str, Any]) -> dict[str, Any]:
@@ -167,14 +180,14 @@ def with_classifier(args: argparse.Namespace, name: str) -> Path:
     return made(Path(args.runs) / f"easy-{name}", make)
 
 
-def teacher_of(args: argparse.Namespace, name: str, teacher: str) -> Path:
+def teacher_of(args: argparse.Namespace, results: Results, name: str, teacher: str) -> Path:
     """The teacher's model, for a row that needs its classifier with one."""
     if name in ("kd", "stkd"):  # their term compares logits
         return with_classifier(args, "centres")
     if name.endswith(plan.ORTHOGONAL):
         return with_classifier(args, "orthogonal")
     if teacher == "own":
-        return Path(args.runs) / plan.own_teacher().stem
+        return Path(args.runs) / plan.own_teacher(results)
     return centred(args) if teacher == "centred" else Path(getattr(args, teacher))
 
 
@@ -192,14 +205,24 @@ def run(args: argparse.Namespace) -> None:
     """Do the jobs in their order, leaving out what other processes do; return when all are done."""
     torch.set_num_threads(args.threads)
     Path(args.runs).mkdir(parents=True, exist_ok=True)
-    while pending := [job for job in plan.jobs() if not plan.result_file(*job).exists()]:
-        for job in (job for job in pending if job[1] != "own" or plan.own_teacher().exists()):
-            with claimed(Path(args.runs) / f"{plan.result_file(*job).stem}.lock") as mine:
-                if mine and not plan.result_file(*job).exists():
-                    run_one(args, *job)
+    results = results_of(args)
+    while pending := [job for job in plan.jobs(results) if plan.run_name(*job) not in results]:
+        for job in (job for job in pending if job[1] != "own" or plan.own_teacher(results) in results):
+            with claimed(Path(args.runs) / f"{plan.run_name(*job)}.lock") as mine:
+                if mine and plan.run_name(*job) not in results:
+                    run_one(args, results, *job)
                     break  # what comes next may have been done meanwhile
         else:
             time.sleep(10)
+
+
+def results_of(args: argparse.Namespace) -> Results:
+    """The committed results and those that wait in the folder of runs."""
+    return Results(Path(args.runs) / "results")
+
+
+def collect_results(args: argparse.Namespace) -> None:
+    collect(Path(args.runs) / "results", plan.paired)
 
 
 def cell(values: list[float]) -> str:
@@ -218,19 +241,19 @@ def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str)
     return {}
 
 
-def finals(rows: list[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+def finals(results: Results, rows: list[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
     """The runs of `rows`, of plan.FINALS, as `facedistill compare` takes them, by row and seed; resamples put back.
 
     Images a second are the median over the log, which early runs noted too.
     """
     found = {}
     for name, teacher, settings_of in rows:
-        for run in plan.stored(name, teacher, settings_of):
+        for stem, run in plan.stored(results, name, teacher, settings_of).items():
             row, evaluation = row_of(name, teacher), run["evaluation"]
             known = {key: run[key] for key in ("seed", "epochs", "images_per_second")}
             found[f"{row}-s{run['seed']}"] = evaluation | {
                 "training": evaluation.get("training", {}) | known | {"recipe": row, "data": "all"},
-                "results": [with_resamples(r, run["resampled"]) for r in evaluation["results"]],
+                "results": [with_resamples(r, results.resampled(stem)) for r in evaluation["results"]],
             }
     return found
 
@@ -243,13 +266,15 @@ def with_resamples(result: dict[str, Any], resampled: dict[str, Any]) -> dict[st
     result = result | {"set": result["set"].removesuffix(".bin")}
     if (result["set"], result["protocol"], result["probe"]) != ("lfw", "all-pairs", "student"):
         return result
+    if not resampled:
+        return result
     drawn = resampled[f"student-{result['gallery']}"]
     return result | {"resampled": {f"tar_at_far.{far}": values for far, values in drawn.items()}}
 
 
-def results_tables() -> list[str]:
+def results_tables(results: Results) -> list[str]:
     """What `facedistill compare` shows of these runs, a table for each set; a row without a run is empty."""
-    recipes = over_seeds(finals(plan.FINALS))
+    recipes = over_seeds(finals(results, plan.FINALS))
     missing = [row for name, teacher, _ in plan.FINALS if (row := row_of(name, teacher)) not in recipes]
     tables = overview(recipes)
     for table in tables:
@@ -257,73 +282,74 @@ def results_tables() -> list[str]:
     return [render(table) for table in tables]
 
 
-def differences_table(base: str, teacher: str = "easy") -> str:
+def differences_table(results: Results, base: str, teacher: str = "easy") -> str:
     """Paired differences of seed means to the row `base`, among those of one teacher that have several seeds.
 
     With P x K: among those that draw several images of a class.
     """
     like = plan.PK if base in plan.PK else [name for name, *_ in plan.FINALS if name not in plan.PK[1:]]
     rows = [row for row in plan.FINALS if row[1] == teacher and row[0] in like]
-    differences = differences_to(finals(rows), [row_of(base, teacher)])
+    differences = differences_to(finals(results, rows), [row_of(base, teacher)])
     return render(across_recipes([d for d in differences if d["set"] == "lfw" and d["seeds"] > 1]))
 
 
-def trials_table() -> str:
+def trials_table(results: Results) -> str:
     """Every trial and what was chosen: hold-out TAR at FAR 1e-3, student-student, in percent."""
     lines = ["| method | setting | hold-out TAR at 1e-3 | chosen |", "| --- | --- | --- | --- |"]
     for name, settings in plan.TRIALS.items():
-        files = [plan.result_file(name, "easy", setting, plan.SEEDS[0]) for setting in settings]
-        scores = [plan.score(plan.read(file)) if file.exists() else None for file in files]
+        runs = [plan.run_name(name, "easy", setting, plan.SEEDS[0]) for setting in settings]
+        scores = [plan.score(results[run]) if run in results else None for run in runs]
         for setting, found in zip(settings, scores, strict=True):
             label = plan.setting_of(setting)
             shown = "" if found is None else f"{100 * found:.1f}"
-            lines.append(f"| {name} | {label} | {shown} | {'yes' if setting == plan.chosen(name) else ''} |")
+            lines.append(f"| {name} | {label} | {shown} | {'yes' if setting == plan.chosen(results, name) else ''} |")
     return "\n".join(lines)
 
 
-def changes_table() -> str:
+def changes_table(results: Results) -> str:
     """ProxylessKD with class centres and one thing changed, one seed: LFW all-pairs and hold-out TAR in percent."""
     header = ["proxylesskd_centres", *(f"all-pairs TAR at 1e-4 {pair}" for pair in ("s-s", "s-t"))]
     header += ["hold-out TAR at 1e-3 s-s", "s-t"]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     of = "proxylesskd_centres"
-    setting = plan.chosen(of) or {}
+    setting = plan.chosen(results, of) or {}
     rows = {"as above": (of, setting), **{change: (f"{of}, {change}", setting) for change in plan.ABLATIONS}}
-    rows |= {change: (name, plan.chosen(settings_of) or {}) for change, (name, settings_of) in plan.ALIKE.items()}
+    for change, (name, settings_of) in plan.ALIKE.items():
+        rows[change] = name, plan.chosen(results, settings_of) or {}
     for trial in plan.TRIALS["proxylesskd_l2"]:  # they differ from "margin 0.35" in the added L2 alone
         rows[f"margin 0.35, L2 of weight {trial['l2']:g}"] = ("proxylesskd_l2", trial)
     for change, (name, setting) in rows.items():
-        file = plan.result_file(name, "easy", setting, plan.SEEDS[0])
-        runs, row = [plan.read(file)] if file.exists() else [], [change]
+        run, row = plan.run_name(name, "easy", setting, plan.SEEDS[0]), [change]
+        runs = [results[run]] if run in results else []
         for on, far in (("lfw", "1e-4"), ("hold-out", "1e-3")):
             for gallery in ("student", "teacher"):
-                results = [entry(r, on, "all-pairs", "student", gallery) for r in runs]
-                row.append(cell([r["tar_at_far"][far]["value"] for r in results]))
+                entries = [entry(r, on, "all-pairs", "student", gallery) for r in runs]
+                row.append(cell([r["tar_at_far"][far]["value"] for r in entries]))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def people_table() -> str:
+def people_table(results: Results) -> str:
     """The same methods and settings with fewer training people, one seed: LFW all-pairs TAR in percent."""
     header = ["method (W)", *(f"{number} s-s | s-t" for number in (*plan.NUMBERS, "all"))]
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * 2 * (len(plan.NUMBERS) + 1)]
     for method in dict.fromkeys(tuned for _, _, tuned in plan.PEOPLE):
         row = [method]
         for name in (*(f"{method}, {number}" for number in plan.NUMBERS), method):
-            runs = plan.stored(name, "easy", method)[:1]
+            runs = list(plan.stored(results, name, "easy", method).values())[:1]
             for gallery in ("student", "teacher"):
-                results = [entry(r, "lfw", "all-pairs", "student", gallery) for r in runs]
-                row.append(cell([r["tar_at_far"]["1e-4"]["value"] for r in results]))
+                entries = [entry(r, "lfw", "all-pairs", "student", gallery) for r in runs]
+                row.append(cell([r["tar_at_far"]["1e-4"]["value"] for r in entries]))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def cost_table() -> str:
+def cost_table(results: Results) -> str:
     """How many runs stand here and what they took, each with one thread; two ran at a time on two cores.
 
     The hours are those of the steps; of early runs, which did not note them, as their median rate has it.
     """
-    runs = [plan.read(file) for file in sorted(plan.RESULTS.glob("final-*.json"))]
+    runs = [results[name] for name in results if name.startswith("final-")]
     images = 13_798 * plan.EPOCHS
     seconds = (r["evaluation"].get("training", {}).get("seconds", images / r["images_per_second"]) for r in runs)
     hours = sum(seconds) / 3600
@@ -334,27 +360,99 @@ def cost_table() -> str:
     return "\n".join(lines)
 
 
-def tables() -> dict[str, str]:
-    """Every table of docs/comparison.md by name."""
-    on_lfw, on_hold_out = results_tables()
+def first_page(results: Results) -> dict[str, dict[str, Any]]:
+    """The seed means of the rows of plan.FIRST_PAGE, in the order of that page: by group, the best row first."""
+    wanted = [row for row in plan.TUNED if row[1] == "easy" and row[0] in plan.FIRST_PAGE]
+    found = over_seeds(finals(results, wanted))
+    groups = [plan.INHERITS, plan.OTHER]
+
+    def place(row: str) -> tuple[int, float]:
+        return groups.index(plan.FIRST_PAGE[row][0]), -at_low_far(found[row], "student")["value"]
+
+    return {row: found[row] for row in sorted(found, key=place)}
+
+
+def at_low_far(evaluation: dict[str, Any], gallery: str, probe: str = "student") -> dict[str, Any]:
+    """LFW all-pairs TAR at FAR 1e-4."""
+    return entry({"evaluation": evaluation}, "lfw", "all-pairs", probe, gallery)["tar_at_far"]["1e-4"]
+
+
+def summary_table(results: Results) -> str:
+    """What a newcomer needs of the rows of the first page, in percent and points."""
+    lines = [
+        "| method (row of the detailed tables) | where W starts | seeds | LFW accuracy | TAR, student → student | "
+        "TAR, student → teacher | difference to `l2kd`, student → student | difference to `l2kd`, student → teacher |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    rows = first_page(results)
+    wanted = [row for row in plan.TUNED if row[1] == "easy" and row[0] in rows]
+    to_l2kd = {
+        (d["a"], d["gallery"]): d["of"]["tar_at_far.1e-4"]
+        for d in differences_to(finals(results, wanted), ["l2kd"])
+        if d["set"] == "lfw"
+    }
+    for row, evaluation in rows.items():
+        _, method, w = plan.FIRST_PAGE[row]
+        accuracy = entry({"evaluation": evaluation}, "lfw", "pairs", "student", "student")["accuracy"]["value"]
+        cells = [f"{method} (`{row}`)", w, str(len(evaluation["training"]["seeds"])), f"{100 * accuracy:.1f}"]
+        for gallery in GALLERIES:
+            found = figure(at_low_far(evaluation, gallery))
+            cells.append(f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]")
+        for gallery in GALLERIES:
+            difference = to_l2kd.get((row, gallery))
+            cells.append("reference" if difference is None else against(difference))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def figure(found: dict[str, Any]) -> Figure:
+    return Figure(*(100 * value for value in (found["value"], *found["ci95"])))
+
+
+def against(difference: dict[str, Any]) -> str:
+    ends = ", ".join(points(end) for end in difference["ci95"])
+    verdict = "" if distinguishable(difference) else " not distinguishable"
+    return f"{points(difference['value'])} [{ends}]{verdict}"
+
+
+def summary_chart(results: Results) -> str:
+    """The rows of the first page: LFW all-pairs TAR at FAR 1e-4 with its interval."""
+    found = first_page(results)
+    rows = [
+        Row(group, method, w if w == "no W" else f"W: {w}", *(figure(at_low_far(found[row], g)) for g in GALLERIES))
+        for row, (group, method, w) in ((row, plan.FIRST_PAGE[row]) for row in found)
+    ]
+    teacher = figure(at_low_far(found["l2kd"], "teacher", "teacher")).value
+    title = "Genuine pairs accepted at a false-accept rate of 1e-4 (LFW, all pairs of images)"
+    return chart(title, "true-accept rate (TAR) in %, mean over three seeds; higher is better", rows, teacher)
+
+
+def tables(results: Results) -> dict[str, dict[str, str]]:
+    """Every table by its page below docs/ and its name there."""
+    on_lfw, on_hold_out = results_tables(results)
     return {
-        "results": on_lfw,
-        "hold_out": on_hold_out,
-        "differences_l2kd": differences_table("l2kd"),
-        "differences_centred": differences_table("l2kd", "centred"),
-        "differences_pk": differences_table("scratch, P x K"),
-        "differences_proxylesskd": differences_table("proxylesskd_centres"),
-        "differences_best": differences_table(plan.BEST),
-        "changes": changes_table(),
-        "trials": trials_table(),
-        "people": people_table(),
-        "cost": cost_table(),
+        "comparison.md": {"summary": summary_table(results)},
+        "comparison/results.md": {"results": on_lfw, "hold_out": on_hold_out},
+        "comparison/differences.md": {
+            "differences_l2kd": differences_table(results, "l2kd"),
+            "differences_best": differences_table(results, plan.BEST),
+            "differences_proxylesskd": differences_table(results, "proxylesskd_centres"),
+            "differences_pk": differences_table(results, "scratch, P x K"),
+            "differences_centred": differences_table(results, "l2kd", "centred"),
+        },
+        "comparison/ablations.md": {"changes": changes_table(results), "people": people_table(results)},
+        "comparison/tuning.md": {"trials": trials_table(results)},
+        "comparison/repeat.md": {"cost": cost_table(results)},
     }
 
 
 def write_tables(_: argparse.Namespace) -> None:
-    for name, table in tables().items():
-        put_table("comparison.md", name, table)
+    results = Results()
+    for page, of_page in tables(results).items():
+        for name, table in of_page.items():
+            put_table(page, name, table)
+    with atomic_write(CHART) as temporary:
+        temporary.write_text(summary_chart(results), "utf-8")
 
 
 if __name__ == "__main__":
@@ -365,6 +463,9 @@ if __name__ == "__main__":
         run_parser.add_argument(f"--{option}", required=True)
     run_parser.add_argument("--threads", type=int, default=1)
     run_parser.set_defaults(verb=run)
+    collect_parser = verbs.add_parser("collect")
+    collect_parser.add_argument("--runs", required=True)
+    collect_parser.set_defaults(verb=collect_results)
     verbs.add_parser("table").set_defaults(verb=write_tables)
     arguments = parser.parse_args()
     arguments.verb(arguments)

@@ -3,12 +3,10 @@
 A row is called `METHOD`, or `METHOD, CHANGE`. A job is a run of one row with one teacher, setting and seed.
 """
 
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "comparison"
+from comparison_store import Results
+
 EPOCHS, SEEDS, HOLD_OUT = 14, (0, 1, 2), 0.1
 STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size": 64}
 SCHEDULE = {"batch": 128, "warmup_epochs": 1, "decay": "cosine", "weight_decay": 5e-4, "clip": 5.0, "log_steps": 50}
@@ -16,7 +14,7 @@ SCALE = 32  # few identities; the same for every margin softmax here
 Setting = dict[str, Any]
 Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
 # method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of its term.
-# Trials of four epochs (results/comparison/trial-*, three a method too) had narrowed down where the first four lie.
+# Trials of four epochs (runs named trial-*, three a method too) had narrowed down where the first four lie.
 TRIALS: dict[str, list[Setting]] = {
     "scratch": [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.3, 0.2), (0.3, 0.5))],
     "l2kd": [{"lr": lr} for lr in (0.3, 1.0, 3.0)],
@@ -107,6 +105,23 @@ POINTERS = [  # of one seed
 ]
 FINALS = TUNED + POINTERS
 
+INHERITS, OTHER = "ProxylessKD: W comes from the teacher and is frozen", "Other methods"
+# The rows of the first page, all with three seeds and the easy teacher: group, name, and where W starts.
+FIRST_PAGE = {
+    "proxylesskd_centres": (INHERITS, "ProxylessKD", "class centres"),
+    "proxylesskd_fitted": (INHERITS, "ProxylessKD", "fitted to embeddings"),
+    "proxylesskd_instances": (INHERITS, "ProxylessKD", "one row per image"),
+    "proxylesskd_l2": (INHERITS, "ProxylessKD + L2", "class centres"),
+    "proxylesskd_instances_l2": (INHERITS, "ProxylessKD + L2", "one row per image"),
+    "l2kd": (OTHER, "L2 to the teacher", "no W"),
+    "margin_softmax_l2": (OTHER, "Margin softmax + L2", "random, trained"),
+    "adadistill": (OTHER, "AdaDistill", "class centres, moved"),
+    "adadistill_l2": (OTHER, "AdaDistill + L2", "class centres, moved"),
+    "rkd": (OTHER, "RKD", "random, trained"),
+    "cckd": (OTHER, "CCKD", "random, trained"),
+    "scratch": (OTHER, "From scratch", "random, trained"),
+}
+
 
 def method_of(name: str, setting: Setting) -> dict[str, Any]:
     """Return the recipe's `method` for a row (`METHOD`, or `METHOD, CHANGE`) and its tuned setting."""
@@ -144,14 +159,14 @@ def setting_of(setting: Setting, between: str = " ", after: str = ", ") -> str:
     return after.join(f"{k}{between}{v if isinstance(v, str) else f'{v:g}'}" for k, v in setting.items())
 
 
-def result_file(name: str, teacher: str, setting: Setting, seed: int) -> Path:
+def run_name(name: str, teacher: str, setting: Setting, seed: int) -> str:
     label = setting_of(setting, "", "_")
     row = name.replace(", ", "-").replace(" ", "")
-    return RESULTS / f"final-{teacher}-{row}-{label}-s{seed}.json"
+    return f"final-{teacher}-{row}-{label}-s{seed}"
 
 
-def jobs() -> list[Job]:
-    """What is known by now to be wanted, in order: stopped early, it should leave few rows empty.
+def jobs(results: Results) -> list[Job]:
+    """The jobs that the results so far ask for, in an order that leaves few rows empty when stopped early.
 
     A method's trials come first, then its further seeds with the setting that they chose; every other row with one seed
     before the further seeds of the tuned ones among them.
@@ -159,50 +174,49 @@ def jobs() -> list[Job]:
     found: list[Job] = []
     for name, settings in TRIALS.items():
         found += [(name, "easy", setting, SEEDS[0]) for setting in settings]
-        setting = chosen(name)
+        setting = chosen(results, name)
         found += [(name, "easy", setting, seed) for seed in SEEDS if setting is not None]
     changes = [(f"proxylesskd_centres, {change}", "easy", "proxylesskd_centres") for change in ABLATIONS]
     one = [*PEOPLE, *changes, *POINTERS]
     rows = [(row, SEEDS[0]) for row in [*TUNED, *one]] + [(row, seed) for seed in SEEDS[1:] for row in TUNED]
-    settings_of = {tuned: chosen(tuned) for (_, _, tuned), _ in rows}
+    settings_of = {tuned: chosen(results, tuned) for (_, _, tuned), _ in rows}
     found += [
         (name, teacher, settings_of[of], seed) for (name, teacher, of), seed in rows if settings_of[of] is not None
     ]
     return found
 
 
-def chosen(method: str) -> Setting | None:
+def chosen(results: Results, method: str) -> Setting | None:
     """Return the setting with the best trial; None before all of the method's trials are there."""
     if method in OTHERS or method in OWNED:
         return {"lr": 0.1, "weight": (OTHERS | OWNED)[method]}
-    files = [result_file(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
-    if not all(file.exists() for file in files):
+    names = [run_name(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
+    if not all(name in results for name in names):
         return None
-    scores = [score(read(file)) for file in files]
+    scores = [score(results[name]) for name in names]
     return TRIALS[method][scores.index(max(scores))]
 
 
 def score(result: dict[str, Any]) -> float:
-    """What tuning looks at: student-student TAR at FAR 1e-3 over all pairs of the held-out identities."""
+    """The figure that tuning maximises: student-student TAR at FAR 1e-3 over all pairs of the held-out identities."""
     for r in result["evaluation"]["results"]:
         if r["set"] == "hold-out" and r["probe"] == r["gallery"] == "student":
             return r["tar_at_far"]["1e-3"]["value"]
     raise KeyError("hold-out")
 
 
-def stored(name: str, teacher: str, settings_of: str) -> list[dict[str, Any]]:
-    """The results of one row that are there, in the order of seeds; none before its settings are chosen."""
-    setting = chosen(settings_of)
-    files = [] if setting is None else [result_file(name, teacher, setting, seed) for seed in SEEDS]
-    return [read(file) for file in files if file.exists()]
+def stored(results: Results, name: str, teacher: str, settings_of: str) -> dict[str, dict[str, Any]]:
+    """The results of one row by the names of its runs, in the order of seeds; none before its settings are chosen."""
+    setting = chosen(results, settings_of)
+    names = [] if setting is None else [run_name(name, teacher, setting, seed) for seed in SEEDS]
+    return {name: results[name] for name in names if name in results}
 
 
-@cache
-def read(file: Path) -> dict[str, Any]:
-    """A result, which never changes once it is there."""
-    return json.loads(file.read_text())
+def paired(results: Results) -> set[str]:
+    """The runs whose resamples the tables need: those of the rows that have several seeds."""
+    return {name for row in TUNED for name in stored(results, *row)}
 
 
-def own_teacher() -> Path:
-    """The result of the full-width student, whose run is a teacher afterwards."""
-    return result_file(OWN, "easy", chosen("margin_softmax_l2") or {}, SEEDS[0])
+def own_teacher(results: Results) -> str:
+    """The run of the full-width student, which is a teacher afterwards."""
+    return run_name(OWN, "easy", chosen(results, "margin_softmax_l2") or {}, SEEDS[0])

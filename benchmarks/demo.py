@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 from docs_table import put_table
+from result_file import write_result
 
-from facedistill.demo import FULL, run_demo
-from facedistill.files import atomic_write
-from facedistill.results.rendering import render
+from facedistill.demo import FULL, render, run_demo
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
@@ -50,8 +49,7 @@ def main() -> None:
             },
             "demo": found,
         }
-        with atomic_write(RESULTS) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        write_result(RESULTS, result)
     put_table("demo.md", "demo", render(json.loads(RESULTS.read_text("utf-8"))["demo"]["runs"], FULL))
 
 

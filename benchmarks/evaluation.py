@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 from docs_table import put_table
+from result_file import write_result
 
 import facedistill as fd
-from facedistill.data import open_dataset
+from facedistill.data.dataset import open_dataset
 from facedistill.evaluation.protocols.all_pairs import all_pairs
 from facedistill.evaluation.protocols.identification import identify
 from facedistill.evaluation.protocols.templates import TemplatePairs, verify_templates
-from facedistill.files import atomic_write
-from facedistill.models import Model, embed_dataset, load_model
+from facedistill.models.embed import embed_dataset
+from facedistill.models.folder import load_model
+from facedistill.models.model import Model
 
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 IMAGES, BATCH, REPEATS = 512, 64, 5
@@ -142,8 +144,7 @@ def run(args: argparse.Namespace) -> None:
         **_alone("template_pairs"),
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
     }
-    with atomic_write(RESULTS) as temporary:
-        temporary.write_text(json.dumps(found, indent=1))
+    write_result(RESULTS, found)
 
 
 def table(found: dict[str, Any]) -> str:

@@ -28,14 +28,15 @@ from typing import Any
 import head_rivals as rivals
 import torch
 from docs_table import DOCS, put_table
+from result_file import write_result
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.files import atomic_write
-from facedistill.head import ArcFace, Rows, frozen_margin_softmax, load_rows, quantise
-from facedistill.head.frozen_softmax import BLOCK
+from facedistill.head.frozen_softmax import BLOCK, frozen_margin_softmax
+from facedistill.head.margins import ArcFace
 from facedistill.head.nearest import nearest_classes
 from facedistill.head.products import product_type
+from facedistill.head.rows import Rows, load_rows, quantise
 
 RESULTS = Path(__file__).parent / "results" / "head"
 DIM, BATCH = 512, 256
@@ -550,8 +551,7 @@ def save(name: str, result: dict[str, Any]) -> None:
     given = " ".join("FOLDER" if "/" in word else word for word in sys.argv[1:])
     result |= {"command": f"python benchmarks/head.py {given}", "commit": git.stdout.strip()}
     result |= {"threads": torch.get_num_threads(), "machine": _cpu(), "torch": torch.__version__, "seed": 0}
-    with atomic_write(RESULTS / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+    write_result(RESULTS / f"{name}.json", result)
 
 
 def main() -> None:

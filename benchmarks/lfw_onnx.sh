@@ -9,6 +9,8 @@ mkdir -p "$out"
 for model in "$@"; do
   name=$(basename "$model")
   for flip in sum none; do
-    (cd "$(dirname "$model")" && facedistill evaluate "$name" --on "$lfw" --flip "$flip" --json "$out/${name%.onnx}-flip-$flip.json")
+    (cd "$(dirname "$model")" && facedistill evaluate "$name" --on "$lfw" --flip "$flip" --json "$out/.long")
+    python -m json.tool --compact "$out/.long" "$out/${name%.onnx}-flip-$flip.json"
+    rm "$out/.long"
   done
 done

@@ -8,7 +8,6 @@ docs/training.md. The recipe is the study's: MobileFaceNet at width 0.5, 64 x 64
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -19,11 +18,15 @@ from typing import Any
 
 import torch
 from docs_table import put_table
+from result_file import write_result
 
-from facedistill.data import Batch, Loader, make_sampler
-from facedistill.files import atomic_write
-from facedistill.recipe import make_recipe
-from facedistill.training import Assembly, assemble, make_optimizer
+from facedistill.data.batch import Batch
+from facedistill.data.loader import Loader
+from facedistill.data.samplers import make_sampler
+from facedistill.recipe.read import make_recipe
+from facedistill.training.assemble import Assembly, assemble
+from facedistill.training.optimisation import make_optimizer
+from facedistill.training.resolved import resolve
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 BATCH = 128
@@ -103,7 +106,7 @@ def main() -> None:
                 "check": {"own_class": 0.0},
             }
         )
-        steppers[name] = Stepper(assemble(recipe), recipe.schedule)
+        steppers[name] = Stepper(assemble(recipe, resolve(recipe.method)), recipe.schedule)
     measured: dict[str, dict[str, list[tuple[float, float]]]] = {name: defaultdict(list) for name in steppers}
     for i in range(args.steps + 3):
         for name, stepper in steppers.items():
@@ -136,8 +139,7 @@ def main() -> None:
         "l2kd_online_over_proxylesskd": round(cost["l2kd, online teacher"] / cost["proxylesskd"], 3),
         "phases": medians,
     }
-    with atomic_write(RESULTS) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+    write_result(RESULTS, result)
     put_table("training.md", "training", table(result))
     print(table(result))
 

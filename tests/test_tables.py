@@ -20,7 +20,10 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (
         "docs_table",
         "comparison",
+        "comparison_chart",
         "comparison_plan",
+        "comparison_store",
+        "result_file",
         "training",
         "check_detection",
         "evaluation",
@@ -39,19 +42,31 @@ def _json(name: str) -> Any:
 
 
 def test_comparison() -> None:
-    for name, table in _module("comparison").tables().items():
-        assert _module("docs_table").stored_table("comparison.md", name) == table.strip()
+    for page, tables in _module("comparison").tables(_module("comparison_store").Results()).items():
+        for name, table in tables.items():
+            assert _module("docs_table").stored_table(page, name) == table.strip()
+
+
+def test_the_chart_of_the_comparison() -> None:
+    comparison, results = _module("comparison"), _module("comparison_store").Results()
+    drawn = comparison.summary_chart(results)
+    assert comparison.CHART.read_text("utf-8") == drawn
+    assert all(value in drawn for value in ("48.4 and 61.2", "26.4 and 26.9", "45.9 and 59.7", "95.8"))
+    assert "mean over three seeds" in drawn
+    assert {len(row["training"]["seeds"]) for row in comparison.first_page(results).values()} == {3}
 
 
 def test_comparison_has_one_definition_of_images_a_second_and_hours_as_noted() -> None:
     comparison, plan = _module("comparison"), _module("comparison_plan")
+    results = _module("comparison_store").Results()
     for row in plan.FINALS:
-        rates = [run["images_per_second"] for run in plan.stored(*row)]
-        assert [e["training"]["images_per_second"] for e in comparison.finals([row]).values()] == rates
-    runs = [plan.read(file) for file in plan.RESULTS.glob("final-*.json")]
+        rates = [run["images_per_second"] for run in plan.stored(results, *row).values()]
+        assert [e["training"]["images_per_second"] for e in comparison.finals(results, [row]).values()] == rates
+    runs = [results[name] for name in results if name.startswith("final-")]
+    assert len(runs) > 100
     noted = sum(run["evaluation"].get("training", {}).get("seconds", 0) for run in runs) / 3600
     early = sum(193_172 / run["images_per_second"] for run in runs if "training" not in run["evaluation"]) / 3600
-    assert f"| {noted + early:.1f} |" in comparison.cost_table()
+    assert f"| {noted + early:.1f} |" in comparison.cost_table(results)
 
 
 def test_training() -> None:

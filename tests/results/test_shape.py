@@ -14,7 +14,7 @@ from facedistill.results.shape import Result, require_shape
 from facedistill.results.stored import load_evaluations
 from tiny_world import Tiny
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison"
+RUNS = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison" / "runs.jsonl"
 EVALUATION = {
     "schema": 1,
     "models": {"student": {"parameters": 5}},
@@ -86,8 +86,10 @@ def test_a_long_value_is_cut_short() -> None:
 def test_real_ones_are_read(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text(json.dumps(EVALUATION))
     assert list(load_evaluations([tmp_path / "e.json", tiny.student])) == ["e", "student"]
-    for file in RESULTS.glob("*.json"):
-        require_shape(json.loads(file.read_text("utf-8"))["evaluation"], file, "")
+    runs = [json.loads(line) for line in RUNS.read_text("utf-8").splitlines()]
+    assert len(runs) > 100
+    for run in runs:
+        require_shape(run["evaluation"], RUNS, "")
 
 
 def test_every_figure_of_the_tables_has_its_type() -> None:
