@@ -71,7 +71,7 @@ class Stepper:
         loss = timed(
             "terms",
             lambda: torch.stack(
-                [method.shares[n][0] * t(student, teachers.get("teacher"), batch) for n, t in method.terms.items()]
+                [w.weight * w.term(student, teachers.get("teacher"), batch) for w in method.wired.values()]
             ).sum(),
         )
         timed("backward", loss.backward)
