@@ -9,6 +9,7 @@ from .data import (
     Output as Output,
     Source as Source,
     open_dataset as open_dataset,
+    open_source as open_source,
 )
 from .errors import UsageError as UsageError, UserError as UserError
 from .evaluation import evaluate as evaluate
