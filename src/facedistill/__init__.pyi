@@ -13,6 +13,7 @@ from .data import (
 )
 from .errors import UsageError as UsageError, UserError as UserError
 from .evaluation import evaluate as evaluate
+from .files import fingerprint as fingerprint
 from .head import (
     AdaFace as AdaFace,
     ArcFace as ArcFace,

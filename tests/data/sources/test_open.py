@@ -4,6 +4,7 @@ import pytest
 
 from facedistill.data.dataset import open_dataset, open_source
 from facedistill.data.sources.folder import FolderSource
+from facedistill.data.sources.open import SOURCES, form_of
 from facedistill.errors import UsageError, UserError
 
 
@@ -44,3 +45,28 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "b.rec").write_text("")
     with pytest.raises(UserError, match=r"several \.rec files \(a\.rec, b\.rec\); name one"):
         open_source(tmp_path)
+
+
+def test_each_form_declares_how_it_is_recognised(tmp_path: Path) -> None:
+    for name, kind in SOURCES.items():
+        assert kind.expected in str(_refusal(tmp_path / "nowhere")), name
+        for suffix in kind.suffixes:
+            file = tmp_path / f"{name}{suffix}"
+            file.write_bytes(b"")
+            assert form_of(file) is kind, file
+            file.unlink()
+        for pattern in kind.inside:
+            file = tmp_path / name / pattern.replace("*", "x")
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"")
+            assert form_of(file.parent) is kind, file
+            file.unlink()
+    assert form_of(tmp_path) is FolderSource
+    (tmp_path / "x.txt").write_text("x")
+    assert form_of(tmp_path / "x.txt") is None
+
+
+def _refusal(path: Path) -> UserError:
+    with pytest.raises(UserError) as caught:
+        open_source(path)
+    return caught.value

@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from facedistill.data.sources.arrow import ArrowSource
 from facedistill.data.sources.folder import FolderSource
 from facedistill.data.sources.pair_list import PairList
@@ -28,6 +30,7 @@ SOURCES: dict[str, type[Source]] = {
     "folder": FolderSource,
     "synthetic": SyntheticFaces,
 }
+ATTRIBUTES = ("path", "keys", "labels", "class_names", "fingerprint")
 # package.module:Class, or package.module:Class:ARGUMENT. A single letter before the first colon is a drive of Windows.
 OUTSIDE = re.compile(r"(?P<name>(?!\w:)\w+(?:\.\w+)*:[^\W\d]\w*)(?::(?P<argument>.*))?", re.DOTALL)
 
@@ -53,7 +56,7 @@ def open_source(spec: str | Path) -> Source:
     if not is_path(spec):
         kind, argument = _named(text)
         try:
-            return kind.open(argument)
+            return _complete(kind.open(argument))
         except UsageError as e:
             raise UsageError(f"data {text}: {e}") from e
     if not path.exists():
@@ -93,6 +96,20 @@ def _named(text: str) -> tuple[type[Source], str]:
         lacking = ", ".join(sorted(kind.__abstractmethods__))
         raise UsageError(f"data {text}: {kind.__name__} does not define {lacking}; every Source needs it")
     return kind, match["argument"] or ""
+
+
+def _complete(source: Source) -> Source:
+    """Return the source. Raises UsageError where a class of somebody's own has left out what every Source has."""
+    name = type(source).__name__
+    if lacking := [attribute for attribute in ATTRIBUTES if not hasattr(source, attribute)]:
+        raise UsageError(f"{name} does not set {', '.join(lacking)}; every Source sets {', '.join(ATTRIBUTES)}")
+    labels = np.asarray(source.labels)
+    if labels.shape != (len(source.keys),) or not np.issubdtype(labels.dtype, np.integer):
+        raise UsageError(
+            f"{name} sets labels of shape {labels.shape}, {labels.dtype}, for {len(source.keys)} keys; expected an "
+            "array with one whole number a key, an index into class_names"
+        )
+    return source
 
 
 def _expected() -> str:
