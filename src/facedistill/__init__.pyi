@@ -9,9 +9,11 @@ from .data import (
     Output as Output,
     Source as Source,
     open_dataset as open_dataset,
+    open_source as open_source,
 )
 from .errors import UsageError as UsageError, UserError as UserError
 from .evaluation import evaluate as evaluate
+from .files import fingerprint as fingerprint
 from .head import (
     AdaFace as AdaFace,
     ArcFace as ArcFace,

@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from facedistill.backbones import create_backbone
+from facedistill.data.dataset import open_dataset
 from facedistill.errors import UsageError, UserError
+from facedistill.head.margins import ArcFace, CosFace
+from facedistill.head.starts import fit_classifier
+from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.importers import import_model
+from tiny_world import Tiny
 
 DIM = 512
 
@@ -240,6 +245,57 @@ def test_paths_and_kinds_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"")
     with pytest.raises(UserError, match="cannot tell what it is"):
         import_model(tmp_path / "x.bin")
+
+
+def test_centre_makes_a_new_space_without_the_old_classifier(
+    small: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    torch.save({"weight": rows(12, 16)}, tmp_path / "head.pt")
+    plain = import_model(small, classifier=tmp_path / "head.pt")
+    mean = embed_dataset(plain, open_dataset(tiny.photos)).vectors.mean((0, 1))
+    assert not capsys.readouterr().out
+    for centre in (tiny.photos, str(tiny.photos), open_dataset(tiny.photos)):
+        model = import_model(small, classifier=tmp_path / "head.pt", centre=centre)
+        assert model.offset is not None and model.classifier is None and model.space != plain.space
+        torch.testing.assert_close(model.offset, torch.from_numpy(mean))
+        assert "belongs to the old one and is left out" in capsys.readouterr().out
+    import_model(small, centre=tiny.photos)
+    assert not capsys.readouterr().out, "there was no classifier to leave out"
+
+
+def test_fit_classifier_trains_w_on_the_centred_embeddings(small: Path, tiny: Tiny, tmp_path: Path) -> None:
+    photos, cache = open_dataset(tiny.photos), tmp_path / "cache"
+    model = import_model(small, centre=photos, fit_classifier=photos, margin="cosface", scale=16, cache=cache)
+    assert model.classifier is not None and model.classifier.origin == "fitted"
+    assert model.classifier.class_names == photos.class_names
+    assert len(list(cache.iterdir())) == 2  # the embeddings before and after
+    expected = fit_classifier(embed_dataset(model, photos), CosFace(), 16)
+    torch.testing.assert_close(model.classifier.weight, expected.weight)
+    by_hand = import_model(small, fit_classifier=str(tiny.photos), margin=ArcFace(0.1), scale=16)
+    expected = fit_classifier(embed_dataset(import_model(small), photos), ArcFace(0.1), 16)
+    assert by_hand.classifier is not None
+    torch.testing.assert_close(by_hand.classifier.weight, expected.weight)
+
+
+def test_an_unknown_margin_is_refused_before_the_work(small: Path) -> None:
+    with pytest.raises(UsageError, match=r"margin 'arcfase' is unknown .did you mean 'arcface'"):
+        import_model(small, fit_classifier="nowhere", margin="arcfase")
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        import_model(small, centre="nowhere")
+
+
+def test_classes_are_names_a_text_file_or_a_data_set(small: Path, tiny: Tiny, tmp_path: Path) -> None:
+    people = open_dataset(tiny.photos).class_names
+    torch.save({"weight": rows(12, 16)}, tmp_path / "head.pt")
+    for name in ("names.txt", "names.csv", "names"):
+        (tmp_path / name).write_text("".join(f"{person}\n" for person in people))
+    named = [tmp_path / "names.txt", str(tmp_path / "names.csv"), tmp_path / "names"]
+    for classes in (people, *named, tiny.photos, str(tiny.photos)):
+        model = import_model(small, classes=classes, classifier=tmp_path / "head.pt")
+        assert model.classifier is not None and model.classifier.class_names == people, classes
+    with pytest.raises(UserError, match="12 classes, but 5 class names"):
+        classes = "synthetic:identities=5,images=1"
+        import_model(small, classes=classes, classifier=tmp_path / "head.pt")
 
 
 def test_a_table_of_embeddings_becomes_a_teacher_without_network(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The networks, by name, and what they cost.
 
-To add one: write a file with a `Backbone`, and add a factory(embedding_dim, input_size, **options) to BACKBONES.
+To add one to the package: write a file with a `Backbone`, and add its row to BACKBONES: the class, or a function that
+makes it from embedding_dim, input_size and options. One outside the package is named `package.module:Class`.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,7 @@ from facedistill.backbones.base import Backbone
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone
-from facedistill.errors import UsageError, closest
-from facedistill.recipe import build
+from facedistill.recipe import build, find
 
 __all__ = [
     "BACKBONES",
@@ -43,15 +43,16 @@ _macs: dict[tuple[str, int, int], int] = {}
 def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, **options: Any) -> Backbone:
     """Return a freshly initialised network; its `spec` records name and options.
 
+    Args:
+        name: a row of BACKBONES, or "package.module:Class", a subclass of Backbone whose __init__ takes embedding_dim,
+            input_size and its own options. Its module is imported; nothing of it is called unless it is a Backbone.
+
     Raises:
-        UsageError: an unknown name or option (the nearest is suggested), or a value the network refuses.
+        UsageError: an unknown name or option (the nearest is suggested), a class that cannot be imported or is no
+            Backbone, or a value the network refuses.
     """
-    if name not in BACKBONES:
-        raise UsageError(
-            f"backbone '{name}': unknown{closest(name, BACKBONES)}; expected one of {', '.join(BACKBONES)}"
-        )
     options = {"embedding_dim": embedding_dim, "input_size": input_size, **options}
-    backbone = build(BACKBONES[name], options, f"backbone '{name}'")
+    backbone = build(find(BACKBONES, name, "backbone", Backbone), options, f"backbone '{name}'")
     backbone.spec = {"name": name, "options": options}
     return backbone
 

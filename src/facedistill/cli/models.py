@@ -1,17 +1,12 @@
 """The verbs about one model or data set: import, check, embed, show, list."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from facedistill.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 from facedistill.cli.app import Many, app, write_json
-
-TABLES = (".rec", ".idx", ".parquet", ".tar", ".bin")  # data sets that are one file
+from facedistill.errors import UsageError
 
 
 @app.command(name="import", sort_key=2)
@@ -71,29 +66,13 @@ def import_(
         The scale of --fit-classifier.
     """
     from facedistill.cli.show import describe_model
-    from facedistill.data import open_dataset, open_source
     from facedistill.files import cache_dir
-    from facedistill.head import fit_classifier as fit, make_margin
-    from facedistill.models import embed_dataset, import_model, save_model
+    from facedistill.models import import_model, save_model
 
-    names: Any = classes
-    if classes is not None and (not Path(classes).is_file() or Path(classes).suffix.lower() in TABLES):
-        names = open_source(classes).class_names  # also those without an image: W may have a row for them
     paths: Any = classifier[0] if classifier and len(classifier) == 1 else classifier
-    model = import_model(file, from_, names, paths, colour, mean, std)
+    options: Any = {"centre": centre, "fit_classifier": fit_classifier, "margin": margin, "scale": scale}
     cache = cache_dir() / "embeddings"
-    if centre is not None:
-        import torch
-
-        embeddings = embed_dataset(model, open_dataset(centre), cache=cache)
-        if model.classifier is not None:
-            print(
-                "--centre makes a new space: the classifier that came with the teacher belongs to the old one, left out"
-            )
-        model.subtract_mean(torch.from_numpy(embeddings.vectors.mean((0, 1))))
-    if fit_classifier is not None:
-        embeddings = embed_dataset(model, open_dataset(fit_classifier), cache=cache)
-        model.classifier = fit(embeddings, make_margin(margin), scale)
+    model = import_model(file, from_, classes, paths, colour, mean, std, **options, cache=cache)
     save_model(model, out)
     print(describe_model(out))
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facedistill.data import Embeddings, open_dataset
+from facedistill.data import Embeddings, is_path, open_dataset
 from facedistill.data.sources import VerificationSet
 from facedistill.errors import some
 from facedistill.models import load_model
@@ -16,6 +16,8 @@ def describe(path: str) -> str:
 
     Raises UserError for anything else.
     """
+    if not is_path(path):
+        return _data(path)
     folder = Path(path)
     is_run = (folder / "recipe.yaml").is_file()
     found = [_run(folder)] if is_run else []

@@ -8,12 +8,15 @@ from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
 from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
+    SOURCES,
     IjbSource,
     Source,
     VerificationSet,
     classes_with_images,
     draw_pairs,
+    form_of,
     is_ijb,
+    is_path,
     is_tinyface,
     open_source,
     open_tinyface,
@@ -25,6 +28,7 @@ from facedistill.data.views import VIEWS, View, make_view
 __all__ = [
     "FIW_IDENTITY",
     "SAMPLERS",
+    "SOURCES",
     "TEMPLATE",
     "VIEWS",
     "Batch",
@@ -47,10 +51,12 @@ __all__ = [
     "decoded",
     "degraded",
     "draw_pairs",
+    "form_of",
     "fuse",
     "groups",
     "hold_out",
     "is_ijb",
+    "is_path",
     "is_tinyface",
     "make_sampler",
     "make_view",

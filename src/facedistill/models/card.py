@@ -24,7 +24,18 @@ def _what(config: dict[str, Any]) -> str:
         return f"Embeddings of a teacher, {d}-d, without its network: a student can inherit its classifier.\n"
     return (
         f"A face-recognition network (`{config['architecture']}`): an aligned {size}x{size} face in, {d} numbers out.\n"
-        "Two faces are compared by the cosine of their embeddings.\n"
+        "Two faces are compared by the cosine of their embeddings.\n" + _code(config["architecture"])
+    )
+
+
+def _code(architecture: str) -> str:
+    """What the reader needs beside the folder: the code of a network from outside facedistill."""
+    if ":" not in architecture:
+        return ""
+    module = architecture.partition(":")[0]
+    return (
+        f"\nThe code of the network is not in this folder. To load it, make the Python module `{module}` importable: "
+        "install it, or put\nthe folder that holds it on PYTHONPATH.\n"
     )
 
 

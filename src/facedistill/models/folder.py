@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from facedistill.backbones import BACKBONES, Backbone, OnnxBackbone, create_backbone
+from facedistill.backbones import Backbone, OnnxBackbone, create_backbone
 from facedistill.errors import UsageError, UserError, closest
 from facedistill.files import atomic_write
 from facedistill.head import Classifier
@@ -152,6 +152,9 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
 
     A bare ONNX file is taken as pixels 0..255, RGB, normalisation inside; a line on stderr says so.
 
+    A model folder holds no code. Where config.json names a network as `package.module:Class`, that module is imported
+    from this machine, and the class is called only if it is a subclass of Backbone.
+
     Args:
         classifier: load W too, if there is one (it may be gigabytes).
 
@@ -237,13 +240,11 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
     name = config["architecture"]
     if name == "onnx":
         return OnnxBackbone(path / "model.onnx", config["input"]["size"])
-    if name not in BACKBONES:
-        raise UserError(
-            f"{path / 'config.json'}: unknown architecture '{name}'{closest(name, BACKBONES)}; "
-            f"expected one of {', '.join(BACKBONES)}"
-        )
-    with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
-        return create_backbone(name, **config["options"])
+    try:
+        with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
+            return create_backbone(name, **config["options"])
+    except UsageError as e:
+        raise UserError(f"{path / 'config.json'}: {e}") from e
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from facedistill.data import Embeddings
+import torch
+
+from facedistill.data import Dataset, Embeddings, form_of, open_dataset, open_source
 from facedistill.errors import UsageError, UserError, closest
 from facedistill.files import fingerprint
-from facedistill.head import centres
+from facedistill.head import Margin, centres, fit_classifier as fit, make_margin
 from facedistill.models.arcface_torch import (
     Names,
     Paths,
@@ -18,10 +20,12 @@ from facedistill.models.arcface_torch import (
     load_classifier,
     read_torch,
 )
+from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model
 from facedistill.models.model import InputSpec, Model, make_space
 
 KINDS = ("auto", "arcface_torch", "onnx", "embeddings")
+TABLES = (".csv", ".tsv")  # one of these may be a list of names; as data it would be pairs, whose names no W has
 
 
 def import_model(
@@ -32,21 +36,69 @@ def import_model(
     colour: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    centre: str | Path | Dataset | None = None,
+    fit_classifier: str | Path | Dataset | None = None,
+    margin: str | Margin = "arcface",
+    scale: float = 64.0,
+    cache: Path | None = None,
 ) -> Model:
     """Return the Model made of a foreign file or run folder.
 
     Args:
         kind: "arcface_torch", "onnx", "embeddings", or "auto": by what `path` is.
-        classes: the name of every row of W, in order: names, or a text file with one a line. Without it the rows
-            are named by label number, as the classes of a RecordIO pack are.
+        classes: the name of every row of W, in order: names, a text file with one a line, or a data set. Without it the
+            rows are named by label number, as the classes of a RecordIO pack are.
         classifier: the file, shards, or folder of shards that hold W, where not found beside the backbone.
         colour, mean, std: what the network expects, where not the format's own convention.
+        centre: a data set whose mean embedding becomes the origin of the space (`Model.subtract_mean`). A classifier
+            that came with the network belongs to the old space: it is left out, and a line says so.
+        fit_classifier: a data set on whose embeddings a W is trained while the network stays as it is.
+        margin, scale: of the margin softmax of `fit_classifier`; a margin by its name, or one made by hand.
+        cache: a folder that keeps the embeddings of both data sets, see `embed_dataset`.
 
     Raises:
-        UsageError: an unknown kind.
+        UsageError: an unknown kind or margin.
         UserError: a file is missing, damaged, holds code, another network, or a W that does not fit.
     """
-    path = Path(path)
+    if isinstance(margin, str):
+        margin = make_margin(margin)  # before the work, not after it
+    model = _imported(Path(path), kind, _names(classes), classifier, colour, mean, std)
+    if centre is not None:
+        embeddings = embed_dataset(model, _dataset(centre), cache=cache)
+        if model.classifier is not None:
+            print("centre makes a new space; the teacher's own classifier belongs to the old one and is left out")
+        model.subtract_mean(torch.from_numpy(embeddings.vectors.mean((0, 1))))
+    if fit_classifier is not None:
+        model.classifier = fit(embed_dataset(model, _dataset(fit_classifier), cache=cache), margin, scale)
+    return model
+
+
+def _dataset(data: str | Path | Dataset) -> Dataset:
+    return data if isinstance(data, Dataset) else open_dataset(data)
+
+
+def _names(classes: Names | None) -> Names | None:
+    """The class names of a data set; names, and a text file of them, as they are.
+
+    Those of a data set include classes without an image: W may have a row for them.
+    """
+    if not isinstance(classes, str | Path):
+        return classes
+    file = Path(classes)
+    is_text = file.is_file() and (form_of(file) is None or file.suffix.lower() in TABLES)
+    return classes if is_text else open_source(classes).class_names
+
+
+def _imported(
+    path: Path,
+    kind: str,
+    classes: Names | None,
+    classifier: Paths | None,
+    colour: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Model:
+    """The Model of the file alone."""
     if kind not in KINDS:
         raise UsageError(f"kind '{kind}'{closest(kind, KINDS)}: expected one of {', '.join(KINDS)}")
     if not path.exists():

@@ -19,6 +19,8 @@ T = TypeVar("T")
 def find(registry: Mapping[str, T], name: str, what: str, base: type | None = None) -> T:
     """Return the registry's entry `name`, or what `package.module:Class` names.
 
+    The module is imported, which runs it; what it gives is compared with `base` before anybody calls it.
+
     Args:
         what: the kind of thing in messages, e.g. "term".
         base: the class that an imported class must derive from.
@@ -36,8 +38,8 @@ def find(registry: Mapping[str, T], name: str, what: str, base: type | None = No
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as e:
-        raise UsageError(f"{what} '{name}' cannot be imported: {e}") from e
+    except Exception as e:  # a module may raise anything while it is imported
+        raise UsageError(f"{what} '{name}' cannot be imported: {_why(e, module)}") from e
     if base is not None and not (isinstance(found, type) and issubclass(found, base)):
         raise UsageError(
             f"{what} '{name}' is no {base.__name__}; expected a subclass of {base.__module__}.{base.__name__}"
@@ -66,6 +68,14 @@ def build(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
         except ValidationError as e:
             raise UsageError(f"{what}: option '{name}': {e.errors()[0]['msg']}, found {value!r}") from e
     return kind(**values)
+
+
+def _why(error: Exception, module: str) -> str:
+    """Why `module` cannot be imported, and what to do where it is not found."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return f"{error}; install it, or put the folder that holds it on PYTHONPATH"
+    plain = isinstance(error, ImportError | AttributeError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 def _type(parameter: inspect.Parameter) -> Any:

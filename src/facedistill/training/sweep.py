@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
+from facedistill.data import is_path
 from facedistill.errors import UsageError, UserError
 from facedistill.progress import console
 from facedistill.recipe import Recipe, load_recipe
@@ -23,8 +24,8 @@ def combinations(recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, 
 
     Args:
         recipes: files, or names of shipped ones. overrides: "key=value" or "key=value,value,..."; commas inside
-            brackets, or of a synthetic: text, separate nothing. A run is named after its recipe and the values that
-            vary: "l2kd-lr0.3-seed1".
+            brackets, or of a data set such as synthetic:images=4,seed=1, separate nothing. A run is named after its
+            recipe and the values that vary: "l2kd-lr0.3-seed1".
 
     Raises:
         UsageError: an override that is none, two recipes of one name, or whatever a recipe may have wrong.
@@ -57,8 +58,8 @@ def _choices(override: str) -> tuple[str, list[str]]:
     key, equals, text = override.partition("=")
     if not equals:
         raise UsageError(f"'{override}': expected key=value or key=value,value, e.g. seed=0,1,2")
-    if text.startswith("synthetic:"):
-        return key, [text]  # its commas are its own
+    if not is_path(text):
+        return key, [text]  # a data set of options, whose commas are its own
     values, depth = [""], 0
     for letter in text:
         depth += (letter in OPENING) - (letter in CLOSING)

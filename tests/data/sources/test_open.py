@@ -4,6 +4,7 @@ import pytest
 
 from facedistill.data.dataset import open_dataset, open_source
 from facedistill.data.sources.folder import FolderSource
+from facedistill.data.sources.open import SOURCES, form_of
 from facedistill.errors import UsageError, UserError
 
 
@@ -17,9 +18,9 @@ def test_synthetic_faces() -> None:
     source = open_source("synthetic:identities=3,images=2,size=24,seed=4,first=7")
     assert len(source) == 6 and len(source.class_names) == 3 and source.read(0).shape == (24, 24, 3)  # type: ignore[union-attr]
     assert len(open_source("synthetic").class_names) == 300
-    with pytest.raises(UsageError, match=r"unknown option 'identites' .did you mean 'identities'"):
+    with pytest.raises(UsageError, match=r"synthetic:identites=3: .*no option 'identites' .did you mean 'identities'"):
         open_source("synthetic:identites=3")
-    with pytest.raises(UsageError, match="size='big' is no whole number"):
+    with pytest.raises(UsageError, match=r"synthetic:size=big: .*option 'size': .*valid integer.*'big'"):
         open_source("synthetic:size=big")
 
 
@@ -35,7 +36,7 @@ def test_only_synthetic_itself_is_the_drawn_set(folder: Path, tmp_path: Path, mo
 
 
 def test_what_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file or folder; expected a folder per identity"):
+    with pytest.raises(UserError, match=r"no such file or folder; expected \.rec, .*, a folder per identity"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(UserError, match=r"x\.txt: not a data set that is known"):
@@ -44,3 +45,28 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "b.rec").write_text("")
     with pytest.raises(UserError, match=r"several \.rec files \(a\.rec, b\.rec\); name one"):
         open_source(tmp_path)
+
+
+def test_each_form_declares_how_it_is_recognised(tmp_path: Path) -> None:
+    for name, kind in SOURCES.items():
+        assert kind.expected in str(_refusal(tmp_path / "nowhere")), name
+        for suffix in kind.suffixes:
+            file = tmp_path / f"{name}{suffix}"
+            file.write_bytes(b"")
+            assert form_of(file) is kind, file
+            file.unlink()
+        for pattern in kind.inside:
+            file = tmp_path / name / pattern.replace("*", "x")
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"")
+            assert form_of(file.parent) is kind, file
+            file.unlink()
+    assert form_of(tmp_path) is FolderSource
+    (tmp_path / "x.txt").write_text("x")
+    assert form_of(tmp_path / "x.txt") is None
+
+
+def _refusal(path: Path) -> UserError:
+    with pytest.raises(UserError) as caught:
+        open_source(path)
+    return caught.value

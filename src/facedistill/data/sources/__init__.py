@@ -1,18 +1,21 @@
 """The forms that data come in, one a file; each is read as a Source."""
 
 from facedistill.data.sources.ijb import IjbSource, is_ijb
-from facedistill.data.sources.open import open_source
+from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.data.sources.tinyface import is_tinyface, open_tinyface
 from facedistill.data.sources.verification import VerificationSet, draw_pairs, save_verification
 
 __all__ = [
+    "SOURCES",
     "IjbSource",
     "Source",
     "VerificationSet",
     "classes_with_images",
     "draw_pairs",
+    "form_of",
     "is_ijb",
+    "is_path",
     "is_tinyface",
     "open_source",
     "open_tinyface",

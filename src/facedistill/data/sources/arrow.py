@@ -18,6 +18,9 @@ class ArrowSource(Source):
     Raises UserError for a DatasetDict (naming its splits: open one of them) and for files that cannot be read.
     """
 
+    expected = "a Hugging Face data set on disk"
+    inside = ("state.json", "dataset_dict.json")
+
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         self.path = str(path)

@@ -25,6 +25,12 @@ class FolderSource(Source):
     Raises UserError for an identity without an image and for a folder without identities.
     """
 
+    expected = "a folder per identity"
+
+    @classmethod
+    def opens(cls, path: Path) -> bool:
+        return path.is_dir()
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self.class_names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))

@@ -1,94 +1,117 @@
-"""One word for any data set: a path of whatever kind, or `synthetic:...`."""
+"""One word for any data set: a path of whatever form, `synthetic:...`, or a class of your own."""
 
+import inspect
+import os
+import re
 from pathlib import Path
 
-from facedistill.data.sources.source import Source
-from facedistill.errors import UsageError, UserError, closest
+import numpy as np
 
-KINDS = (
-    "a folder per identity, .rec, .parquet, .tar, .bin, a .csv of pairs, a Hugging Face data set on disk, or "
-    "synthetic:identities=300"
-)
-SYNTHETIC = ("identities", "images", "size", "seed", "first")
-COMPRESSED = (".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
+from facedistill.data.sources.arrow import ArrowSource
+from facedistill.data.sources.folder import FolderSource
+from facedistill.data.sources.pair_list import PairList
+from facedistill.data.sources.parquet import ParquetSource
+from facedistill.data.sources.recordio import RecordIOSource
+from facedistill.data.sources.source import Source
+from facedistill.data.sources.tar import TarSource
+from facedistill.data.sources.verification import VerificationSet
+from facedistill.data.synthetic.faces import SyntheticFaces
+from facedistill.errors import UsageError, UserError
+from facedistill.recipe import find
+
+# The first that opens a path is taken. `folder` opens any folder, so it comes after all that know theirs.
+SOURCES: dict[str, type[Source]] = {
+    "recordio": RecordIOSource,
+    "arrow": ArrowSource,
+    "parquet": ParquetSource,
+    "tar": TarSource,
+    "verification": VerificationSet,
+    "pairs": PairList,
+    "folder": FolderSource,
+    "synthetic": SyntheticFaces,
+}
+ATTRIBUTES = ("path", "keys", "labels", "class_names", "fingerprint")
+# package.module:Class, or package.module:Class:ARGUMENT. A single letter before the first colon is a drive of Windows.
+OUTSIDE = re.compile(r"(?P<name>(?!\w:)\w+(?:\.\w+)*:[^\W\d]\w*)(?::(?P<argument>.*))?", re.DOTALL)
 
 
 def open_source(spec: str | Path) -> Source:
-    """Return the Source that `spec` names; the kind is found from what lies there.
+    """Return the Source that `spec` names. What lies under that path is opened first; its form is found from its name.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
-    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin, or a .csv of pairs. Or
-    "synthetic:identities=300,images=20,size=64,seed=1,first=0", any of these left out.
+    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin, or a .csv of pairs.
+
+    An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0", any of these
+    left out.
+
+    A class outside the package: "package.module:Class" or "package.module:Class:ARGUMENT". Everything after the second
+    colon goes to the class's `open` as one text. The class must be a subclass of Source; that is checked before it is
+    called. The module is imported, so name only modules that you trust.
+
+    Raises:
+        UserError: nothing lies there, or nothing that is known.
+        UsageError: an option or a class that is not there.
     """
-    path = Path(spec)
-    if str(spec).startswith("synthetic:") or (str(spec) == "synthetic" and not path.exists()):
-        return _synthetic(str(spec))
-    if not path.exists():
-        raise UserError(f"data {path}: no such file or folder; expected {KINDS}")
-    return _folder(path) if path.is_dir() else _file(path)
-
-
-def _file(path: Path) -> Source:
-    suffix = path.suffix.lower()
-    if suffix in (".rec", ".idx"):
-        from facedistill.data.sources.recordio import RecordIOSource
-
-        return RecordIOSource(path.with_suffix(".rec"))
-    if suffix == ".parquet":
-        from facedistill.data.sources.parquet import ParquetSource
-
-        return ParquetSource(path)
-    if suffix == ".tar" or suffix in COMPRESSED:
-        from facedistill.data.sources.tar import TarSource
-
-        return TarSource(path)
-    if suffix in (".csv", ".tsv"):
-        from facedistill.data.sources.pair_list import load_pair_list
-
-        return load_pair_list(path)
-    if suffix == ".bin":
-        from facedistill.data.sources.verification import load_verification
-
-        return load_verification(path)
-    raise UserError(f"data {path}: not a data set that is known; expected {KINDS}")
-
-
-def _folder(path: Path) -> Source:
-    if records := sorted(path.glob("*.rec")):
-        if len(records) > 1 and path / "train.rec" not in records:
-            raise UserError(
-                f"data {path}: several .rec files ({', '.join(r.name for r in records[:4])}); name one of them"
-            )
-        return _file(path / "train.rec" if len(records) > 1 else records[0])
-    if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
-        from facedistill.data.sources.arrow import ArrowSource
-
-        return ArrowSource(path)
-    if any(path.glob("*.parquet")):
-        from facedistill.data.sources.parquet import ParquetSource
-
-        return ParquetSource(path)
-    if any(path.glob("*.tar")):
-        from facedistill.data.sources.tar import TarSource
-
-        return TarSource(path)
-    from facedistill.data.sources.folder import FolderSource
-
-    return FolderSource(path)
-
-
-def _synthetic(spec: str) -> Source:
-    from facedistill.data.synthetic.faces import SyntheticFaces
-
-    options: dict[str, int] = {}
-    for item in filter(None, spec.partition(":")[2].split(",")):
-        name, _, value = item.partition("=")
-        if name not in SYNTHETIC:
-            raise UsageError(
-                f"data {spec}: unknown option {name!r}{closest(name, SYNTHETIC)}; it takes {', '.join(SYNTHETIC)}"
-            )
+    path, text = Path(spec), str(spec)
+    if not is_path(spec):
+        kind, argument = _named(text)
         try:
-            options[name] = int(value)
-        except ValueError:
-            raise UsageError(f"data {spec}: {name}={value!r} is no whole number") from None
-    return SyntheticFaces(**options)
+            return _complete(kind.open(argument))
+        except UsageError as e:
+            raise UsageError(f"data {text}: {e}") from e
+    if not path.exists():
+        raise UserError(f"data {path}: no such file or folder; expected {_expected()}")
+    found = form_of(path)
+    if found is None:
+        raise UserError(f"data {path}: not a data set that is known; expected {_expected()}")
+    return found.open(str(path))
+
+
+def form_of(path: Path) -> type[Source] | None:
+    """Return the entry of SOURCES that opens the file or folder at `path`, or None."""
+    return next((kind for kind in SOURCES.values() if kind.opens(path)), None)
+
+
+def is_path(spec: str | Path) -> bool:
+    """Return False where `spec` names an entry with options or a class outside the package. What lies there wins."""
+    text = str(spec)
+    if os.path.exists(text):
+        return True
+    return not (_with_options(text.partition(":")[0]) or OUTSIDE.fullmatch(text))
+
+
+def _with_options(name: str) -> bool:
+    return name in SOURCES and SOURCES[name].takes_options
+
+
+def _named(text: str) -> tuple[type[Source], str]:
+    """The class that `text` names, and the text that follows the name."""
+    name, _, argument = text.partition(":")
+    if _with_options(name):
+        return SOURCES[name], argument
+    match = OUTSIDE.fullmatch(text)
+    assert match is not None, f"{text} is a path"
+    kind = find(SOURCES, match["name"], f"data {text}: no such file or folder, and the class", Source)
+    if inspect.isabstract(kind):
+        lacking = ", ".join(sorted(kind.__abstractmethods__))
+        raise UsageError(f"data {text}: {kind.__name__} does not define {lacking}; every Source needs it")
+    return kind, match["argument"] or ""
+
+
+def _complete(source: Source) -> Source:
+    """Return the source. Raises UsageError where a class of somebody's own has left out what every Source has."""
+    name = type(source).__name__
+    if lacking := [attribute for attribute in ATTRIBUTES if not hasattr(source, attribute)]:
+        raise UsageError(f"{name} does not set {', '.join(lacking)}; every Source sets {', '.join(ATTRIBUTES)}")
+    labels = np.asarray(source.labels)
+    if labels.shape != (len(source.keys),) or not np.issubdtype(labels.dtype, np.integer):
+        raise UsageError(
+            f"{name} sets labels of shape {labels.shape}, {labels.dtype}, for {len(source.keys)} keys; expected an "
+            "array with one whole number a key, an index into class_names"
+        )
+    return source
+
+
+def _expected() -> str:
+    *forms, last = [kind.expected for kind in SOURCES.values()]
+    return f"{', '.join(forms)}, {last}, or package.module:Class"

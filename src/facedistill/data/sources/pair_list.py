@@ -27,6 +27,13 @@ class PairList(VerificationSet):
         files: size and time of every image file by its key. The fingerprint covers keys and sizes, not the contents.
     """
 
+    expected = "a .csv of pairs"
+    suffixes = (".csv", ".tsv")
+
+    @classmethod
+    def open(cls, argument: str) -> "PairList":
+        return load_pair_list(argument)
+
     def __init__(
         self,
         path: Path,

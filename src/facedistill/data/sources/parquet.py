@@ -28,6 +28,10 @@ class ParquetSource(Source):
     Raises UserError for a folder with several splits (naming them: open one) and for files that cannot be read.
     """
 
+    expected = ".parquet"
+    suffixes = (".parquet",)
+    inside = ("*.parquet",)
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         import_pyarrow(path)

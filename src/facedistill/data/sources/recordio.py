@@ -30,6 +30,26 @@ class RecordIOSource(Source):
     Keys are the .idx keys. Raises UserError naming key and offset for a broken record.
     """
 
+    expected = ".rec"
+    suffixes = (".rec", ".idx")
+    inside = ("*.rec",)
+
+    @classmethod
+    def open(cls, argument: str) -> "RecordIOSource":
+        """Open a .rec, by its .idx too, or a folder with one; of several in a folder, train.rec.
+
+        Raises UserError where none of several is train.rec.
+        """
+        path = Path(argument)
+        if not path.is_dir():
+            return cls(path.with_suffix(".rec"))
+        records = sorted(path.glob("*.rec"))
+        if len(records) > 1 and path / "train.rec" not in records:
+            raise UserError(
+                f"data {path}: several .rec files ({', '.join(r.name for r in records[:4])}); name one of them"
+            )
+        return cls(path / "train.rec" if len(records) > 1 else records[0])
+
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         self.path = str(path)

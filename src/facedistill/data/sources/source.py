@@ -1,9 +1,15 @@
 """A Source: images with class names, in whatever form they are stored."""
 
+import inspect
 from abc import ABC, abstractmethod
 from itertools import compress
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+
+from facedistill.errors import UsageError
+from facedistill.recipe import build
 
 
 class Source(ABC):
@@ -18,7 +24,19 @@ class Source(ABC):
             on every machine.
         stamp: changes when the files do, whatever is in them; "" where there are none, or the fingerprint covers their
             contents. Of this machine alone.
+
+    What an entry of SOURCES declares beside that (a class of your own, opened as `package.module:Class`, needs none):
+        expected: the form's name in "expected .rec, .parquet, ..." of an error message.
+        suffixes: the ends of the names of the files that it opens, in lower case.
+        inside: patterns; it opens a folder in which a file matches one of them.
+        takes_options: it is opened by its name, and options follow it: `NAME:size=64,seed=1`. The parameters of
+            __init__ are the options. False: what follows is one text, a path for instance.
     """
+
+    expected: ClassVar[str] = ""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    inside: ClassVar[tuple[str, ...]] = ()
+    takes_options: ClassVar[bool] = False
 
     path: str
     keys: list[str]
@@ -33,6 +51,29 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @classmethod
+    def opens(cls, path: Path) -> bool:
+        """Return whether this form opens the file or folder that lies at `path`. Looks at names, not into files."""
+        if path.is_dir():
+            return any(next(path.glob(pattern), None) for pattern in cls.inside)
+        return path.suffix.lower() in cls.suffixes
+
+    @classmethod
+    def open(cls, argument: str) -> "Source":
+        """Return the source made from a path, or from the text that follows the class's name ("" where none does).
+
+        Raises UsageError where __init__ does not take that.
+        """
+        parameters = list(inspect.signature(cls).parameters)
+        if cls.takes_options:
+            items = [item.partition("=") for item in argument.split(",") if item]
+            options = {name: value for name, _, value in items}
+        elif argument and not parameters:
+            raise UsageError(f"{cls.__name__} takes no argument, found '{argument}'; give its name alone")
+        else:
+            options = {parameters[0]: argument} if argument else {}
+        return build(cls, options, cls.__name__)
 
 
 def classes_with_images(labels: np.ndarray, class_names: list[str]) -> tuple[np.ndarray, list[str]]:

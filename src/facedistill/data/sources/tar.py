@@ -40,6 +40,10 @@ class TarSource(Source):
     where all are numbers. Compressed tars cannot be read in place and are refused with advice.
     """
 
+    expected = ".tar"
+    suffixes = (".tar", ".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz", ".zst")
+    inside = ("*.tar",)
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         shards = [Path(path)] if os.path.isfile(path) else sorted(Path(path).glob("*.tar"))

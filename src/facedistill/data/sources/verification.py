@@ -4,7 +4,7 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,13 @@ class VerificationSet(Source):
     is None. As a Source its keys are "0", "1", ...; labels follow the identities, and without them every image is
     a class of its own.
     """
+
+    expected = ".bin"
+    suffixes: ClassVar[tuple[str, ...]] = (".bin",)
+
+    @classmethod
+    def open(cls, argument: str) -> "VerificationSet":
+        return load_verification(argument)
 
     def __init__(
         self,

@@ -139,6 +139,9 @@ class SyntheticFaces(Source):
     same photograph finer or coarser.
     """
 
+    expected = "synthetic:identities=300"
+    takes_options = True
+
     def __init__(self, identities: int = 300, images: int = 20, size: int = 112, seed: int = 0, first: int = 0) -> None:
         for name, value, least in [
             ("identities", identities, 1),
