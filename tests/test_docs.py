@@ -53,9 +53,9 @@ def with_blocks(language: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    """Every `facedistill verb ...` in a block or a span of code."""
+    """Every `facedistill verb ...` in a block or a span of code; a heading may name a verb alone."""
     code = [body for language, body in FENCED.findall(text) if language not in ("python", "yaml", "json")]
-    rest = FENCED.sub("", text)
+    rest = re.sub(r"^#.*$", "", FENCED.sub("", text), flags=re.MULTILINE)
     code += re.findall(r"^ {4}(.*)$", rest, re.MULTILINE) + re.findall(r"`([^`\n]+)`", rest)
     lines = (line for part in code for line in part.replace("\\\n", " ").splitlines())
     return [m[1] for line in lines if (m := re.search(r"(?:^|\s)facedistill ([a-z-].*)$", line))]
@@ -166,7 +166,8 @@ def test_every_page_is_in_the_menu_of_the_site() -> None:
 
 def test_the_reference_has_every_public_name() -> None:
     pages = "\n".join(p.read_text("utf-8") for p in (DOCS / "reference").glob("*.md"))
-    assert sorted(re.findall(r"^::: facedistill\.(\w+)$", pages, re.MULTILINE)) == sorted({*facedistill.__all__} - {"__version__"})
+    found = re.findall(r"^::: facedistill\.(\w+)$", pages, re.MULTILINE)
+    assert sorted(found) == sorted({*facedistill.__all__} - {"__version__"})
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
