@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: setup demo test test-slow lint types clean
+.PHONY: setup demo test test-slow lint types docs clean
 
 setup: $(STAMP)
 
@@ -28,5 +28,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# The site, build/site/index.html, from docs/ and the docstrings. A dead link or a page outside the menu fails it.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv demo-run
+	rm -rf .venv build demo-run

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from cyclopts import CycloptsError
 
+import facedistill
 from facedistill.backbones import BACKBONES
 from facedistill.cli.app import app
 from facedistill.data.dataset import open_dataset
@@ -30,12 +31,18 @@ from facedistill.training.sweep import combinations
 from tiny_world import Tiny
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
+def title(path: Path) -> str:
+    """The page's place below docs/, or its name at the top of the repository."""
+    return path.relative_to(DOCS if path.is_relative_to(DOCS) else ROOT).as_posix()
+
+
 def page(name: str) -> str:
-    return next(p for p in PAGES if p.name == name).read_text("utf-8")
+    return next(p for p in PAGES if title(p) == name).read_text("utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -43,13 +50,13 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def with_blocks(language: str) -> list[str]:
-    return [p.name for p in PAGES if blocks(p.read_text("utf-8"), language)]
+    return [title(p) for p in PAGES if blocks(p.read_text("utf-8"), language)]
 
 
 def commands(text: str) -> list[str]:
-    """Every `facedistill verb ...` in a block or a span of code."""
+    """Every `facedistill verb ...` in a block or a span of code; a heading may name a verb alone."""
     code = [body for language, body in FENCED.findall(text) if language not in ("python", "yaml", "json")]
-    rest = FENCED.sub("", text)
+    rest = re.sub(r"^#.*$", "", FENCED.sub("", text), flags=re.MULTILINE)
     code += re.findall(r"^ {4}(.*)$", rest, re.MULTILINE) + re.findall(r"`([^`\n]+)`", rest)
     lines = (line for part in code for line in part.replace("\\\n", " ").splitlines())
     return [m[1] for line in lines if (m := re.search(r"(?:^|\s)facedistill ([a-z-].*)$", line))]
@@ -120,7 +127,7 @@ def test_the_term_of_the_methods_page_trains(user: Path) -> None:
     assert load_model("run").space == load_model("teacher").space, "the page's term anchors"
 
 
-@pytest.mark.parametrize("file", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("file", PAGES, ids=title)
 def test_commands_parse(file: Path) -> None:
     for command in commands(file.read_text("utf-8")):
         words = shlex.split(command, comments=True)
@@ -140,12 +147,28 @@ def test_commands_are_found() -> None:
     assert len(commands(page("README.md"))) >= 6
 
 
-@pytest.mark.parametrize("file", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("file", PAGES, ids=title)
 def test_links_lead_somewhere(file: Path) -> None:
     text = FENCED.sub("", file.read_text("utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://", "#")):
             assert (file.parent / target.partition("#")[0]).exists(), f"{file.name} links to {target}"
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    def places(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [place for part in (entry.values() if isinstance(entry, dict) else entry) for place in places(part)]
+
+    menu = places(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
+    assert sorted(menu) == sorted(title(p) for p in PAGES if p.is_relative_to(DOCS))
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "\n".join(p.read_text("utf-8") for p in (DOCS / "reference").glob("*.md"))
+    found = re.findall(r"^::: facedistill\.(\w+)$", pages, re.MULTILINE)
+    assert sorted(found) == sorted({*facedistill.__all__} - {"__version__"})
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
