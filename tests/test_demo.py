@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(
-            "facedistill.training.assemble.require_fit", lambda *_: None
+            "facedistill.training.inherit.require_fit", lambda *_: None
         )  # a teacher of two epochs knows nobody
         folder = tmp_path_factory.mktemp("demo") / "out"
         return folder, demo.demo_at(TINY, folder)

@@ -7,10 +7,13 @@ from .data import (
     Dataset as Dataset,
     Embeddings as Embeddings,
     Output as Output,
+    Sampler as Sampler,
     Source as Source,
+    View as View,
     open_dataset as open_dataset,
     open_source as open_source,
 )
+from .demo import with_demo_teachers as with_demo_teachers
 from .errors import UsageError as UsageError, UserError as UserError
 from .evaluation import evaluate as evaluate
 from .files import fingerprint as fingerprint
@@ -22,13 +25,19 @@ from .head import (
     CosFace as CosFace,
     CurricularFace as CurricularFace,
     FrozenMarginSoftmax as FrozenMarginSoftmax,
+    Given as Given,
     Margin as Margin,
+    Rows as Rows,
     SphereFace as SphereFace,
+    Start as Start,
     centres as centres,
     fit_classifier as fit_classifier,
     frozen_margin_softmax as frozen_margin_softmax,
     instances as instances,
+    load_rows as load_rows,
     margin_softmax as margin_softmax,
+    quantise as quantise,
+    save_rows as save_rows,
 )
 from .models import (
     InputSpec as InputSpec,
@@ -39,5 +48,11 @@ from .models import (
     save_model as save_model,
 )
 from .recipe import Recipe as Recipe, load_recipe as load_recipe, make_recipe as make_recipe
+from .results import (
+    load_evaluations as load_evaluations,
+    render_comparison as render_comparison,
+    render_table as render_table,
+    write_report as write_report,
+)
 from .terms import Relation as Relation, Term as Term
-from .training import train as train
+from .training import distillation_recipe as distillation_recipe, sweep as sweep, train as train

@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("facedistill.models.model.save_file", full)
+    monkeypatch.setattr("facedistill.models.folder.save_file", full)
     with pytest.raises(UserError, match="No space left"):
         save_model(student(), tmp_path / "model")
     assert load_model(tmp_path / "model").space == first.space

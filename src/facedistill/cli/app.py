@@ -58,7 +58,8 @@ def _explain(error: CycloptsError) -> str:
     verb = " ".join(["facedistill", *(error.command_chain or ())])
     text = " ".join(str(error).split()).rstrip(".?")
     if error.unused_tokens and not isinstance(error, UnknownOptionError):
-        first, known = error.unused_tokens[0], [name for name in app if not name.startswith("-")]
+        first = error.unused_tokens[0]
+        known = sorted((name for name in app if not name.startswith("-")), key=lambda name: app[name].sort_key)
         unknown = f"unknown verb '{first}'{closest(first, known)}; expected one of {', '.join(known)}"
         text = f"unexpected argument '{first}'" if error.command_chain else unknown
     elif isinstance(error, MissingArgumentError) and error.argument is not None:

@@ -28,25 +28,25 @@ class Sampler(ABC):
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (indices int64, flips bool), both (steps, batch), of epoch `e`."""
         rng = np.random.default_rng([self.seed, e])
-        indices = self._draw(rng).reshape(self.steps, self.batch)
+        indices = self.draw(rng).reshape(self.steps, self.batch)
         return indices, rng.random((self.steps, self.batch)) < 0.5
 
     @abstractmethod
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return steps * batch indices."""
 
 
 class Uniform(Sampler):
     """Every image once an epoch, in random order."""
 
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(len(self.labels))[: self.steps * self.batch]
 
 
 class ClassBalanced(Sampler):
     """Every class equally often (to within one); a class's images take turns, so a small class repeats its own."""
 
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
         classes = np.unique(self.labels)
         count = self.steps * self.batch
         rounds = -(-count // len(classes))
@@ -68,7 +68,7 @@ class PK(Sampler):
         if len(self.classes) < batch // k:
             raise UserError(f"pk sampler: {batch // k} classes a batch, but the data has {len(self.classes)}; raise k")
 
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
         p = self.batch // self.k
         whole = len(self.classes) // p  # batches from one shuffle of the classes: none meets a class twice
         rounds = -(-self.steps // whole)

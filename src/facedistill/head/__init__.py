@@ -16,7 +16,7 @@ from facedistill.head.margins import (
     observe,
 )
 from facedistill.head.nearest import cached_nearest, neighbourhood
-from facedistill.head.rows import Rows, load_rows, quantise
+from facedistill.head.rows import Rows, load_rows, quantise, save_rows
 from facedistill.head.starts import (
     STARTS,
     Centres,
@@ -61,4 +61,5 @@ __all__ = [
     "observe",
     "quantise",
     "random_classifier",
+    "save_rows",
 ]
