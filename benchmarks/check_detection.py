@@ -23,7 +23,8 @@ from result_file import write_result
 from torch import Tensor
 
 from facedistill.backbones import Backbone, OnnxBackbone
-from facedistill.check import check_teacher, conventions
+from facedistill.check import check_teacher
+from facedistill.check.conventions import conventions
 from facedistill.data import Dataset, Embeddings, open_dataset
 from facedistill.errors import UserError
 from facedistill.files import atomic_write

@@ -1,7 +1,6 @@
 """The detection table's faults, planted on a real teacher: what docs/check.md promises still holds."""
 
-import importlib.util
-import sys
+import importlib
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,6 @@ import pytest
 
 from facedistill.data.dataset import open_dataset
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_detection.py"
 IDENTITIES = 60
 EXPECTED = {  # fault -> what every origin of W must find, beside the warning about the loss
     "no fault": (set(), set()),
@@ -28,12 +26,7 @@ EXPECTED = {  # fault -> what every origin of W must find, beside the warning ab
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_detection", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("check_detection")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ijb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     importlib.import_module("ijb_from_faces").write_ijb(open_dataset(folder), folder.parent / "ijb")
     return folder.parent / "ijb"
 
