@@ -1,12 +1,12 @@
 """Imports point one way, what must start fast imports nothing heavy, and every public name is there."""
 
-import ast
+import importlib
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
+from structure import floors, imports, largest_file, longest_function, modules, room
 
 import facedistill
 
@@ -34,66 +34,24 @@ LAYER = {"": -1} | {name: level for level, names in enumerate(LAYERS) for name i
 HEAVY = ("torch", "numpy", "pydantic", "yaml", "PIL", "safetensors", "simplejpeg", "onnx", "onnxruntime", "pyarrow")
 
 
-@cache
-def _modules() -> dict[str, ast.Module]:
-    """Every module by its dotted name inside the package; a package by the name of its folder."""
-    found = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _imports(name: str) -> set[str]:
-    """Our modules that the module `name` imports, wherever in the file, those for the type checker alone left out."""
-    skipped = {
-        inner
-        for node in ast.walk(_modules()[name])
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-        for inner in ast.walk(node)
-    }
-    found: set[str] = set()
-    for node in ast.walk(_modules()[name]):
-        if node in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {
-                alias.name.removeprefix("facedistill.") for alias in node.names if alias.name.startswith("facedi")
-            }
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: relative import in line {node.lineno}; write it from facedistill on"
-            module = node.module or ""
-            if module == "facedistill" or module.startswith("facedistill."):
-                inside = module.removeprefix("facedistill").removeprefix(".")
-                for alias in node.names:
-                    deeper = f"{inside}.{alias.name}".removeprefix(".")
-                    found.add(deeper if deeper in _modules() else inside)
-    return found - {name}
-
-
-def _top(name: str) -> str:
-    return name.partition(".")[0]
-
-
 def test_every_module_has_its_layer() -> None:
-    homeless = sorted({_top(name) for name in _modules() if name} - set(LAYER))
+    homeless = sorted({room(name) for name in modules() if name} - set(LAYER))
     assert not homeless, f"put {homeless} into LAYERS"
 
 
-@pytest.mark.parametrize("name", sorted(n for n in _modules() if n))
+@pytest.mark.parametrize("name", sorted(n for n in modules() if n))
 def test_imports_point_down(name: str) -> None:
-    for other in _imports(name):
-        assert other in _modules(), f"{name} imports {other}, which is not there"
-        if _top(other) != _top(name):
-            assert LAYER[_top(other)] < LAYER[_top(name)], f"{name} imports {other}, which is not below it"
+    for other in imports(name):
+        assert other in modules(), f"{name} imports {other}, which is not there"
+        if room(other) != room(name):
+            assert LAYER[room(other)] < LAYER[room(name)], f"{name} imports {other}, which is not below it"
 
 
-@pytest.mark.parametrize("name", sorted(n for n in _modules() if n))
+@pytest.mark.parametrize("name", sorted(n for n in modules() if n))
 def test_a_room_is_entered_by_its_public_face(name: str) -> None:
     """A module imports from another room's package, never from a module inside it."""
-    for other in _imports(name):
-        if _top(other) != _top(name):
+    for other in imports(name):
+        if room(other) != room(name):
             assert not _inside(other), f"{name} imports {other}; import it from {other.rpartition('.')[0]}"
 
 
@@ -103,7 +61,7 @@ def _inside(name: str) -> bool:
 
 
 def test_no_circles() -> None:
-    graph = {name: _imports(name) - {""} for name in _modules() if name}
+    graph = {name: imports(name) - {""} for name in modules() if name}
     while free := [name for name, others in graph.items() if not others & graph.keys()]:
         for name in free:
             del graph[name]
@@ -111,12 +69,12 @@ def test_no_circles() -> None:
 
 
 def test_the_package_itself_imports_none_of_its_modules() -> None:
-    assert not _imports("")
+    assert not imports("")
 
 
 @pytest.mark.parametrize("module", ["facedistill", "facedistill.cli.app"])
 def test_starts_light(module: str) -> None:
-    if module == "facedistill.cli.app" and "cli" not in _modules():
+    if module == "facedistill.cli.app" and "cli" not in modules():
         pytest.skip("there is no command line yet")
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -135,3 +93,19 @@ def test_every_public_name_resolves() -> None:
     assert set(facedistill.__all__) <= {*dir(facedistill), "__version__"}
     with pytest.raises(AttributeError, match="nonsense"):
         _ = facedistill.nonsense
+
+
+def test_the_house_stays_small() -> None:
+    """A reader finds the way: few modules at the top, short functions, no large file."""
+    loose = [name for name in modules() if name and "." not in name and not (ROOT / name).is_dir()]
+    assert set(loose) == {"__main__", "demo", "errors", "files", "methods", "parallel", "progress"}
+    assert longest_function()[0] <= 60 and largest_file()[0] <= 500
+    assert len(floors()) <= 30
+
+
+def test_every_package_lists_its_public_names() -> None:
+    for name in modules():
+        if (ROOT / name.replace(".", "/")).is_dir() and name:
+            module = importlib.import_module(f"facedistill.{name}")
+            assert module.__doc__ and module.__all__, name
+            assert all(hasattr(module, public) for public in module.__all__), name
