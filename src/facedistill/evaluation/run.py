@@ -201,7 +201,7 @@ class _Evaluation:
         if not isinstance(measured, Verification):
             return result
         if protocol.compares_all and self.kinds is not None:
-            thresholds = {far: at["threshold"] for far, at in result["tar_at_far"].items()}
+            thresholds = {far: point.threshold for far, (point, _) in measured.tar_at_far.items()}
             units = probe.unit("images"), gallery.unit("images")
             labels = gallery.table("images").labels
             result["false_accepts"] = relatives.false_accepts(*units, labels, self.kinds, thresholds)
@@ -209,7 +209,7 @@ class _Evaluation:
             settings["directions"] = "both, pooled"
             if isinstance(reference, Verification) and (at := measured.at_thresholds_of(reference)):
                 result["at_gallery_threshold"] = at
-        if pair[0] != pair[1]:
+        if pair[0] != pair[1] and "images" in self.set.parts:
             result["mean_cosine"] = _mean_cosine(probe, gallery)
         return result
 
