@@ -16,6 +16,7 @@ from evaluation_toys import PEOPLE, model, write_bin, write_folder
 from facedistill.data.dataset import open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import Figure, Values, evaluate, open_sets
+from facedistill.evaluation.calibration import thresholds_of
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.protocols import PROTOCOLS, carried, declaration, everything, find_protocol
 from facedistill.evaluation.protocols.all_pairs import AllPairs
@@ -29,8 +30,7 @@ from facedistill.results import load_evaluations, over_seeds, render_comparison,
 OUTSIDE = '''
 import numpy as np
 
-from facedistill.evaluation import Count, Figure, Line, Protocol, Values, estimate
-from facedistill.evaluation.statistics import Estimate, resampled_mean
+from facedistill.evaluation import PROTOCOLS, Count, Estimate, Figure, Line, Protocol, Values, estimate, resampled_mean
 
 
 class Nearest(Protocol):
@@ -83,6 +83,10 @@ class Taken(Nearest):
 
 class Twin(Nearest):
     pass
+
+
+class Again(PROTOCOLS["all-pairs"]):
+    name = "again"
 '''
 
 
@@ -131,6 +135,27 @@ def test_one_from_outside_is_measured_beside_ours(outside: Path, folder: Path) -
     low, high = mine["angle"]["ci95"]
     assert f"{mine['angle']['value']:.1f} [{low:.1f}, {high:.1f}]" in text
     assert f"{100 * mine['of_class']['value']:.2f} [" in text
+
+
+def test_one_that_returns_a_verification_has_all_that_comes_with_it(
+    outside: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Thresholds to keep, rates at the gallery's, compatibility, false accepts, curves: as of all-pairs."""
+    models = two() | {"baseline": model(3, dim=16, noise=3)}
+    models = {name: models[name] for name in ("student", "baseline", "teacher")}
+    mine, ours = (
+        evaluate(models, [folder], protocols=[name], resamples=10, keep_resamples=True)
+        for name in ("my_protocols:Again", "all-pairs")
+    )
+
+    def plain(evaluation: dict[str, Any]) -> Any:
+        text = json.dumps(evaluation).replace('"again"', '"all-pairs"')
+        return json.loads(text, object_hook=lambda of: {key: v for key, v in of.items() if key != "declared"})
+
+    assert plain(mine) == ours and mine["compatibility"] and "at_gallery_threshold" in mine["results"][1]
+    assert render_table(mine).replace("faces, again", "faces, all-pairs") == render_table(ours)
+    kept, expected = (thresholds_of(e, models, [0.01]) for e in (mine, ours))
+    assert [t | {"protocol": "all-pairs"} for t in kept] == expected
 
 
 def test_its_figure_sums_up_groups(outside: Path, tmp_path: Path) -> None:
