@@ -146,10 +146,11 @@ def test_an_unknown_key_in_a_recipe_file(cli: Cli) -> None:
     refused(cli("train", "r.yaml", "--out", "r"), 2, "r.yaml", "not YAML")
 
 
-@pytest.mark.parametrize("what", ["methods", "terms", "backbones", "margins", "recipes"])
+@pytest.mark.parametrize("what", ["methods", "terms", "backbones", "margins", "protocols", "recipes"])
 def test_list(cli: Cli, what: str) -> None:
     ran = cli("list", what)
     known = {"methods": "proxylesskd", "terms": "margin_softmax", "backbones": "iresnet50", "margins": "arcface"}
+    known |= {"protocols": "templates 1:1      Templates"}
     assert ran.code == 0 and known.get(what, "l2kd") in ran.out
 
 

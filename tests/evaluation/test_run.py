@@ -120,9 +120,9 @@ def test_an_unreadable_image_in_a_bin_is_an_error(tmp_path: Path) -> None:
 
 def test_wrong_options(folder: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'concat'"):
-        evaluate({"m": model()}, [folder], flip="concatenate")  # type: ignore[arg-type]
+        evaluate({"m": model()}, [folder], flip="concatenate")
     with pytest.raises(UsageError, match="threshold"):
-        evaluate({"m": model()}, [folder], threshold="best")  # type: ignore[arg-type]
+        evaluate({"m": model()}, [folder], threshold="best")
     with pytest.raises(UsageError, match="between 0 and 1"):
         evaluate({"m": model()}, [folder], fars=[10])
 

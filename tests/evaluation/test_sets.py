@@ -14,10 +14,11 @@ from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import evaluate, open_sets
 from facedistill.evaluation.calibration import thresholds_of
+from facedistill.evaluation.options import Resolution
 from facedistill.evaluation.protocols.identification import identify
 from facedistill.evaluation.protocols.templates import TemplatePairs, template_vectors, verify_templates
 from facedistill.evaluation.run import faces
-from facedistill.evaluation.sets import GallerySet, LabelledSet, Resolution, TemplateSet
+from facedistill.evaluation.sets import GallerySet, LabelledSet, TemplateSet
 from facedistill.head.classifier import Classifier
 from facedistill.models.embed import embed_dataset
 from facedistill.results.stored import load_evaluations, load_logs

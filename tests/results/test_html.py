@@ -300,8 +300,14 @@ def test_what_is_missing_is_empty(written: Callable[..., Page]) -> None:
 def test_figures_of_other_protocols_share_one_row_order(written: Callable[..., Page]) -> None:
     """Rates fall, ranks rise, whatever their order in the JSON."""
     of = {"value": 0.5}
-    page = written(only(rank={"10": of, "1": of}, tar_at_far={}, tpir_at_fpir={"1e-2": of, "1e-1": of}))
-    assert page.rows["lfw, pairs", "Results"][0][1:] == ["rank 1", "rank 10", "TPIR at FPIR 1e-1", "TPIR at FPIR 1e-2"]
+    rank, tpir = {"10": of, "1": of}, {"1e-2": of, "1e-1": of}
+    page = written(only(protocol="identification", tpir_at_fpir=tpir, rank=rank))
+    assert page.rows["lfw, identification", "Results"][0][1:] == [
+        "rank 1",
+        "rank 10",
+        "TPIR at FPIR 1e-1",
+        "TPIR at FPIR 1e-2",
+    ]
 
 
 # The plots

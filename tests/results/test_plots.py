@@ -12,8 +12,9 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
+from facedistill.evaluation.protocols.identification import PLOTS  # noqa: E402
 from facedistill.results import plots  # noqa: E402
-from facedistill.results.plots import Plot  # noqa: E402
+from facedistill.results.plots import Axis, Plot  # noqa: E402
 from report_example import example, log  # noqa: E402
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -31,13 +32,14 @@ def every_plot(results: dict[str, Any], key: str = "p") -> list[Plot]:
     figures = {name: (10.0**i, r["tar_at_far"]["1e-3"]) for i, (name, r) in enumerate(results.items())}
     lines = {name: {"14 px": {"value": 0.1}, "full": r["tar_at_far"]["1e-3"]} for name, r in results.items()}
     ranks = {name: {"curves": {"cmc": [0.5, 0.7, 0.9]}} for name in results}
+    tar = Axis.of("tar_at_far.1e-3", list(results.values()))
     return [
         plots.roc(results, PLACES, "about", f"{key}-roc"),
         plots.det(results, PLACES, "about", f"{key}-det"),
         plots.scores(results, "1e-3", "about", f"{key}-scores"),
-        plots.cmc(ranks, PLACES, "about", f"{key}-cmc"),
-        plots.against_cost(figures, "macs", "tar_at_far.1e-3", PLACES, "about", f"{key}-cost"),
-        plots.against_resolution(lines, "tar_at_far.1e-3", PLACES, "about", f"{key}-low"),
+        plots.line(PLOTS[0], ranks, PLACES, "about", f"{key}-cmc"),
+        plots.against_cost(figures, "macs", tar, PLACES, "about", f"{key}-cost"),
+        plots.against_resolution(lines, tar, PLACES, "about", f"{key}-low"),
         plots.training({name: log(i + 1) for i, name in enumerate(results)}, "loss", f"{key}-log"),
     ]
 

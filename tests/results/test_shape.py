@@ -2,15 +2,15 @@
 
 import json
 from copy import deepcopy
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from facedistill.errors import UserError
-from facedistill.results.reading import METRICS
-from facedistill.results.shape import Result, require_shape
+from facedistill.evaluation.figures import Figure
+from facedistill.evaluation.protocols import PROTOCOLS
+from facedistill.results.shape import require_shape
 from facedistill.results.stored import load_evaluations
 from tiny_world import Tiny
 
@@ -92,5 +92,20 @@ def test_real_ones_are_read(tiny: Tiny, tmp_path: Path) -> None:
         require_shape(run["evaluation"], RUNS, "")
 
 
-def test_every_figure_of_the_tables_has_its_type() -> None:
-    assert METRICS.keys() <= {field.name for field in fields(Result)}
+DECLARED = [(kind.name, figure) for kind in PROTOCOLS.values() for figure in kind.figures]
+
+
+@pytest.mark.parametrize(("protocol", "figure"), DECLARED, ids=lambda x: x if isinstance(x, str) else x.key)
+def test_every_figure_of_the_tables_has_its_type(protocol: str, figure: Figure) -> None:
+    value = {"value": 0.5} | ({figure.target.decided_by: 7} if figure.target else {})
+    right = 0.5 if figure.bare else {"1e-1": value} if figure.family else value
+    found = changed("results 0 protocol", protocol)
+    found["results"][0] |= {figure.key: right}
+    require_shape(found, Path("e.json"), "")
+    wrong: list[Any] = [None, "0.5", {"value": "0.5"}, {"1": {"value": None}}]
+    wrong += [{"1": {"value": 0.5, figure.target.decided_by: 0.7}}] if figure.target else []
+    wrong += [{"1": value}] if not figure.family else [0.5, {"low": value}]
+    for other in wrong:
+        found["results"][0][figure.key] = other
+        with pytest.raises(UserError, match=rf"^e.json: results\.0\.{figure.key}"):
+            require_shape(found, Path("e.json"), "")

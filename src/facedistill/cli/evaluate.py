@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from facedistill.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 from facedistill.cli.app import Flag, Many, app, write_json
+from facedistill.errors import UsageError
 
 
 @app.command(sort_key=7)
@@ -67,8 +64,8 @@ def evaluate(
     baseline:
         The same student without distillation: does the student against the teacher's gallery beat it?
     protocol:
-        pairs, all-pairs, identification, retrieval, classification, "templates 1:1", "templates 1:N". [default: what is
-        usual for each set]
+        One of those that `facedistill list protocols` names, or `package.module:Class`. [default: what is usual for
+        each set]
     gallery:
         Who is enrolled; --on then names the probes, matched by class name.
     distractors:
@@ -100,7 +97,7 @@ def evaluate(
     show_faces:
         Put the images of the worst errors into the report.
     """
-    from facedistill.evaluation import Resolution, evaluate as run, open_sets, thresholds_of
+    from facedistill.evaluation import EvaluationOptions, Resolution, evaluate as run, open_sets, thresholds_of
     from facedistill.files import cache_dir
     from facedistill.models import load_model, save_thresholds, thresholds_folder
     from facedistill.results import render_table, require as require_report
@@ -115,26 +112,25 @@ def evaluate(
         thresholds_folder(model)
     if report is not None:
         require_report()
+    rates = sorted({*(far or []), *(save_threshold or [])}, reverse=True)
+    options = EvaluationOptions(
+        protocols=None if protocol is None else tuple(protocol),
+        flip=flip,
+        threshold=threshold,
+        fars=tuple(rates) or None,
+        resolutions=tuple(Resolution(pixels, blur, jpeg) for pixels in resolution or []),
+        weight_by_norm=weight_by_norm,
+        weight_by_detector_score=weight_by_detector_score,
+        media_pooling=media_pooling,
+        latency=report is not None,
+        errors=show_faces,
+        cache=cache_dir() / "embeddings",
+    )
     named = {"model" if against is None else "student": model, "baseline": baseline, "teacher": against}
     paths = {name: path for name, path in named.items() if path is not None}
     models = {name: load_model(path) for name, path in paths.items()}
     sets = open_sets(on, gallery, distractors)
-    result = run(
-        models,
-        sets,
-        protocols=protocol,
-        flip=flip,
-        threshold=threshold,
-        fars=sorted({*(far or []), *(save_threshold or [])}, reverse=True) or None,
-        resolutions=[Resolution(pixels, blur, jpeg) for pixels in resolution or []],
-        cache=cache_dir() / "embeddings",
-        paths=paths,
-        latency=report is not None,
-        errors=show_faces,
-        weight_by_norm=weight_by_norm,
-        weight_by_detector_score=weight_by_detector_score,
-        media_pooling=media_pooling,
-    )
+    result = run(models, sets, options, paths=paths)
     result["made"]["command"] = " ".join(["facedistill", *sys.argv[1:]])
     print(render_table(result))
     write_json(json_, result)

@@ -1,4 +1,4 @@
-"""What there is to choose from: methods, terms, backbones, margins, recipes. Each imports only what it lists."""
+"""What there is to choose from, a list for each kind of thing. Each imports only what it lists."""
 
 from typing import Any
 
@@ -6,8 +6,15 @@ from facedistill.errors import UsageError, closest
 
 
 def listing(what: str) -> str:
-    """Name the "methods", "terms", "backbones", "margins" or "recipes", a line each. UsageError for anything else."""
-    kinds = {"methods": _methods, "terms": _terms, "backbones": _backbones, "margins": _margins, "recipes": _recipes}
+    """Name the methods, terms or whatever `what` says, a line each. UsageError for anything else."""
+    kinds = {
+        "methods": _methods,
+        "terms": _terms,
+        "backbones": _backbones,
+        "margins": _margins,
+        "protocols": _protocols,
+        "recipes": _recipes,
+    }
     if what not in kinds:
         raise UsageError(f"list '{what}'{closest(what, kinds)}: expected one of {', '.join(kinds)}")
     return "\n".join(kinds[what]())
@@ -41,6 +48,12 @@ def _margins() -> list[str]:
     from facedistill.head import MARGINS
 
     return [f"{name:18} {_summary(margin)}" for name, margin in MARGINS.items()]
+
+
+def _protocols() -> list[str]:
+    from facedistill.evaluation import PROTOCOLS
+
+    return [f"{name:18} {_summary(protocol)}" for name, protocol in PROTOCOLS.items()]
 
 
 def _recipes() -> list[str]:

@@ -179,14 +179,14 @@ def show(path: str, /) -> None:
 
 @app.command(name="list", sort_key=11)
 def list_(what: str, /) -> None:
-    """Name the methods, terms, backbones, margins or recipes.
+    """Name the methods, terms, backbones, margins, protocols or recipes.
 
     Example: `facedistill list methods`
 
     Parameters
     ----------
     what:
-        methods, terms, backbones, margins or recipes.
+        methods, terms, backbones, margins, protocols or recipes.
     """
     from facedistill.cli.listing import listing
 

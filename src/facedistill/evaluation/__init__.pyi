@@ -1,5 +1,22 @@
 from .calibration import thresholds_of as thresholds_of
+from .figures import (
+    Count as Count,
+    Declaration as Declaration,
+    Figure as Figure,
+    Line as Line,
+    Target as Target,
+    estimate as estimate,
+)
+from .measurement import Measurement as Measurement, Values as Values
+from .options import EvaluationOptions as EvaluationOptions, Resolution as Resolution
+from .protocols import PROTOCOLS as PROTOCOLS, Protocol as Protocol, declaration as declaration
 from .protocols.all_pairs import all_pairs as all_pairs
 from .run import evaluate as evaluate, faces as faces
-from .sets import EvaluationSet as EvaluationSet, Resolution as Resolution, open_sets as open_sets
-from .statistics import Estimate as Estimate, draws as draws, paired_difference as paired_difference
+from .sets import EvaluationSet as EvaluationSet, Side as Side, open_sets as open_sets
+from .statistics import (
+    Estimate as Estimate,
+    draws as draws,
+    paired_difference as paired_difference,
+    resampled_mean as resampled_mean,
+)
+from .verification import Verification as Verification

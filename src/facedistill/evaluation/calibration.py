@@ -5,6 +5,7 @@ from typing import Any
 
 from facedistill.errors import UserError
 from facedistill.evaluation.metrics import far_key
+from facedistill.evaluation.protocols import PROTOCOLS, declaration
 from facedistill.models import Model
 
 
@@ -21,18 +22,19 @@ def thresholds_of(
     """
     probe = next(iter(models))
     fingerprints = {name: model.fingerprint() for name, model in models.items()}
-    results = [r for r in evaluation["results"] if "tar_at_far" in r and "resolution" not in r["settings"]]
+    results = [r for r in evaluation["results"] if _rates(r) is not None and "resolution" not in r["settings"]]
     found = []
     for r in results:
         first = results[0]
         if r["probe"] != probe or (r["set"], r["protocol"]) != (first["set"], first["protocol"]):
             continue
         for far in fars:
-            at = r["tar_at_far"].get(far_key(far))
+            rates = _rates(r) or {}
+            at = rates.get(far_key(far))
             if at is None:
                 raise UserError(
                     f"{r['set']}: no threshold for a false-accept rate of {far:g}; {r['protocol']} measured "
-                    f"{', '.join(r['tar_at_far']) or 'none'}: choose one of them, or ask for it with --far"
+                    f"{', '.join(rates) or 'none'}: choose one of them, or ask for it with --far"
                 )
             known = {
                 "far": far,
@@ -48,7 +50,14 @@ def thresholds_of(
             }
             found.append({key: value for key, value in known.items() if value is not None})
     if not found:
+        able = [name for name, kind in PROTOCOLS.items() if kind.declaration().calibrating]
         raise UserError(
-            "--save-threshold: no set was measured at false-accept rates; add --protocol all-pairs or pairs"
+            f"--save-threshold: no set was measured at false-accept rates; add --protocol, one of {', '.join(able)}"
         )
     return found
+
+
+def _rates(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values with their thresholds, by rate, of a result whose protocol calibrates them."""
+    figure = declaration(result).calibrating
+    return result.get(figure.key) if figure else None

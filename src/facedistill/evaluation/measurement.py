@@ -1,6 +1,8 @@
 """What every protocol returns: numbers for the JSON, and their resamples for paired comparisons."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from facedistill.evaluation.statistics import Estimate
@@ -11,8 +13,36 @@ class Measurement(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """The measured keys of a result, as fractions; absent where they do not apply, never null."""
+        """The measured keys of a result; absent where they do not apply, never null."""
 
     @abstractmethod
     def estimates(self) -> dict[str, Estimate]:
         """Every number that two models may be compared in, by its path in the JSON: "accuracy", "tar_at_far.1e-3"."""
+
+
+@dataclass(frozen=True)
+class Values(Measurement):
+    """A measurement that is its figures and no more.
+
+    Attributes:
+        figures: by their paths, "share" or "share.5" in a family.
+        counts: what they were counted over.
+        curves: what the plots draw.
+    """
+
+    figures: Mapping[str, Estimate]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        json: dict[str, Any] = dict(self.counts)
+        for path, estimate in self.figures.items():
+            key, _, of = path.partition(".")
+            if of:
+                json.setdefault(key, {})[of] = estimate.to_json()
+            else:
+                json[key] = estimate.to_json()
+        return json | ({"curves": dict(self.curves)} if self.curves else {})
+
+    def estimates(self) -> dict[str, Estimate]:
+        return dict(self.figures)

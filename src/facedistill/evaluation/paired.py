@@ -6,6 +6,7 @@ import numpy as np
 
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.statistics import paired_difference
+from facedistill.evaluation.verification import TAR
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
@@ -25,16 +26,17 @@ def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
     return found
 
 
-def compatibility(student_teacher: Measurement, baseline: Measurement) -> dict[str, dict[str, Any]]:
+def compatibility(student_teacher: Measurement, baseline: Measurement, key: str = TAR.key) -> dict[str, dict[str, Any]]:
     """Backward compatibility: is TAR(student probe, teacher gallery) above TAR(baseline, baseline)?
 
     Returns the `differences` in TAR at each FAR, with "compatible", true or false, where they are distinguishable.
+    `key` names the family of figures that is judged; with "" none is.
     """
     found = differences(student_teacher, baseline)
     return {
         path: difference | ({"compatible": difference["value"] > 0} if difference.get("distinguishable") else {})
         for path, difference in found.items()
-        if path.startswith("tar_at_far.")
+        if path.partition(".")[0] == key
     }
 
 

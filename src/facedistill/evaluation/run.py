@@ -1,6 +1,7 @@
 """Every pair of models on every set by every protocol, as the evaluation JSON of docs/evaluation.md."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations, combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -10,42 +11,31 @@ import torch
 from simplejpeg import encode_jpeg
 
 from facedistill import __version__
-from facedistill.data import Dataset, Embeddings, Flip
+from facedistill.data import Dataset, Embeddings
 from facedistill.errors import UsageError, UserError, closest
 from facedistill.evaluation import relatives
 from facedistill.evaluation.groups import group_results
 from facedistill.evaluation.latency import latency_ms
 from facedistill.evaluation.measurement import Measurement
+from facedistill.evaluation.options import EvaluationOptions, Resolution
 from facedistill.evaluation.paired import compatibility, differences, mcnemar
-from facedistill.evaluation.protocols import pairs
-from facedistill.evaluation.sets import EvaluationSet, LabelledSet, Options, Resolution, Side, Spec, open_sets
-from facedistill.evaluation.statistics import RESAMPLES, SEED
+from facedistill.evaluation.protocols import PROTOCOLS, Protocol, carried, find_protocol
+from facedistill.evaluation.sets import EvaluationSet, LabelledSet, Side, Spec, open_sets
 from facedistill.evaluation.verification import Verification
 from facedistill.evaluation.worst import worst_errors, worst_pairs
-from facedistill.models import FLIPS, Model
+from facedistill.models import Model
 
 SCHEMA = 1
-THRESHOLDS = ("grid", "exact")
 FULL = Resolution()
 
 
 def evaluate(
     models: Mapping[str, Model],
     sets: Sequence[Spec] | Mapping[str, Spec],
+    options: EvaluationOptions | None = None,
     *,
-    protocols: Sequence[str] | None = None,
-    flip: Flip = "sum",
-    threshold: pairs.Thresholds = "grid",
-    fars: Sequence[float] | None = None,
-    resolutions: Sequence[Resolution] = (),
-    cache: Path | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
     paths: Mapping[str, str | Path] | None = None,
-    latency: bool = False,
-    errors: bool = False,
-    keep_resamples: bool = False,
-    **of_templates: bool,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Evaluate models against themselves and each other.
 
@@ -55,105 +45,112 @@ def evaluate(
             directions, pooled. Cross pairs whose dimensions differ are left out. A model named "baseline" is a student
             that was not distilled: "compatibility" then says whether student against teacher beats it.
         sets: whatever `open_sets` takes, by name or not. Sets named "group/..." are also summed up as a group (RFW).
-        protocols: by name; None takes those that are usual for each set: "pairs" for a list of pairs, "all-pairs"
-            where identities are known, "identification" for a gallery, "templates 1:1" and "templates 1:N" for IJB.
-        threshold: of the pair protocol's folds, see pairs.pair_protocol.
-        resolutions: each set is measured anew with the probe's images, and with both sides', at each of them.
-        cache: folder for embeddings.
-        resamples: of the bootstrap; 0 for no intervals.
+        options: what is measured and how, see `EvaluationOptions`.
         paths: where each model came from, for the record.
-        latency: also measure how long one image takes.
-        errors: also list the worst false accepts and false rejects of labelled sets and lists of pairs, by image keys.
-        keep_resamples: also list each figure's value in every resample, by which `compare` pairs runs.
-        of_templates: weight_by_norm, weight_by_detector_score, media_pooling, see templates.template_vectors.
+        changes: options by their names, in place of those of `options`: `protocols=["pairs"], flip="none"`.
 
     Returns:
         The evaluation JSON, see docs/evaluation.md.
 
     Raises:
-        UsageError: an unknown protocol, flip, threshold or rate.
+        UsageError: an unknown option or protocol; an option of another type; a protocol that does not fit a set.
         UserError: an unreadable image in a list of pairs; a model without a network; an embedding that is not finite.
     """
-    for name, value, known in (("flip", flip, FLIPS), ("threshold", threshold, THRESHOLDS)):
-        if value not in known:
-            raise UsageError(f"{name} '{value}'{closest(value, known)}: expected one of {', '.join(known)}")
-    if fars is not None and not all(0 < far < 1 for far in fars):
-        raise UsageError(f"false-accept rates {list(fars)}: expected numbers between 0 and 1, e.g. 0.001")
-    options = Options(flip, threshold, None if fars is None else tuple(fars), resamples, seed, **of_templates)
+    options = (options or EvaluationOptions()).changed(changes)
     found: dict[str, list[dict[str, Any]]] = {
         key: [] for key in ("results", "differences", "compatibility", "groups", "errors")
     }
-    for name, one in open_sets(sets).items():
-        _Evaluation(models, name, one, options, cache, errors, keep_resamples).run(protocols, resolutions, found)
+    opened = open_sets(sets)
+    chosen = {name: protocols_of(one, name, options.protocols) for name, one in opened.items()}
+    for name, one in opened.items():
+        _Evaluation(models, name, one, options).run(chosen[name], found)
     for group in dict.fromkeys(r["set"].partition("/")[0] for r in found["results"] if "/" in r["set"]):
         members = [r for r in found["results"] if r["set"].startswith(f"{group}/")]
         found["groups"] += group_results(group, members)
     return {
         "schema": SCHEMA,
         "made": {"facedistill": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()},
-        "models": {name: _describe(model, (paths or {}).get(name), latency) for name, model in models.items()},
+        "models": {name: _describe(model, (paths or {}).get(name), options.latency) for name, model in models.items()},
         **{key: value for key, value in found.items() if value or key == "results"},
     }
+
+
+def protocols_of(data: EvaluationSet, name: str, asked: Sequence[str] | None) -> list[type[Protocol]]:
+    """Return the protocols that `asked` names, or those that are usual for the set called `name`.
+
+    Raises:
+        UsageError: a protocol is unknown or cannot measure this kind of set; two protocols have one name.
+    """
+    known = {one: kind for one, kind in PROTOCOLS.items() if set(kind.kinds) & set(data.kinds)}
+    if asked is None:
+        return [kind for kind in known.values() if set(kind.usual) & set(data.kinds)]
+    found: list[type[Protocol]] = []
+    for one in asked:
+        if one not in known and ":" not in one:
+            raise UsageError(
+                f"protocol '{one}'{closest(one, known)}: {name} is measured by {', '.join(known)}; "
+                "`package.module:Class` names one of your own"
+            )
+        kind = find_protocol(one)
+        if not set(kind.kinds) & set(data.kinds):
+            raise UsageError(
+                f"protocol '{one}' measures {_either(kind.kinds)}, and {name} is a set of {_either(data.kinds)}: "
+                f"choose one of {', '.join(known)}"
+            )
+        if any(kind is not other and kind.name == other.name for other in found):
+            raise UsageError(f"protocol '{one}': another one is called '{kind.name}', too; give it another `name`")
+        found.append(kind)
+    return found
+
+
+def _either(kinds: Sequence[str]) -> str:
+    return " or ".join(kinds)
 
 
 class _Evaluation:
     """One set: its results, and how they differ, appended to the lists of the evaluation JSON."""
 
     def __init__(
-        self,
-        models: Mapping[str, Model],
-        name: str,
-        there: EvaluationSet,
-        options: Options,
-        cache: Path | None,
-        errors: bool,
-        keep_resamples: bool,
+        self, models: Mapping[str, Model], name: str, there: EvaluationSet, options: EvaluationOptions
     ) -> None:
         self.models, self.name, self.set, self.options = models, name, there, options
-        self.cache, self.errors, self.keep_resamples = cache, errors, keep_resamples
         self.sides: dict[tuple[str, Resolution], Side] = {}
         self.crossed = [
             (probe, gallery)
             for probe, gallery in combinations_with_replacement(models, 2)
             if models[probe].embedding_dim == models[gallery].embedding_dim
         ]
-        data = there.dataset if isinstance(there, LabelledSet) else None
-        self.kinds = None if data is None else relatives.kinds_of(self._readable(data))
 
-    def run(
-        self, asked: Sequence[str] | None, resolutions: Iterable[Resolution], found: dict[str, list[dict[str, Any]]]
-    ) -> None:
-        for protocol in self._chosen(asked):
+    def run(self, protocols: Iterable[type[Protocol]], found: dict[str, list[dict[str, Any]]]) -> None:
+        for protocol in (kind(self.set, self.options) for kind in protocols):
+            at, declared = {"protocol": protocol.name, "set": self.name}, carried(type(protocol))
             conditions = [(FULL, FULL)]
-            conditions += [pair for r in resolutions for pair in ((r, FULL), (r, r))]
+            conditions += [pair for r in self.options.resolutions for pair in ((r, FULL), (r, r))]
             measured: dict[tuple[Resolution, Resolution], dict[tuple[str, str], Measurement]] = {}
             for condition in conditions:
-                at = {"protocol": protocol, "set": self.name}
                 settings = _resolution_settings(condition)
                 own = {pair: self._measure(protocol, pair, condition) for pair in self.crossed}
                 results = measured[condition] = {pair: measurement for pair, (measurement, _) in own.items()}
                 for pair in self.crossed:
                     reference = measured.get((condition[1], condition[1]), {}).get((pair[1], pair[1]))
-                    found["results"].append(at | self._result(pair, condition, *own[pair], reference))
-                found["differences"] += [at | settings | d for d in _differences(results)]
-                found["compatibility"] += [at | settings | c for c in _compatibility(results)]
-        if self.errors and isinstance(self.set, LabelledSet):
+                    result = self._result(protocol, pair, condition, *own[pair], reference)
+                    found["results"].append(at | result | declared)
+                found["differences"] += [at | settings | d | declared for d in _differences(results)]
+                found["compatibility"] += [at | settings | c | declared for c in _compatibility(results, protocol)]
+        if self.options.errors and isinstance(self.set, LabelledSet):
             found["errors"] += [self._worst(self.set, pair) for pair in self.crossed]
 
-    def _chosen(self, asked: Sequence[str] | None) -> Sequence[str]:
-        if asked is None:
-            return self.set.usual
-        known = self.set.protocols()
-        for protocol in asked:
-            if protocol not in known:
-                able = ", ".join(known)
-                raise UsageError(f"protocol '{protocol}'{closest(protocol, known)}: {self.name} is measured by {able}")
-        return asked
+    @cached_property
+    def kinds(self) -> np.ndarray | None:
+        """The family and source of every image, where identities are related."""
+        return relatives.kinds_of(self._readable(self.set.dataset)) if isinstance(self.set, LabelledSet) else None
 
     def _side(self, model: str, resolution: Resolution) -> Side:
         key = (model, resolution)
         if key not in self.sides:
-            self.sides[key] = Side(self.models[model], self.set.parts, self.options.flip, resolution, self.cache)
+            self.sides[key] = Side(
+                self.models[model], self.set.parts, self.options.flip, resolution, self.options.cache
+            )
         return self.sides[key]
 
     def _sides(self, pair: tuple[str, str], condition: tuple[Resolution, Resolution]) -> tuple[Side, Side]:
@@ -165,12 +162,20 @@ class _Evaluation:
         return probe, gallery
 
     def _measure(
-        self, protocol: str, pair: tuple[str, str], condition: tuple[Resolution, Resolution]
+        self, protocol: Protocol, pair: tuple[str, str], condition: tuple[Resolution, Resolution]
     ) -> tuple[Measurement, dict[str, Any]]:
-        return self.set.protocols()[protocol](*self._sides(pair, condition), self.options)
+        probe, gallery = self._sides(pair, condition)
+        if why := protocol.refusal(probe, gallery):
+            raise UserError(why)
+        measurement, settings = protocol.measure(probe, gallery)
+        for path in measurement.estimates():
+            if protocol.declaration().figure(path) is None:
+                raise UserError(f"protocol '{protocol.name}' measured '{path}', which is none of its `figures`")
+        return measurement, settings
 
     def _result(
         self,
+        protocol: Protocol,
         pair: tuple[str, str],
         condition: tuple[Resolution, Resolution],
         measured: Measurement,
@@ -191,12 +196,12 @@ class _Evaluation:
             "images": sum(len(probe.table(part)) for part in self.set.held),
             **measured.to_json(),
         }
-        if self.keep_resamples and (kept := _resampled(measured)):
+        if o.keep_resamples and (kept := _resampled(measured)):
             result["resampled"] = kept
         if not isinstance(measured, Verification):
             return result
-        if self.kinds is not None and "accuracy" not in result:
-            thresholds = {far: at["threshold"] for far, at in result["tar_at_far"].items()}
+        if protocol.compares_all and self.kinds is not None:
+            thresholds = {far: point.threshold for far, (point, _) in measured.tar_at_far.items()}
             units = probe.unit("images"), gallery.unit("images")
             labels = gallery.table("images").labels
             result["false_accepts"] = relatives.false_accepts(*units, labels, self.kinds, thresholds)
@@ -204,7 +209,7 @@ class _Evaluation:
             settings["directions"] = "both, pooled"
             if isinstance(reference, Verification) and (at := measured.at_thresholds_of(reference)):
                 result["at_gallery_threshold"] = at
-        if pair[0] != pair[1]:
+        if pair[0] != pair[1] and "images" in self.set.parts:
             result["mean_cosine"] = _mean_cosine(probe, gallery)
         return result
 
@@ -270,13 +275,14 @@ def _differences(measured: Measured) -> list[dict[str, Any]]:
     return found
 
 
-def _compatibility(measured: Measured) -> list[dict[str, Any]]:
+def _compatibility(measured: Measured, protocol: Protocol) -> list[dict[str, Any]]:
     """Student against teacher beside the baseline against itself."""
+    figure = protocol.declaration().calibrating
     baseline = measured.get(("baseline", "baseline"))
     if baseline is None:
         return []
     return [
-        {"probe": probe, "gallery": gallery, "of": compatibility(crossed, baseline)}
+        {"probe": probe, "gallery": gallery, "of": compatibility(crossed, baseline, figure.key if figure else "")}
         for (probe, gallery), crossed in measured.items()
         if probe != gallery and "baseline" not in (probe, gallery)
     ]

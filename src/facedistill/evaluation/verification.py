@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from facedistill.evaluation.figures import Count, Figure, Target
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.metrics import (
     OperatingPoint,
@@ -20,6 +21,20 @@ from facedistill.evaluation.metrics import (
     tar_at_far,
 )
 from facedistill.evaluation.statistics import Estimate
+
+TAR = Figure(
+    "tar_at_far",
+    "TAR at FAR {}",
+    "accepts {} of genuine pairs",
+    headline=True,
+    target=Target("FAR", obtained="far", decided_by="impostors"),
+    calibrates=True,
+)
+EER = Figure("eer", "EER", "has an equal error rate of {}", bare=True, overview="never")
+AUC = Figure("auc", "AUC", digits=3, bare=True, overview="never")
+FIGURES = (TAR, EER, AUC)
+COUNTS = (Count("pairs", "pairs"), Count("genuine", "of them genuine"))
+PLOTS = ("roc", "det", "scores")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from facedistill.errors import UserError
-from facedistill.evaluation import Estimate, paired_difference
+from facedistill.evaluation import Estimate, Figure, declaration, paired_difference
 from facedistill.progress import console
-from facedistill.results.reading import estimate, paths
+from facedistill.results.reading import estimate
 
 Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
 COSTS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
@@ -38,15 +38,17 @@ def _mean_evaluation(runs: Runs) -> dict[str, Any]:
 
 
 def _mean_result(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    known = paths(each)
-    figures = {path.partition(".")[0] for path in known} | {"ci95", "curves", "resampled", "at_gallery_threshold"}
+    says = declaration(*each)
+    known = says.paths(each)
+    figures = {path.partition(".")[0] for path in known} | {figure.interval for figure in says.figures}
+    figures |= {"curves", "resampled", "at_gallery_threshold"}
     mean = {key: v for key, v in each[0].items() if key not in figures and all(r.get(key) == v for r in each)}
     for path in known:
         of = [one for r in each if (one := estimate(r, path)) is not None]
         if len(of) == len(each):
             key, _, rate = path.partition(".")
-            figure = _mean_figure(of, [r.get("resampled", {}).get(path) for r in each])
-            mean[key] = {**mean.get(key, {}), rate: figure} if rate else figure
+            value = _mean_value(of, [r.get("resampled", {}).get(path) for r in each], says.figure(path))
+            mean[key] = {**mean.get(key, {}), rate: value} if rate else value
     at = [r.get("at_gallery_threshold", {}) for r in each]
     if fars := [far for far in at[0] if all(far in of for of in at)]:
         mean["at_gallery_threshold"] = {
@@ -55,14 +57,17 @@ def _mean_result(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return mean
 
 
-def _mean_figure(each: Sequence[dict[str, Any]], resampled: Sequence[list[float] | None]) -> dict[str, Any]:
+def _mean_value(
+    each: Sequence[dict[str, Any]], resampled: Sequence[list[float] | None], figure: Figure | None
+) -> dict[str, Any]:
     if all(of == each[0] for of in each):
         return dict(each[0])  # of one run, or the teacher's own
     values = [of["value"] for of in each]
     mean: dict[str, Any] = {"value": float(np.mean(values))}
     if all(drawn is not None for drawn in resampled):
         mean = Estimate(mean["value"], np.mean(np.array(resampled), axis=0)).to_json()
-    return {key: each[0][key] for key in ("impostors", "non_mated") if key in each[0]} | mean | {"seeds": values}
+    decided = [figure.target.decided_by] if figure and figure.target else []
+    return {key: each[0][key] for key in decided if key in each[0]} | mean | {"seeds": values}
 
 
 def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str]) -> list[dict[str, Any]]:
@@ -144,6 +149,7 @@ def _seed_differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) ->
     for results in _matched([evaluation for side in zip(*pairs) for evaluation in side]):
         a, b, first = results[: len(pairs)], results[len(pairs) :], results[0]
         at = {key: first[key] for key in ("set", "protocol", "probe", "gallery")}
+        at |= {key: first[key] for key in ("declared",) if key in first}
         at |= {key: first["settings"][key] for key in ("resolution",) if key in first.get("settings", {})}
         drawn = [r.get("resampled", {}) for r in results]
         paths = [path for path in drawn[0] if all(path in of for of in drawn)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from facedistill.errors import UserError
+from facedistill.evaluation import Line, declaration
 from facedistill.files import atomic_write
 from facedistill.results import plots, tables
 from facedistill.results.overview import overview
@@ -40,6 +41,7 @@ Faces = Mapping[tuple[str, str], bytes]
 Logs = Mapping[str, Sequence[Mapping[str, Any]]]
 APART = 1.05  # models whose cost differs by less cost the same
 LOW = ("probe low", "both low")  # whose images are of low resolution
+CURVES = {"roc": plots.roc, "det": plots.det}
 
 
 @dataclass
@@ -206,23 +208,26 @@ class _Sections:
         return [(pair, [*of, *alike]) for pair, of in pairs.items()]
 
     def _curves(self, entries: Sequence[Entry], about: str, key: str) -> Iterator[Plot]:
-        """ROC, DET, scores and CMC of the images as they are; the headline figure over low resolutions."""
+        """What the protocol draws of the images as they are; the headline figure over low resolutions."""
         full = full_resolution(entries)
 
-        def having(what: str) -> dict[str, dict[str, Any]]:
-            return {entry.name: entry.result for entry in full if what in entry.result.get("curves", {})}
+        def having(curve: str) -> dict[str, dict[str, Any]]:
+            return {entry.name: entry.result for entry in full if curve in entry.result.get("curves", {})}
 
-        if curves := having("roc"):
-            yield plots.roc(curves, self.places, about, f"{key}-roc")
-            yield plots.det(curves, self.places, about, f"{key}-det")
-        if histograms := having("scores"):
-            yield plots.scores(histograms, rate(full), about, f"{key}-scores")
-        if ranks := having("cmc"):
-            yield plots.cmc(ranks, self.places, about, f"{key}-cmc")
+        for drawn in declaration(*(entry.result for entry in full)).plots:
+            if isinstance(drawn, Line):
+                if lines := having(drawn.key):
+                    yield plots.line(drawn, lines, self.places, about, f"{key}-{drawn.key}")
+            elif drawn == "scores":
+                if histograms := having("scores"):
+                    yield plots.scores(histograms, rate(full), about, f"{key}-scores")
+            elif (paint := CURVES.get(drawn)) and (curves := having("roc")):
+                yield paint(curves, self.places, about, f"{key}-{drawn}")
         path = headline(full) or ""
         for low in LOW:
-            if lines := _by_resolution(entries, path, low):
-                plot = plots.against_resolution(lines, path, self.places, f"{about}, {low}", f"{key}-{low[:5]}")
+            if found := _by_resolution(entries, path, low):
+                of = plots.Axis.of(path, [entry.result for entry in entries])
+                plot = plots.against_resolution(found, of, self.places, f"{about}, {low}", f"{key}-{low[:5]}")
                 yield plot._replace(title=f"{plot.title}, {low}")
 
     def _costs(self) -> Iterator[Plot]:
@@ -240,7 +245,8 @@ class _Sections:
                     prices = [price for price, _ in priced.values()]
                     if prices and max(prices) > APART * min(prices):
                         about = ", ".join([*block, pair]).removesuffix(", ")
-                        plot = plots.against_cost(priced, cost, path, self.places, about, f"cost-{n}-{cost}")
+                        of = plots.Axis.of(path, [entry.result for entry in entries])
+                        plot = plots.against_cost(priced, cost, of, self.places, about, f"cost-{n}-{cost}")
                         yield plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
 
     def _model(self, entry: Entry) -> dict[str, Any]:

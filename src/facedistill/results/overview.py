@@ -1,29 +1,37 @@
 """The one table of a comparison: what each recipe reaches and what it costs, the mean over its seeds."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from facedistill.evaluation import Figure, declaration
 from facedistill.results.reading import (
     Block,
     Entry,
     condition,
     estimate,
     few,
-    interval,
+    head,
     leading,
-    metric,
-    order,
-    paths,
     percent,
     power,
     rate,
+    shown,
+    shown_interval,
     who,
 )
 from facedistill.results.tables import COSTS, FEW, FOREIGN, PUBLISHED, Cell, Table, costs, not_comparable, text, whole
 
 ABOUT = "Mean over the seeds in %, its 95% interval where that is known, the range of the seeds; nothing is ranked."
-LEFT_OUT = ("std", "eer", "auc")  # they stand in the tables of the runs
 SIZE = ["parameters", "MACs"]
+
+
+class Column(NamedTuple):
+    """A figure, and by which protocol of the set it was measured."""
+
+    protocol: str
+    path: str
+    label: str
+    figure: Figure | None
 
 
 def overview(recipes: Mapping[str, dict[str, Any]]) -> list[Table]:
@@ -40,29 +48,48 @@ def overview(recipes: Mapping[str, dict[str, Any]]) -> list[Table]:
             if not condition(result):
                 found.setdefault((result["set"], result["protocol"]), []).append(Entry(name, result))
     return [
-        _of_set(recipes, name, found[name, protocol], found.get((name, "pairs"), []), first=n == 0)
+        _of_set(recipes, name, protocol, _shown(found, name, protocol), first=n == 0)
         for n, (name, protocol) in enumerate(leading(found).items())
     ]
 
 
+def _shown(found: Mapping[Block, list[Entry]], name: str, leader: str) -> dict[str, list[Entry]]:
+    """By protocol the results on a set that the overview shows: the leader's, and those with figures shown always."""
+    there = {protocol: entries for (of, protocol), entries in found.items() if of == name}
+    return {
+        protocol: entries
+        for protocol, entries in there.items()
+        if protocol == leader or _columns(protocol, entries, ("always",))
+    }
+
+
+def _columns(protocol: str, entries: list[Entry], which: tuple[str, ...]) -> list[Column]:
+    results = [result for _, result in entries]
+    says = declaration(*results)
+    every = [Column(protocol, path, says.label(path), says.figure(path)) for path in says.paths(results)]
+    return [column for column in every if column.figure and column.figure.overview in which]
+
+
 def _of_set(
-    recipes: Mapping[str, dict[str, Any]], name: str, most: list[Entry], listed: list[Entry], first: bool
+    recipes: Mapping[str, dict[str, Any]], name: str, leader: str, measured: Mapping[str, list[Entry]], first: bool
 ) -> Table:
-    """`most`: by the protocol that says most of the set; `listed`: by its list of pairs, which gives the accuracy."""
-    results = {(recipe, who(result)): result for recipe, result in most}
-    accuracies = {(recipe, who(result)): result for recipe, result in listed}
-    known = {path for path in paths(results.values()) if path not in LEFT_OUT}
-    columns = sorted(known | {"accuracy" for result in accuracies.values() if "accuracy" in result}, key=order)
-    pairs = list(dict.fromkeys(pair for _, pair in [*results, *accuracies]))
-    far = rate(most) or ""
+    """`leader`: the protocol that says most of the set; `measured`: results by protocol, the leader's among them."""
+    others = [protocol for protocol in measured if protocol != leader]
+    columns = [column for protocol in others for column in _columns(protocol, measured[protocol], ("always",))]
+    columns += _columns(leader, measured[leader], ("always", "leading"))
+    order = [leader, *others]
+    of = {one: {(recipe, who(result)): result for recipe, result in measured[one]} for one in order}
+    keys = list(dict.fromkeys(key for one in order for key in of[one]))
+    pairs = list(dict.fromkeys(pair for _, pair in keys))
+    far = rate(measured[leader]) or ""
     rows: list[tuple[list[str], list[Cell]]] = []  # the recipes that have it alike, and the rest of the row
     marks = set()
-    for key in sorted(results | accuracies, key=lambda key: pairs.index(key[1])):
-        result, accuracy, recipe = results.get(key, {}), accuracies.get(key, {}), recipes[key[0]]
-        either = result or accuracy
+    for key in sorted(keys, key=lambda key: pairs.index(key[1])):
+        result, recipe = of[leader].get(key, {}), recipes[key[0]]
+        either = next(of[one][key] for one in order if key in of[one])
         trained = next(iter(recipe["models"]), None) in (either["probe"], either["gallery"])
         about = recipe if trained else {}
-        figures = [_figure(accuracy if path == "accuracy" else result, path) for path in columns]
+        figures = [_figure(of[column.protocol].get(key, {}), column) for column in columns]
         foreign = either.get("same_space") is False
         marks |= {FOREIGN} if foreign else set()
         marks |= {FEW} if any(cell.mark for cell in figures) else set()
@@ -81,7 +108,7 @@ def _of_set(
             rows.append(([key[0]], row))
         else:  # the same teacher's
             alike.append(key[0])
-    header = ["recipe", "probe → gallery", "method", "seeds", *map(metric, columns)]
+    header = ["recipe", "probe → gallery", "method", "seeds", *(head(one.figure, one.label) for one in columns)]
     header += [f"at the gallery’s threshold for FAR {far}", *SIZE, *COSTS]
     table = [[text(_named(names, len(recipes))), *row] for names, row in rows]
     return Table(f"Overview, {name}", ABOUT, header, table, heads=3, notes=[*not_comparable(recipes), *sorted(marks)])
@@ -92,14 +119,15 @@ def _named(names: list[str], recipes: int) -> str:
     return "every recipe" if 1 < len(names) == recipes else names[0] + more
 
 
-def _figure(result: Mapping[str, Any], path: str) -> Cell:
-    figure = estimate(result, path)
-    if figure is None:
+def _figure(result: Mapping[str, Any], column: Column) -> Cell:
+    value = estimate(result, column.path) if result else None
+    if value is None:
         return Cell()
-    seeds = figure.get("seeds", [])
-    spread = f"{percent(min(seeds), 1)} to {percent(max(seeds), 1)}" if len(seeds) > 1 else ""
-    below = "\n".join(part for part in (interval(figure.get("ci95"), 1), spread) if part)
-    return Cell(percent(figure["value"], 1), below, mark="*" * few(figure, result))
+    seeds = value.get("seeds", [])
+    low, high = (shown(pick(seeds), column.figure, 1) if len(seeds) > 1 else "" for pick in (min, max))
+    spread = f"{low} to {high}" if low else ""
+    below = "\n".join(part for part in (shown_interval(value.get("ci95"), column.figure, 1), spread) if part)
+    return Cell(shown(value["value"], column.figure, 1), below, mark="*" * few(value, result))
 
 
 def _at_threshold(at: Mapping[str, float] | None) -> Cell:

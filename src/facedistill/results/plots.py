@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
-from facedistill.results.reading import METRICS, metric
+from facedistill.evaluation import Line, declaration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def roc(results: Results, places: Places, about: str, key: str) -> Plot:
         for name, result in results.items():
             curve = [(far, 100 * tar) for far, tar in _curve(result) if far > 0]
             ax.plot(*_columns(curve), **_line(places[name]))
-            for at in result.get("tar_at_far", {}).values():
+            for at in _operating_points(result).values():
                 if at["far"] > 0:
                     _point(ax, at["far"], at, places[name], size=3.5)
         ax.set_xscale("log")
@@ -108,6 +108,12 @@ def _rate(rate: float) -> str:
     return f"{rate:.0e}".replace("e-0", "e-") if rate < 0.02 else f"{rate:g}"
 
 
+def _operating_points(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """By target FAR, what its protocol says of the threshold that a gallery keeps for it."""
+    figure = declaration(result).calibrating
+    return result.get(figure.key, {}) if figure else {}
+
+
 def _curve(result: Mapping[str, Any]) -> list[tuple[float, float]]:
     curve = result["curves"]["roc"]
     return list(zip(curve["far"], curve["tar"], strict=True))
@@ -136,7 +142,7 @@ def scores(results: Results, far: str | None, about: str, key: str) -> Plot:
                 density = [count / (sum(counts) or 1) / width for count, width in zip(counts, widths)]
                 ax.stairs(density, [*low, high[-1]], fill=True, color=_colour(i), alpha=0.22, linewidth=0)
                 ax.stairs(density, [*low, high[-1]], **_line(i))
-            if at := result.get("tar_at_far", {}).get(far):
+            if at := _operating_points(result).get(far or ""):
                 ax.axvline(at["threshold"], color=INK, linewidth=1)
                 left = at["threshold"] > middle
                 ax.annotate(
@@ -173,19 +179,48 @@ def _merged(bins: Sequence[Bin]) -> list[Bin]:
     return [(of[0][0], of[-1][1], sum(b[2] for b in of), sum(b[3] for b in of)) for of in groups]
 
 
-def cmc(results: Results, places: Places, about: str, key: str) -> Plot:
-    """The share of mated probes whose identity is among the first k."""
+def line(declared: Line, results: Results, places: Places, about: str, key: str) -> Plot:
+    """A line a result, as its protocol declares it."""
+    scale = 100 if declared.unit == "%" else 1
+    lines = {name: _points(result["curves"][declared.key]) for name, result in results.items()}
 
     def paint(ax: "Axes") -> None:
-        for name, result in results.items():
-            rates = result["curves"]["cmc"]
-            ax.plot(range(1, len(rates) + 1), [100 * rate for rate in rates], **_line(places[name]))
-        ax.set_xlabel("rank")
-        ax.set_ylabel("right identity within rank, %")
+        for name, points in lines.items():
+            ax.plot(*_columns([(x, scale * y) for x, y in points]), **_line(places[name]))
+        ax.set_xlabel(declared.x)
+        ax.set_ylabel(f"{declared.y}, {declared.unit}".removesuffix(", "))
 
-    rows = [(name, k, rate) for name, r in results.items() for k, rate in enumerate(r["curves"]["cmc"], 1)]
-    alt = f"{about}: share of mated probes whose identity is among the first k. {_all(results)}."
-    return _plot("CMC", alt, paint, _legend(results, places), _csv(["series", "rank", "rate"], rows), key)
+    rows = [(name, x, y) for name, points in lines.items() for x, y in points]
+    alt = f"{about}: {declared.about}. {_all(results)}."
+    table = _csv(["series", declared.x, "rate" if declared.unit == "%" else "value"], rows)
+    return _plot(declared.title, alt, paint, _legend(results, places), table, key)
+
+
+def _points(curve: Any) -> list[tuple[float, float]]:
+    """x and y of a line's points; a list of values stands at 1, 2, ..."""
+    if isinstance(curve, Mapping):
+        return list(zip(curve["x"], curve["y"], strict=True))
+    return list(enumerate(curve, 1))
+
+
+class Axis(NamedTuple):
+    """The figure that is drawn upwards."""
+
+    path: str
+    label: str
+    scale: int
+    title: str
+
+    @classmethod
+    def of(cls, path: str, results: Sequence[Mapping[str, Any]]) -> "Axis":
+        says = declaration(*results)
+        figure = says.figure(path)
+        unit = figure.unit if figure else "%"
+        return cls(path, says.label(path), 100 if unit == "%" else 1, f"{says.label(path)}, {unit}".removesuffix(", "))
+
+    @property
+    def words(self) -> str:
+        return f"{self.label} in percent" if self.scale == 100 else self.title
 
 
 COSTS = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency of one image, ms"}
@@ -194,7 +229,7 @@ COSTS = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency of o
 def against_cost(
     figures: Mapping[str, tuple[float, Mapping[str, Any]]],
     cost: str,
-    path: str,
+    of: Axis,
     places: Places,
     about: str,
     key: str,
@@ -206,7 +241,7 @@ def against_cost(
         from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
         for name, (x, figure) in figures.items():
-            _point(ax, x, figure, places[name])
+            _point(ax, x, figure, places[name], scale=of.scale)
         prices = [x for x, _ in figures.values()]
         wide = min(prices) > 0 and max(prices) >= 5 * min(prices)
         if wide:
@@ -216,18 +251,16 @@ def against_cost(
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5))
         ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
         ax.set_xlabel(label)
-        ax.set_ylabel(f"{metric(path)}, %")
+        ax.set_ylabel(of.title)
 
     rows = [(name, x, figure["value"], *figure.get("ci95", ["", ""])) for name, (x, figure) in figures.items()]
-    alt = f"{about}: {metric(path)} in percent over {short} of the probe’s model. {_all(figures)}."
-    table = _csv(["series", cost, path, "low", "high"], rows)
-    return _plot(
-        f"{_upper(metric(path))} against {short}", alt, paint, _legend(figures, places), table, key, markers=True
-    )
+    alt = f"{about}: {of.words} over {short} of the probe’s model. {_all(figures)}."
+    table = _csv(["series", cost, of.path, "low", "high"], rows)
+    return _plot(f"{_upper(of.label)} against {short}", alt, paint, _legend(figures, places), table, key, markers=True)
 
 
 def against_resolution(
-    lines: Mapping[str, Mapping[str, Mapping[str, Any]]], path: str, places: Places, about: str, key: str
+    lines: Mapping[str, Mapping[str, Mapping[str, Any]]], of: Axis, places: Places, about: str, key: str
 ) -> Plot:
     """A figure over the resolution of the images: {series: {"14 px": figure, ..., "full": figure}}, in that order."""
     where = list(dict.fromkeys(place for line in lines.values() for place in line))
@@ -236,18 +269,18 @@ def against_resolution(
         for n, (name, line) in enumerate(lines.items()):
             aside = 0.3 * ((n + 0.5) / len(lines) - 0.5)  # so that intervals do not hide each other
             at = [where.index(place) + aside for place in line]
-            ax.plot(at, [100 * figure["value"] for figure in line.values()], **_line(places[name]))
+            ax.plot(at, [of.scale * figure["value"] for figure in line.values()], **_line(places[name]))
             for x, figure in zip(at, line.values(), strict=True):
-                _point(ax, x, figure, places[name])
+                _point(ax, x, figure, places[name], scale=of.scale)
         ax.set_xticks(range(len(where)), where)
         ax.set_xlim(-0.5, len(where) - 0.5)
         ax.set_xlabel("images")
-        ax.set_ylabel(f"{metric(path)}, %")
+        ax.set_ylabel(of.title)
 
     rows = [(n, p, f["value"], *f.get("ci95", ["", ""])) for n, line in lines.items() for p, f in line.items()]
-    alt = f"{about}: {metric(path)} in percent at each resolution; bars are 95% intervals. {_all(lines)}."
-    table = _csv(["series", "images", path, "low", "high"], rows)
-    title = f"{_upper(metric(path))} against resolution"
+    alt = f"{about}: {of.words} at each resolution; bars are 95% intervals. {_all(lines)}."
+    table = _csv(["series", "images", of.path, "low", "high"], rows)
+    title = f"{_upper(of.label)} against resolution"
     return _plot(title, alt, paint, _legend(lines, places), table, key, markers=True)
 
 
@@ -270,9 +303,10 @@ def training(logs: Mapping[str, Sequence[Mapping[str, Any]]], name: str, key: st
 def _words(name: str) -> str:
     """A key of a log in words: "lfw.bin/all-pairs/tar_at_far/1e-3" -> "lfw.bin, all-pairs, TAR at FAR 1e-3"."""
     parts = name.split("/")
-    known = [i for i, part in enumerate(parts) if part in METRICS]
+    says = declaration()
+    known = [i for i, part in enumerate(parts) if says.figure(part)]
     if known:
-        parts[known[-1] :] = [metric(".".join(parts[known[-1] :]))]
+        parts[known[-1] :] = [says.label(".".join(parts[known[-1] :]))]
     return {"lr": "learning rate"}.get(name, ", ".join(parts).replace("_", " "))
 
 
@@ -405,11 +439,11 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _point(ax: "Axes", x: float, figure: Mapping[str, Any], i: int, size: float = 5) -> None:
-    """A figure in percent with its interval."""
+def _point(ax: "Axes", x: float, figure: Mapping[str, Any], i: int, size: float = 5, scale: int = 100) -> None:
+    """A figure with its interval, in percent or `scale` times."""
     if "ci95" in figure:
-        ax.plot([x, x], [100 * end for end in figure["ci95"]], color=_colour(i))
-    ax.plot([x], [100 * figure["value"]], color=_colour(i), marker=_marker(i), markersize=size, linestyle="none")
+        ax.plot([x, x], [scale * end for end in figure["ci95"]], color=_colour(i))
+    ax.plot([x], [scale * figure["value"]], color=_colour(i), marker=_marker(i), markersize=size, linestyle="none")
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

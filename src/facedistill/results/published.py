@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from facedistill.errors import UserError
-from facedistill.results.reading import METRICS
+from facedistill.evaluation import Figure, declaration
 
 NAMES = ("set", "protocol", "probe", "gallery")
 
@@ -32,17 +34,27 @@ def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[st
 
 
 def _checked(result: Any, file: Path) -> dict[str, Any]:
-    figures = result.keys() - NAMES if isinstance(result, dict) else set()
-    if not figures or not figures <= METRICS.keys() or not all(isinstance(result.get(key), str) for key in NAMES):
-        known = f"{', '.join(NAMES)} and figures, of {', '.join(METRICS)}"
+    named = isinstance(result, dict) and all(isinstance(result.get(key), str) for key in NAMES)
+    try:
+        says = declaration(result) if named else declaration()
+    except ValidationError as e:
+        raise UserError(f"{file}: the published result {result} declares no figures: {e.errors()[0]['msg']}") from e
+    given = result.keys() - {*NAMES, "declared"} if named else set()
+    if not given or any(says.figure(key) is None for key in given):
+        known = f"{', '.join(NAMES)} and figures, of {', '.join(figure.key for figure in says.figures)}"
         raise UserError(f"{file}: the published result {result} is not understood; expected {known}")
-    for key in sorted(figures):
-        rates = "{}" in METRICS[key]
-        given = result[key] if rates else {"1": result[key]}
-        if not isinstance(given, dict) or not all(_is_rate(of) and _is_fraction(v) for of, v in given.items()):
-            example = '{"1e-3": 0.92}' if rates else "0.92"
-            raise UserError(f"{file}: published {key} {result[key]}: expected fractions from 0 to 1, e.g. {example}")
+    for figure in says.figures:
+        if figure.key in given:
+            _require_numbers(figure, result[figure.key], file)
     return result
+
+
+def _require_numbers(figure: Figure, found: Any, file: Path) -> None:
+    values = found if figure.family else {"1": found}
+    known, what = (_is_fraction, "fractions from 0 to 1") if figure.unit == "%" else (_is_number, "numbers")
+    if not isinstance(values, dict) or not all(_is_rate(of) and known(value) for of, value in values.items()):
+        example = '{"1e-3": 0.92}' if figure.family else "0.92"
+        raise UserError(f"{file}: published {figure.key} {found}: expected {what}, e.g. {example}")
 
 
 def _is_rate(text: str) -> bool:
@@ -50,4 +62,8 @@ def _is_rate(text: str) -> bool:
 
 
 def _is_fraction(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

@@ -3,25 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from facedistill.evaluation import PROTOCOLS, Figure, declaration, estimate as estimate_of
+
 FEW_IMPOSTORS = 20  # fewer do not decide a threshold
-# Every figure with an interval that a result may hold, in the order of the columns; {} is the rate, rank or count.
-METRICS = {
-    "accuracy": "accuracy",
-    "std": "std of folds",
-    "tar_at_far": "TAR at FAR {}",
-    "rank": "rank {}",
-    "tpir_at_fpir": "TPIR at FPIR {}",
-    "recall_at": "recall at {}",
-    "map": "mAP",
-    "r_precision": "R-precision",
-    "knn": "vote of {}",
-    "top1": "top 1",
-    "top5": "top 5",
-    "per_class": "mean of classes",
-    "eer": "EER",
-    "auc": "AUC",
-}
-FALLING = ("tar_at_far", "tpir_at_fpir")  # the easy rate first
 
 
 class Entry(NamedTuple):
@@ -98,69 +82,47 @@ def full_resolution(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def estimate(result: Mapping[str, Any], path: str) -> dict[str, Any] | None:
-    """The figure at a path such as "tar_at_far.1e-3" with its "value" and, where known, "ci95"."""
-    found: Any = result
-    for key in path.split(".", 1):
-        if not isinstance(found, Mapping) or key not in found:
-            return None
-        found = found[key]
-    if not isinstance(found, Mapping):
-        found = {"value": found} | ({"ci95": result["ci95"]} if path == "accuracy" and "ci95" in result else {})
-    return found if "value" in found else None
+    """The number at a path such as "tar_at_far.1e-3" with its "value" and, where known, "ci95"."""
+    return estimate_of(result, path, declaration(result).figure(path))
 
 
-def paths(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The paths of all figures that any of the results has, in the order of METRICS."""
-    found = set()
-    for result in results:
-        for key in METRICS.keys() & result.keys():
-            found |= {f"{key}.{of}" for of in result[key]} if "{}" in METRICS[key] else {key}
-    return sorted(found, key=order)
+def few(value: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Whether too few pairs or probes decide the threshold for the value of that result to be trusted.
 
-
-def order(path: str) -> tuple[int, float]:
-    """The place of a figure among the columns: as in METRICS, then by rate, rank or count; unknown ones last."""
-    key, _, of = path.partition(".")
-    if key not in METRICS:
-        return len(METRICS), 0
-    return list(METRICS).index(key), (-float(of) if key in FALLING else float(of)) if of else 0
-
-
-def metric(path: str) -> str:
-    """A path in words: "tar_at_far.1e-3" -> "TAR at FAR 1e-3"; an unknown one as it is."""
-    key, _, of = path.partition(".")
-    return METRICS[key].format(of) if key in METRICS else path
-
-
-def few(figure: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-    """Whether too few pairs or probes decide the threshold for the figure of that result to be trusted.
-
-    Where both directions are pooled, "impostors" counts each pair of images twice.
+    Where both directions are pooled, each pair of images counts twice.
     """
     enough = FEW_IMPOSTORS * (2 if "directions" in result.get("settings", {}) else 1)
-    return any(figure.get(key, enough) < enough for key in ("impostors", "non_mated"))
+    counts = [figure.target.decided_by for figure in declaration(result).figures if figure.target]
+    return any(value.get(count, enough) < enough for count in counts)
 
 
 def rate(entries: Sequence[Entry]) -> str | None:
-    """The lowest target FAR that all results have and that enough impostor pairs decide in all of them: "1e-4"."""
-    fars = [path.partition(".")[2] for path in _trusted(entries) if path.startswith("tar_at_far.")]
-    return min(fars, key=float, default=None)
+    """The lowest target rate, "1e-4", that all results have and that enough impostor pairs decide in all of them."""
+    figure = declaration(*(result for _, result in entries)).calibrating
+    return None if figure is None else min(_members(figure, _trusted(entries)), key=float, default=None)
 
 
 def headline(entries: Sequence[Entry]) -> str | None:
     """The path of the figure that a set is summed up by, one that all its results have and that can be trusted.
 
-    Accuracy over the folds of a list of pairs; else TAR at the lowest FAR; else the first.
+    The first figure that its protocol declares as a headline; else the first one.
     """
-    found, far = _trusted(entries), rate(entries)
-    return f"tar_at_far.{far}" if far and "accuracy" not in found else next(iter(found), None)
+    found = _trusted(entries)
+    for figure in declaration(*(result for _, result in entries)).figures:
+        if figure.headline and (own := [path for path in found if path.partition(".")[0] == figure.key]):
+            return own[-1] if figure.target else own[0]
+    return next(iter(found), None)
+
+
+def _members(figure: Figure, paths: Iterable[str]) -> list[str]:
+    return [of for key, _, of in (path.partition(".") for path in paths) if key == figure.key]
 
 
 def _trusted(entries: Sequence[Entry]) -> list[str]:
     results = [result for _, result in entries]
     return [
         path
-        for path in paths(results)
+        for path in declaration(*results).paths(results)
         if all((of := estimate(result, path)) is not None and not few(of, result) for result in results)
     ]
 
@@ -173,27 +135,40 @@ def distinguishable(difference: Mapping[str, Any]) -> bool | None:
     return None if ends is None else ends[0] > 0 or ends[1] < 0
 
 
-PROTOCOLS = ("all-pairs", "templates 1:1", "pairs", "templates 1:N", "identification", "retrieval", "classification")
-
-
 def leading(found: Mapping[Block, Sequence[Entry]]) -> dict[str, str]:
-    """For each set the protocol it is summed up by: the one that says most."""
+    """For each set the protocol it is summed up by: the one that says most, which stands first in `PROTOCOLS`."""
+    places = {protocol: place for place, protocol in enumerate(PROTOCOLS)}
     chosen: dict[str, str] = {}
-    for name, protocol in sorted(found, key=lambda block: _place(block[1])):
+    for name, protocol in sorted(found, key=lambda block: places.get(block[1], len(places))):
         chosen.setdefault(name, protocol)
     return {name: chosen[name] for name, _ in found}
 
 
-def _place(protocol: str) -> int:
-    return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
+def head(figure: Figure | None, words: str) -> str:
+    """The head of a column: its words, with the unit where that is not percent."""
+    return words if figure is None or figure.unit == "%" else f"{words}, {figure.unit}".removesuffix(", ")
+
+
+def shown(value: float | None, figure: Figure | None, digits: int | None = None) -> str:
+    """A value of a figure: percent with so many digits, or the number itself where its unit is another."""
+    if value is None or figure is None or figure.unit == "%":
+        return percent(value, digits if digits is not None else figure.digits if figure else 2)
+    return f"{value:.{figure.digits}f}"
+
+
+def shown_interval(ci95: Sequence[float] | None, figure: Figure | None, digits: int | None = None) -> str:
+    return "" if ci95 is None else f"[{shown(ci95[0], figure, digits)}, {shown(ci95[1], figure, digits)}]"
+
+
+def shown_difference(value: float, figure: Figure | None) -> str:
+    """With its sign: in points, or in the figure's own unit."""
+    if figure is None or figure.unit == "%":
+        return points(value)
+    return f"{value:+.{figure.digits}f}".replace("-", "−")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{100 * value:.{digits}f}"
-
-
-def interval(ci95: Sequence[float] | None, digits: int = 2) -> str:
-    return "" if ci95 is None else f"[{percent(ci95[0], digits)}, {percent(ci95[1], digits)}]"
 
 
 def points(value: float) -> str:

@@ -1,12 +1,19 @@
-"""The types in an evaluation JSON, as far as tables and comparisons read it."""
+"""The types in an evaluation JSON, as far as tables and comparisons read it.
 
+What every result has stands here; what a protocol measures is as its declaration says.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as typed
+from typing_extensions import TypedDict
 
 from facedistill.errors import UserError
+from facedistill.evaluation import Declaration, Figure, Target, declaration
 
 Number = Annotated[float, Strict()]
 Count = Annotated[int, Strict()]
@@ -35,13 +42,9 @@ class Training:
 
 
 @typed
-class Figure:
+class Value:
     value: Number
     ci95: Interval = ABSENT
-    impostors: Count = ABSENT
-    non_mated: Count = ABSENT
-    far: Number = ABSENT
-    fpir: Number = ABSENT
     threshold: Number = ABSENT
     threshold_ci95: Interval = ABSENT
     closest: dict[str, Number] = ABSENT
@@ -61,7 +64,7 @@ class FalseAccepts:
     pairs: Count
 
 
-Figures = dict[Annotated[str, Field(pattern=r"^\d+(\.\d+)?(e-?\d+)?$")], Figure]  # by rate, rank or count
+Member = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(e-?\d+)?$")]  # of a family: a rate, rank or count
 
 
 @typed
@@ -70,29 +73,15 @@ class Named:
     set: str
     probe: str
     gallery: str
+    declared: Declaration = ABSENT
 
 
-@typed
+@typed(kw_only=True)
 class Result(Named):
     settings: dict[str, Any]
-    accuracy: Number = ABSENT
-    std: Number = ABSENT
-    ci95: Interval = ABSENT
-    tar_at_far: Figures = ABSENT
-    rank: Figures = ABSENT
-    tpir_at_fpir: Figures = ABSENT
-    recall_at: Figures = ABSENT
-    map: Figure = ABSENT
-    r_precision: Figure = ABSENT
-    knn: Figures = ABSENT
-    top1: Figure = ABSENT
-    top5: Figure = ABSENT
-    per_class: Figure = ABSENT
-    eer: Number = ABSENT
-    auc: Number = ABSENT
     at_gallery_threshold: dict[str, Rates] = ABSENT
     false_accepts: dict[str, dict[str, FalseAccepts]] = ABSENT
-    mean_cosine: Figure = ABSENT
+    mean_cosine: Value = ABSENT
     curves: dict[str, Any] = ABSENT
     resampled: dict[str, list[Number]] = ABSENT
 
@@ -103,13 +92,14 @@ class Difference:
     set: str
     a: list[str]
     b: list[str]
-    of: dict[str, Figure]
+    of: dict[str, Value]
     mcnemar: dict[str, Number] = ABSENT
+    declared: Declaration = ABSENT
 
 
-@typed
+@typed(kw_only=True)
 class Compatibility(Named):
-    of: dict[str, Figure]
+    of: dict[str, Value]
 
 
 @typed
@@ -122,6 +112,7 @@ class Group:
     mean: Number = ABSENT
     std: Number = ABSENT
     skewed_error_ratio: Number = ABSENT
+    declared: Declaration = ABSENT
 
 
 @typed
@@ -137,9 +128,40 @@ class Evaluation:
 
 def require_shape(evaluation: dict[str, Any], file: Path, expected: str) -> None:
     """Raise UserError about the first thing that is missing or of another type; it ends with `expected`."""
+    place: tuple[int | str, ...] = ()
     try:
         TypeAdapter(Evaluation).validate_python(evaluation)
+        for n, result in enumerate(evaluation["results"]):
+            for key, of in _figures(result):
+                place = ("results", n, key)
+                TypeAdapter(of).validate_python(result[key])
     except ValidationError as e:
         first = e.errors()[0]
         found = "" if first["type"] == "missing" else f", found {str(first['input'])[:60]}"
-        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}{found}; {expected}") from e
+        where = ".".join(map(str, (*place, *first["loc"])))
+        raise UserError(f"{file}: {where}: {first['msg']}{found}; {expected}") from e
+
+
+def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The declared figures that a result has, and their intervals, by key, each with its type."""
+    for figure in declaration(result).figures:
+        found = {figure.key: _type(figure)} | ({figure.interval: Interval} if figure.interval else {})
+        yield from ((key, of) for key, of in found.items() if key in result)
+
+
+def _type(figure: Figure) -> Any:
+    if figure.bare:
+        return Number
+    value: Any = Value if figure.target is None else _at(figure.target)
+    return dict[Member, value] if figure.family else value
+
+
+def _at(target: Target) -> Any:
+    """A Value with what its threshold gives, and how many comparisons decide that."""
+    more = {target.obtained: NotRequired[Number], target.decided_by: NotRequired[Count]}
+    return TypedDict("At", VALUE | more)  # type: ignore[operator, misc]
+
+
+VALUE: dict[str, Any] = {
+    field.name: field.type if field.name == "value" else NotRequired[field.type] for field in fields(Value)
+}

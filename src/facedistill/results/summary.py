@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from facedistill.evaluation import Figure, declaration
 from facedistill.results.reading import (
     EVERY,
-    METRICS,
     Block,
     Entry,
     condition,
@@ -13,22 +13,13 @@ from facedistill.results.reading import (
     estimate,
     full_resolution,
     headline,
-    interval,
     leading,
-    metric,
     percent,
-    points,
+    shown,
+    shown_difference,
+    shown_interval,
 )
 
-WORDS = {
-    "accuracy": "decides {} of the pairs correctly",
-    "tar_at_far": "accepts {} of genuine pairs",
-    "rank": "finds the right identity within rank {of} for {}",
-    "tpir_at_fpir": "finds {} of the enrolled",
-    "recall_at": "has the right class among the nearest {of} for {}",
-    "eer": "has an equal error rate of {}",
-    "top1": "puts {} of the images into their class",
-}
 ROLES = ("student", "teacher", "baseline", "model")
 SETS = 4  # more make no summary
 LISTED = 5  # runs in a sentence
@@ -53,20 +44,18 @@ def _set(block: Block, entries: Sequence[Entry], evaluations: Mapping[str, dict[
     path = headline(full)
     if path is None:
         return []
-    where = f"On {block[0]} ({block[1]}{_rate(path)})"
+    says = declaration(*(result for _, result in full))
+    target = figure.target if (figure := says.figure(path)) else None
+    at = f", {target.rate} {path.partition('.')[2]}" if target else ""
+    where = f"On {block[0]} ({block[1]}{at})"
     if len(evaluations) > 1:
         runs = _runs([e for e in full if e.result.get("same_space") is not False], path)
-        return [f"On {block[0]} ({block[1]}), {metric(path)} of {one}" for one in runs]
+        return [f"On {block[0]} ({block[1]}), {says.label(path)} of {one}" for one in runs]
     (evaluation,) = evaluations.values()
     there = [d for d in evaluation.get("differences", []) if (d["set"], d["protocol"]) == block]
     foreign = [[r["probe"], r["gallery"]] for _, r in full if r.get("same_space") is False]
     kin = [d for d in there if list(d["a"]) not in foreign]
     return [" ".join([f"{where}, {_models(full, path)}.", *_differences(kin, path, full[-1].result["probe"])])]
-
-
-def _rate(path: str) -> str:
-    key, _, of = path.partition(".")
-    return {"tar_at_far": f", FAR {of}", "tpir_at_fpir": f", FPIR {of}"}.get(key, "")
 
 
 def _models(entries: Sequence[Entry], path: str) -> str:
@@ -112,7 +101,7 @@ def _differences(found: Sequence[Mapping[str, Any]], path: str, last: str) -> li
     higher, level = [], []
     for d in found:
         own = [side[0] == side[1] for side in (d["a"], d["b"])]
-        of = d["of"].get(path)
+        of, figure = d["of"].get(path), declaration(d).figure(path)
         if condition(d) or of is None or not (all(own) or (own[1] and d["a"][0] == d["b"][0])):
             continue
         a, b = _pair(d["a"]), _pair(d["b"])
@@ -120,8 +109,9 @@ def _differences(found: Sequence[Mapping[str, Any]], path: str, last: str) -> li
             level.append(f"{a} from {b}")
         elif distinguishable(of) and not (all(own) and last in d["b"] and of["value"] < 0):
             high, low = (a, b) if of["value"] > 0 else (b, a)
-            ends = interval(sorted(abs(end) for end in of["ci95"])) if "ci95" in of else ""
-            higher.append(f"{high} than {low}, by {points(abs(of['value'])).lstrip('+')} points {ends}".rstrip())
+            ends = shown_interval(sorted(abs(end) for end in of["ci95"]), figure, 2) if "ci95" in of else ""
+            by = f"{shown_difference(abs(of['value']), figure).lstrip('+')}{_unit(figure, ' points')}"
+            higher.append(f"{high} than {low}, by {by} {ends}".rstrip())
     sentences = [f"Higher: {'; '.join(higher)}."] if higher else []
     return sentences + ([f"Not distinguishable: {'; '.join(level)}."] if level else [])
 
@@ -130,24 +120,32 @@ def _groups(evaluation: Mapping[str, Any]) -> list[str]:
     """How unequally each model recognises the sets of a group, a sentence a group."""
     found: dict[str, list[str]] = {}
     for g in evaluation.get("groups", []):
-        if g["probe"] == g["gallery"] and not condition(g):
+        figure = declaration(g).grouped
+        if g["probe"] == g["gallery"] and not condition(g) and figure:
             low, high = (percent(pick(g["sets"].values()), 1) for pick in (min, max))
             ratio = f" (skewed error ratio {g['skewed_error_ratio']:.2f})" if "skewed_error_ratio" in g else ""
-            models = found.setdefault(f"{g['group']} ({g['protocol']})", [])
+            models = found.setdefault(f"{g['group']} ({g['protocol']}), {figure.name()}", [])
             models.append(f"{_the(g['probe'])} {low} to {high}%{ratio}")
-    return [f"Over the sets of {name}, accuracy: {_listed(models)}." for name, models in found.items()]
+    return [f"Over the sets of {name}: {_listed(models)}." for name, models in found.items()]
 
 
 def _said(path: str, result: Mapping[str, Any]) -> str:
-    key, _, of = path.partition(".")
-    words = WORDS.get(key, f"reaches {{}} in {METRICS.get(key, key)}")
-    return words.format(_value(path, result), of=of)
+    says = declaration(result)
+    figure = says.figure(path)
+    words = figure.sentence if figure and figure.sentence else f"reaches {{}} in {says.label(path)}"
+    return words.replace("{of}", path.partition(".")[2]).replace("{}", _value(path, result))
 
 
 def _value(path: str, result: Mapping[str, Any]) -> str:
-    found = estimate(result, path) or {"value": float("nan")}
+    figure, found = declaration(result).figure(path), estimate(result, path) or {"value": float("nan")}
     digits = 1 if 0.01 <= found["value"] <= 0.99 else 2
-    return f"{percent(found['value'], digits)}% {interval(found.get('ci95'), digits)}".rstrip()
+    value = f"{shown(found['value'], figure, digits)}{_unit(figure, '%')}"
+    return f"{value} {shown_interval(found.get('ci95'), figure, digits)}".rstrip()
+
+
+def _unit(figure: Figure | None, percent: str) -> str:
+    """What follows a number: `percent` where it is shown in percent, else its unit."""
+    return percent if figure is None or figure.unit == "%" else f" {figure.unit}".rstrip()
 
 
 def _pair(pair: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from facedistill.evaluation import Declaration, Figure, declaration
 from facedistill.results.reading import (
     EVERY,
     FEW_IMPOSTORS,
@@ -19,14 +20,13 @@ from facedistill.results.reading import (
     estimate,
     few,
     full_resolution,
-    interval,
+    head as head_of,
     measured,
-    metric,
-    order,
-    paths,
     percent,
-    points,
     power,
+    shown,
+    shown_difference,
+    shown_interval,
     who,
 )
 
@@ -201,26 +201,33 @@ def head(entry: Entry) -> list[Cell]:
 def results(entries: Sequence[Entry]) -> Table:
     """Every figure with its interval, one row a result."""
     every = [entry.result for entry in entries]
-    columns = paths(every)
+    says = declaration(*every)
+    columns = says.paths(every)
     rows, starred, foreign = [], False, False
     for entry in entries:
         run, pair, images = head(entry)
         if entry.result.get("same_space") is False:
             pair, foreign = pair._replace(mark="†"), True
-        figures = [_figure(entry.result, path) for path in columns]
+        figures = [_figure(entry.result, path, says.figure(path)) for path in columns]
         starred |= any(cell.mark for cell in figures)
         rows.append([run, pair, images, *figures, _cosine(entry.result)])
     notes = [FEW] * starred + [FOREIGN] * foreign + [PUBLISHED] * any("published" in result for result in every)
-    header = [*HEADS, *(metric(path) for path in columns), "mean cosine"]
-    return Table("Results", "In %, with 95% intervals.", header, rows, heads=3, notes=notes)
+    header = [*HEADS, *(_head(says, path) for path in columns), "mean cosine"]
+    others = any(figure.unit != "%" for path in columns if (figure := says.figure(path)))
+    about = f"In %{' where no other unit stands' if others else ''}, with 95% intervals."
+    return Table("Results", about, header, rows, heads=3, notes=notes)
 
 
-def _figure(result: Mapping[str, Any], path: str) -> Cell:
+def _head(says: Declaration, path: str) -> str:
+    return head_of(says.figure(path), says.label(path))
+
+
+def _figure(result: Mapping[str, Any], path: str, figure: Figure | None) -> Cell:
     found = estimate(result, path)
     if found is None:
         return Cell()
-    digits = 3 if path == "auc" else 2
-    return Cell(percent(found["value"], digits), interval(found.get("ci95"), digits), mark="*" * few(found, result))
+    ends = shown_interval(found.get("ci95"), figure)
+    return Cell(shown(found["value"], figure), ends, mark="*" * few(found, result))
 
 
 def _cosine(result: Mapping[str, Any]) -> Cell:
@@ -234,17 +241,20 @@ def operating_points(entries: Iterable[Entry]) -> Table:
     """Where each TAR was taken: the threshold, the FAR obtained, and the pairs that decided it."""
     rows = []
     for entry in (entry for entry in entries if "published" not in entry.result):  # no thresholds are known of those
-        for key, name, count in (("tar_at_far", "FAR", "impostors"), ("tpir_at_fpir", "FPIR", "non_mated")):
-            for target, at in sorted(entry.result.get(key, {}).items(), key=lambda item: -float(item[0])):
+        for figure in declaration(entry.result).figures:
+            target = figure.target
+            if target is None:
+                continue
+            for rate, at in sorted(entry.result.get(figure.key, {}).items(), key=lambda item: -float(item[0])):
                 closest = at.get("closest", {})
                 rows.append(
                     [
                         *head(entry),
-                        text(f"{name} {target}"),
-                        Cell(percent(at["value"]), mark="*" * few(at, entry.result)),
+                        text(f"{target.rate} {rate}"),
+                        Cell(shown(at["value"], figure, 2), mark="*" * few(at, entry.result)),
                         Cell(_cosines(at.get("threshold")), _cosines(*at.get("threshold_ci95", []))),
-                        Cell(power(at["far"]) if "far" in at else power(at["fpir"]) if "fpir" in at else ""),
-                        whole(at.get(count)),
+                        Cell(power(at[target.obtained]) if target.obtained in at else ""),
+                        whole(at.get(target.decided_by)),
                         Cell(percent(closest.get("tar")), f"FAR {power(closest['far'])}" if "far" in closest else ""),
                     ]
                 )
@@ -300,35 +310,39 @@ def _falling(tables: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def differences(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """`found`: the differences of one set and protocol, each with its run."""
-    columns = sorted({path for _, d in found for path in d["of"]}, key=order)
+    says = declaration(*(d for _, d in found))
+    columns = sorted({path for _, d in found for path in d["of"]}, key=says.order)
     rows = []
     for run, d in found:
         sides = [text(" → ".join(d[side])) for side in "ab"]
-        cells = [_difference(d["of"].get(path)) for path in columns]
+        cells = [_difference(d["of"].get(path), says.figure(path)) for path in columns]
         rows.append([text(run), *sides, text(condition(d)), *cells, _mcnemar(d.get("mcnemar"))])
-    header = ["run", "a", "b", IMAGES, *(metric(path) for path in columns), "McNemar p"]
+    header = ["run", "a", "b", IMAGES, *(_head(says, path) for path in columns), "McNemar p"]
     return Table("Paired differences", "a − b in points, with 95% intervals.", header, rows, heads=4)
 
 
 def across_recipes(found: Sequence[Mapping[str, Any]]) -> Table:
     """`found`: the differences of one set and protocol."""
-    columns = sorted({path for d in found for path in d["of"]}, key=order)
+    says = declaration(*found)
+    columns = sorted({path for d in found for path in d["of"]}, key=says.order)
     rows = [
         [text(d["a"]), text(d["b"]), whole(d["seeds"]), text(who(d)), text(condition(d))]
-        + [_difference(d["of"].get(path)) for path in columns]
+        + [_difference(d["of"].get(path), says.figure(path)) for path in columns]
         for d in found
     ]
     about = "a − b in points, mean over the seeds that both have, with 95% intervals; not distinguishable with one seed"
     about += ", where seeds disagree in sign, or where the interval holds 0."
-    header = ["a", "b", "seeds", "probe → gallery", IMAGES, *(metric(path) for path in columns)]
+    header = ["a", "b", "seeds", "probe → gallery", IMAGES, *(_head(says, path) for path in columns)]
     return Table("Differences between recipes", about, header, rows, heads=2)
 
 
-def _difference(d: Mapping[str, Any] | None) -> Cell:
+def _difference(d: Mapping[str, Any] | None, figure: Figure | None) -> Cell:
     if d is None:
         return Cell()
-    ends = f"[{', '.join(points(end) for end in d['ci95'])}]" if "ci95" in d else ""
-    return Cell(points(d["value"]), ends, "not distinguishable" if distinguishable(d) is False else "")
+    ends = f"[{', '.join(shown_difference(end, figure) for end in d['ci95'])}]" if "ci95" in d else ""
+    return Cell(
+        shown_difference(d["value"], figure), ends, "not distinguishable" if distinguishable(d) is False else ""
+    )
 
 
 def _mcnemar(test: Mapping[str, Any] | None) -> Cell:
@@ -340,7 +354,7 @@ def _mcnemar(test: Mapping[str, Any] | None) -> Cell:
 
 
 def groups(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
-    """One table a group of sets: the accuracy on each, and how unequal they are."""
+    """One table a group of sets: the figure on each, and how unequal they are."""
     tables = []
     for name, protocol in dict.fromkeys((g["group"], g["protocol"]) for _, g in found):
         members = [(run, g) for run, g in found if (g["group"], g["protocol"]) == (name, protocol)]
@@ -356,46 +370,36 @@ def groups(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
             for run, g in members
         ]
         columns = [*HEADS, *(one.removeprefix(f"{name}/") for one in sets), "mean", "std", "skewed error ratio"]
-        about = "Accuracy in %. The skewed error ratio is the largest error over the smallest."
+        figure = declaration(*(g for _, g in members)).grouped
+        name_of = figure.name() if figure else "figure"
+        about = (
+            f"{name_of[:1].upper()}{name_of[1:]} in %. The skewed error ratio is the largest error over the smallest."
+        )
         tables.append(Table(f"{name}, {protocol}", about, columns, rows, heads=3))
     return tables
 
 
 def compatibility(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """`found`: of one set and protocol, each with its run."""
-    columns = sorted({path for _, c in found for path in c["of"]}, key=order)
+    says = declaration(*(c for _, c in found))
+    columns = sorted({path for _, c in found for path in c["of"]}, key=says.order)
     rows = []
     for run, c in found:
         cells = []
         for path in columns:
-            cell, verdict = _difference(c["of"].get(path)), c["of"].get(path, {}).get("compatible")
+            cell, verdict = _difference(c["of"].get(path), says.figure(path)), c["of"].get(path, {}).get("compatible")
             cells.append(
                 cell if verdict is None else cell._replace(verdict="compatible" if verdict else "not compatible")
             )
         rows.append([text(run), text(who(c)), text(condition(c)), *cells])
     about = "How many points above the baseline against itself, with 95% intervals."
-    return Table("Backward compatibility", about, [*HEADS, *(metric(path) for path in columns)], rows, heads=3)
-
-
-SIZES = {
-    "images": "images",
-    "pairs": "pairs",
-    "genuine": "of them genuine",
-    "probes": "probes",
-    "mated": "of them mated",
-    "non_mated": "not mated",
-    "gallery_size": "images in the gallery",
-    "gallery_identities": "identities there",
-    "distractors": "distractors",
-    "queries": "queries",
-    "alone": "more are alone in their class",
-    "classes": "classes",
-}
+    return Table("Backward compatibility", about, [*HEADS, *(_head(says, path) for path in columns)], rows, heads=3)
 
 
 def sizes(result: Mapping[str, Any]) -> str:
     """What a result was counted over, in words."""
-    return ", ".join(f"{result[key]:,} {words}" for key, words in SIZES.items() if isinstance(result.get(key), int))
+    counts = {"images": "images"} | {count.key: count.words for count in declaration(result).counts}
+    return ", ".join(f"{result[key]:,} {words}" for key, words in counts.items() if isinstance(result.get(key), int))
 
 
 def settings(found: Mapping[Block, Sequence[Entry]]) -> list[Table]:

@@ -1,1 +1,76 @@
-"""The protocols, one a file."""
+"""The registry of protocols. A name with a colon, `package.module:Class`, is imported from elsewhere."""
+
+from collections.abc import Mapping
+from functools import cache
+from inspect import isabstract
+from typing import Any
+
+from facedistill.errors import UsageError
+from facedistill.evaluation.figures import Declaration
+from facedistill.evaluation.protocols.all_pairs import AllPairs
+from facedistill.evaluation.protocols.classification import ByClassifier
+from facedistill.evaluation.protocols.identification import InGallery
+from facedistill.evaluation.protocols.pairs import Pairs
+from facedistill.evaluation.protocols.protocol import Protocol
+from facedistill.evaluation.protocols.retrieval import AmongOthers
+from facedistill.evaluation.protocols.templates import TemplateSearch, TemplateVerification
+from facedistill.recipe import find
+
+# In this order they are run where several are usual for a set, and the first of those that measured a set leads it:
+# it says most.
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "all-pairs": AllPairs,
+    "templates 1:1": TemplateVerification,
+    "pairs": Pairs,
+    "templates 1:N": TemplateSearch,
+    "identification": InGallery,
+    "retrieval": AmongOthers,
+    "classification": ByClassifier,
+}
+
+
+def find_protocol(name: str) -> type[Protocol]:
+    """Return the entry `name`, or the class that `package.module:Class` names.
+
+    Raises:
+        UsageError: nothing of that name; a class of another kind, one that lacks something, or one whose own name
+            belongs to an entry.
+    """
+    kind = find(PROTOCOLS, name, "protocol", Protocol)
+    lacking = [what for what in ("name", "kinds", "figures") if not hasattr(kind, what)]
+    if lacking or isabstract(kind):
+        raise UsageError(f"protocol '{name}' lacks {', '.join([*lacking, *sorted(kind.__abstractmethods__)])}")
+    if PROTOCOLS.get(kind.name, kind) is not kind:
+        raise UsageError(f"protocol '{name}' is called '{kind.name}', as one of facedistill is; give it another name")
+    return kind
+
+
+def carried(kind: type[Protocol]) -> dict[str, Any]:
+    """What results hold so that they can be read where `kind` is missing; {} for a protocol of this package."""
+    ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return {} if ours else {"declared": kind.declaration().to_json()}
+
+
+def declaration(*entries: Mapping[str, Any]) -> Declaration:
+    """Return what the protocols of these results say about them; of a protocol that nobody declares, all there is.
+
+    Args:
+        entries: results, differences or whatever else in the evaluation JSON has a "protocol".
+    """
+    return Declaration.joined([_declaration(entry) for entry in entries] or [everything()])
+
+
+def _declaration(entry: Mapping[str, Any]) -> Declaration:
+    if "declared" in entry:
+        return Declaration.read(entry["declared"])
+    kind = PROTOCOLS.get(entry.get("protocol", ""))
+    return kind.declaration() if kind else everything()
+
+
+@cache
+def everything() -> Declaration:
+    """What all protocols of this package say."""
+    return Declaration.joined([kind.declaration() for kind in PROTOCOLS.values()])
+
+
+__all__ = ["PROTOCOLS", "Protocol", "carried", "declaration", "everything", "find_protocol"]

@@ -10,18 +10,43 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facedistill.evaluation.metrics import Roc
+from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, TooFewImpostors, Weights, draws, resampled_points
-from facedistill.evaluation.verification import Verification
+from facedistill.evaluation.verification import COUNTS, FIGURES, PLOTS, Verification
+
+if TYPE_CHECKING:
+    from facedistill.evaluation.sets import Side
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
 GRID = 2**20
 BINS = 2 * GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / GRID - 1
 TILE = (1024, 4096)
 HELD = 10_000  # impostor scores held at least
+
+
+class AllPairs(Protocol):
+    """Every image against every other: the same person or not."""
+
+    name = "all-pairs"
+    kinds = usual = ("labels",)
+    figures, counts, plots = FIGURES, COUNTS, PLOTS
+    compares_all = True
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple[Verification, dict[str, Any]]:
+        found = all_pairs(
+            probe.unit("images"),
+            gallery.unit("images"),
+            gallery.table("images").labels,
+            fars=self.options.fars or FARS,
+            resamples=self.options.resamples,
+            seed=self.options.seed,
+        )
+        return found, {"resampled": "identities"}
 
 
 def all_pairs(

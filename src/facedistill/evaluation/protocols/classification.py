@@ -1,13 +1,62 @@
 """Which class a probe belongs to, by the rows of a class matrix W: top-1, top-5, mean accuracy of the classes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facedistill.errors import some
+from facedistill.evaluation.figures import Count, Figure
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.protocols.identification import search
+from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, resampled_mean
+
+if TYPE_CHECKING:
+    from facedistill.evaluation.sets import Side
+
+
+class ByClassifier(Protocol):
+    """Which class is it? The nearest row of the gallery model's classifier."""
+
+    name = "classification"
+    kinds = ("labels",)
+    figures = (
+        Figure("top1", "top 1", "puts {} of the images into their class", headline=True),
+        Figure("top5", "top 5"),
+        Figure("per_class", "mean of classes"),
+    )
+    counts = (Count("classes", "classes"),)
+
+    def refusal(self, probe: "Side", gallery: "Side") -> str | None:
+        known, w = gallery.table("images").class_names, gallery.model.classifier
+        lacking = [] if w is None else [name for name in known if name not in set(w.class_names)]
+        if w is None:
+            why = "it has none"
+        elif lacking:
+            why = f"its classifier lacks {some(lacking)}"
+        elif self.options.flip == "concat":
+            why = "--flip concat has no classifier"
+        else:
+            return None
+        return (
+            f"classification on {self.data.path}: needs a gallery model whose classifier knows its classes; {why}: "
+            "ask for --protocol retrieval instead"
+        )
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple["Classification", dict[str, Any]]:
+        table, w = gallery.table("images"), gallery.model.classifier
+        assert w is not None
+        place = {name: row for row, name in enumerate(w.class_names)}
+        found = classify(
+            probe.unit("images"),
+            table.labels,
+            w.weight.float().cpu().numpy(),
+            np.array([place[name] for name in table.class_names]),
+            resamples=self.options.resamples,
+            seed=self.options.seed,
+        )
+        return found, {"classifier": w.origin, "resampled": "classes"}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ be followed by any number of distractors: they come in blocks, once, and no more
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facedistill.evaluation.figures import Count, Figure, Line, Target
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.metrics import OperatingPoint, Roc, far_key, tar_at_far
 from facedistill.evaluation.protocols.all_pairs import GRID
+from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import (
     RESAMPLES,
     SEED,
@@ -23,6 +25,9 @@ from facedistill.evaluation.statistics import (
     resampled_points,
 )
 
+if TYPE_CHECKING:
+    from facedistill.evaluation.sets import Side
+
 RANKS = (1, 5, 10, 20)
 FPIRS = (1e-1, 1e-2, 1e-3)
 CMC = 50  # ranks of the curve
@@ -30,6 +35,80 @@ TILE = (1024, 4096)
 # The products of equal embeddings differ in their last bits from one shape of tile to another: nearer is equal.
 TIE = 1 / GRID
 NOBODY = np.iinfo(np.int64).min
+
+RANK = Figure("rank", "rank {}", "finds the right identity within rank {of} for {}", headline=True)
+TPIR = Figure(
+    "tpir_at_fpir",
+    "TPIR at FPIR {}",
+    "finds {} of the enrolled",
+    target=Target("FPIR", obtained="fpir", decided_by="non_mated"),
+)
+FIGURES = (RANK, TPIR)
+COUNTS = (
+    Count("probes", "probes"),
+    Count("mated", "of them mated"),
+    Count("non_mated", "not mated"),
+    Count("gallery_size", "images in the gallery"),
+    Count("gallery_identities", "identities there"),
+    Count("distractors", "distractors"),
+)
+PLOTS = (
+    Line(
+        "cmc",
+        "CMC",
+        x="rank",
+        y="right identity within rank",
+        about="share of mated probes whose identity is among the first k",
+    ),
+)
+
+
+class InGallery(Protocol):
+    """Who is it? Probes are searched in a gallery that may lack them."""
+
+    name = "identification"
+    kinds = ("labels", "gallery")
+    usual = ("gallery",)
+    figures, counts, plots = FIGURES, COUNTS, PLOTS
+
+    def refusal(self, probe: "Side", gallery: "Side") -> str | None:
+        if "gallery" in self.data.kinds or all(len(rows) for rows in split_gallery(gallery.table("images").labels)):
+            return None
+        return (
+            f"{self.data.path}: no identity has two images, so nobody can be enrolled and looked for; "
+            "give more images, or a gallery of its own with --gallery"
+        )
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple["Identification", dict[str, Any]]:
+        of_set = "gallery" in self.data.kinds
+        probes, enrolled = _searched(probe, gallery) if of_set else _split(probe, gallery)
+        found = identify(
+            *probes,
+            *enrolled,
+            distractors=gallery.blocks("distractors"),
+            resamples=self.options.resamples,
+            seed=self.options.seed,
+        )
+        about = "given" if of_set else "the first image of each identity with several"
+        return found, {"gallery": about, "resampled": "probe identities"}
+
+
+Labelled = tuple[np.ndarray, np.ndarray]  # unit rows and their labels
+
+
+def _searched(probe: "Side", gallery: "Side") -> tuple[Labelled, Labelled]:
+    """Probes and gallery of two data sets, whose classes are matched by name."""
+    probes, enrolled = probe.table("probes"), gallery.table("gallery")
+    number = {name: i for i, name in enumerate(dict.fromkeys([*enrolled.class_names, *probes.class_names]))}
+    labels = [np.array([number[t.class_names[label]] for label in t.labels]) for t in (probes, enrolled)]
+    return (probe.unit("probes"), labels[0]), (gallery.unit("gallery"), labels[1])
+
+
+def _split(probe: "Side", gallery: "Side") -> tuple[Labelled, Labelled]:
+    """Probes and gallery out of one labelled set."""
+    labels = gallery.table("images").labels
+    enrolled, probes = split_gallery(labels)
+    return (probe.unit("images")[probes], labels[probes]), (gallery.unit("images")[enrolled], labels[enrolled])
 
 
 @dataclass(frozen=True)

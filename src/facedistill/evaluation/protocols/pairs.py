@@ -5,18 +5,72 @@ accuracy is chosen (a pair is the same person iff its distance < threshold) and 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from facedistill.errors import UserError
+from facedistill.evaluation.figures import Figure
 from facedistill.evaluation.metrics import Roc
+from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, Weights, draws, pair_weights, resampled_points
-from facedistill.evaluation.verification import Verification
+from facedistill.evaluation.verification import COUNTS, FIGURES, PLOTS, Verification
+
+if TYPE_CHECKING:
+    from facedistill.evaluation.sets import LabelledSet, Side
 
 FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
 Thresholds = Literal["grid", "exact"]
+
+ACCURACY = Figure(
+    "accuracy",
+    "accuracy",
+    "decides {} of the pairs correctly",
+    headline=True,
+    overview="always",
+    grouped=True,
+    bare=True,
+    interval="ci95",
+)
+STD = Figure("std", "std of folds", bare=True, overview="never")
+
+
+class Pairs(Protocol):
+    """A list of pairs in ten folds: the same person or not."""
+
+    name = "pairs"
+    kinds = usual = ("pairs",)
+    figures, counts, plots = (ACCURACY, STD, *FIGURES), COUNTS, PLOTS
+    data: "LabelledSet"
+
+    def refusal(self, probe: "Side", gallery: "Side") -> str | None:
+        table, listed = gallery.table("images"), self.data.pair_list
+        assert listed is not None
+        if len(table) == len(listed):
+            return None
+        missing = sorted(set(self.data.dataset.keys) - set(table.keys))
+        return (
+            f"{listed.path}: {len(missing)} images cannot be read (number {missing[0]} of the distinct ones); "
+            "pairs need all of them: get the file anew"
+        )
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple[Verification, dict[str, Any]]:
+        listed, o = self.data.pair_list, self.options
+        assert listed is not None
+        found = pair_protocol(
+            probe.unit("images"),
+            gallery.unit("images"),
+            listed.pairs,
+            listed.same,
+            persons=gallery.table("images").labels if self.data.named else None,
+            thresholds=o.threshold,
+            fars=o.fars or FARS,
+            resamples=o.resamples,
+            seed=o.seed,
+        )
+        resampled = "identities" if self.data.named else "pairs"
+        return found, {"threshold": o.threshold, "folds": FOLDS, "resampled": resampled}
 
 
 def pair_protocol(

@@ -6,17 +6,46 @@ goes before a right one, and else the earlier one before the later one.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facedistill.evaluation.figures import Count, Figure
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.protocols.all_pairs import GRID
+from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, resampled_mean
+
+if TYPE_CHECKING:
+    from facedistill.evaluation.sets import Side
 
 KS = (1, 5, 10)
 VOTERS = 5
 HELD = 2**21  # scores held at once
+
+
+class AmongOthers(Protocol):
+    """Every image searches its class among all others."""
+
+    name = "retrieval"
+    kinds = ("labels",)
+    figures = (
+        Figure("recall_at", "recall at {}", "has the right class among the nearest {of} for {}", headline=True),
+        Figure("map", "mAP"),
+        Figure("r_precision", "R-precision"),
+        Figure("knn", "vote of {}"),
+    )
+    counts = (Count("queries", "queries"), Count("alone", "more are alone in their class"))
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple["Retrieval", dict[str, Any]]:
+        found = retrieve(
+            probe.unit("images"),
+            gallery.unit("images"),
+            gallery.table("images").labels,
+            resamples=self.options.resamples,
+            seed=self.options.seed,
+        )
+        return found, {"resampled": "classes"}
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,31 @@ A template of which no image could be read gets the zero vector: it scores 0 wit
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facedistill.data import Flip, combine
 from facedistill.errors import UserError
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.metrics import far_key
 from facedistill.evaluation.protocols.all_pairs import Scores, Tally, bins_of, measure
-from facedistill.evaluation.protocols.identification import Found, Identification, measure as measure_search, search
+from facedistill.evaluation.protocols.identification import (
+    COUNTS as SEARCHED,
+    FIGURES as FOUND,
+    PLOTS as CURVES,
+    Found,
+    Identification,
+    measure as measure_search,
+    search,
+)
+from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, Weights, draws, resampled_mean
-from facedistill.evaluation.verification import Verification
+from facedistill.evaluation.verification import COUNTS, FIGURES, PLOTS, Verification
+
+if TYPE_CHECKING:
+    from facedistill.data import Flip
+    from facedistill.evaluation.sets import Side, TemplateSet
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 RANKS = (1, 5, 10)
@@ -25,6 +38,68 @@ IMAGES = 4096  # fused at a time
 GATHERED = 256  # pairs whose vectors are copied at a time: they stay in the cache
 COUNTED = 1 << 20  # pairs whose scores are counted at a time
 DENSE = 6000  # subjects, up to which a table of subject x subject is made
+WEIGHTING = ("weight_by_norm", "weight_by_detector_score", "media_pooling")  # options of `template_vectors`
+
+
+class Templates(Protocol):
+    """What the two protocols of templates share: how images become vectors of templates."""
+
+    data: "TemplateSet"
+
+    @property
+    def weighting(self) -> dict[str, Any]:
+        return {key: getattr(self.options, key) for key in WEIGHTING}
+
+    def vectors(self, probe: "Side", gallery: "Side") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vectors of the probe's and of the gallery's templates (one array where they are one side), and their ids."""
+        sides = [probe] if probe is gallery else [probe, gallery]
+        pooled = [template_vectors(*self._images(side), **self.weighting, flip=self.options.flip) for side in sides]
+        return pooled[0][1], pooled[-1][1], pooled[0][0]
+
+    def _images(self, side: "Side") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        table, source = side.table("images"), self.data.source
+        rows: slice | np.ndarray = slice(None)
+        if len(table) < len(source):
+            place = {key: i for i, key in enumerate(source.keys)}
+            rows = np.array([place[key] for key in table.keys])
+        return table.vectors, source.template[rows], source.media[rows], source.detector_score[rows]
+
+
+class TemplateVerification(Templates):
+    """Templates of several images, the official pairs of them: the same person or not."""
+
+    name = "templates 1:1"
+    kinds = usual = ("templates",)
+    figures, counts, plots = FIGURES, COUNTS, PLOTS
+
+    @cached_property
+    def pairs(self) -> "TemplatePairs":
+        return TemplatePairs.of(self.data.source.pairs())
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple[Verification, dict[str, Any]]:
+        of_probe, of_gallery, ids = self.vectors(probe, gallery)
+        o = self.options
+        found = verify_templates(
+            of_probe, of_gallery, ids, self.pairs, fars=o.fars or FARS, resamples=o.resamples, seed=o.seed
+        )
+        empty = without_image(ids, self.pairs.ids)
+        return found, self.weighting | {"templates_without_image": empty, "resampled": "subjects"}
+
+
+class TemplateSearch(Templates):
+    """Templates of several images, searched in galleries of templates: who is it?"""
+
+    name = "templates 1:N"
+    kinds = usual = ("galleries",)
+    figures, counts, plots = FOUND, SEARCHED, CURVES
+
+    def measure(self, probe: "Side", gallery: "Side") -> tuple["TemplateIdentification", dict[str, Any]]:
+        of_probe, of_gallery, ids = self.vectors(probe, gallery)
+        lists = self.data.galleries, self.data.source.probes()
+        o = self.options
+        found = identify_templates(of_probe, of_gallery, ids, *lists, resamples=o.resamples, seed=o.seed)
+        empty = found.without_image
+        return found, self.weighting | {"templates_without_image": empty, "resampled": "probe subjects"}
 
 
 def template_vectors(
@@ -33,7 +108,7 @@ def template_vectors(
     media: np.ndarray,
     detector_score: np.ndarray,
     *,
-    flip: Flip = "sum",
+    flip: "Flip" = "sum",
     weight_by_norm: bool = True,
     weight_by_detector_score: bool = True,
     media_pooling: bool = True,
@@ -53,6 +128,8 @@ def template_vectors(
     Returns:
         Template ids, int64 (T,), ascending, and unit rows, float32 (T, d), or (T, 2d) for flip "concat".
     """
+    from facedistill.data import combine  # here, because it loads torch, and results read the declarations above
+
     ids, row = np.unique(template, return_inverse=True)
     weight = np.ones(len(vectors))
     if weight_by_detector_score:
