@@ -52,6 +52,7 @@ def mine(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the page speaks of: photos, a teacher, the photos as faces.npz."""
     shutil.copytree(tiny.photos, tmp_path / "photos")
     shutil.copytree(tiny.teacher / "model", tmp_path / "teacher")
+    shutil.copytree(tiny.student, tmp_path / "trained")
     files = sorted((tmp_path / "photos").rglob("*.png"))
     images = np.stack([np.asarray(Image.open(file)) for file in files])
     np.savez(tmp_path / "faces.npz", images=images, names=[file.parent.name for file in files])
@@ -82,7 +83,16 @@ def _result(folder: Path) -> dict[str, Any]:
 
 
 def test_every_section_with_a_command_is_followed_here() -> None:
-    assert set(SECTIONS) == {"A term", "A start of W", "A view", "A sampler", "A margin", "A backbone", "A source"}
+    assert set(SECTIONS) == {
+        "A term",
+        "A start of W",
+        "A view",
+        "A sampler",
+        "A margin",
+        "A backbone",
+        "A source",
+        "A protocol",
+    }
 
 
 def test_a_term(mine: Path) -> None:
@@ -128,3 +138,10 @@ def test_a_backbone(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_source(mine: Path) -> None:
     _follow("A source", mine, *SMALL, *TINY)
     assert _result(mine)["training"]["images"] > 0
+
+
+def test_a_protocol(mine: Path) -> None:
+    (mine / "trained").rename(mine / "run")
+    said = _follow("A protocol", mine)
+    assert "nearest of the person" in said and "| student → teacher |" in said
+    assert "puts" in (mine / "result.html").read_text() and "next to their person" in (mine / "result.html").read_text()

@@ -15,7 +15,12 @@ from .data import (
 )
 from .demo import with_demo_teachers as with_demo_teachers
 from .errors import UsageError as UsageError, UserError as UserError
-from .evaluation import evaluate as evaluate
+from .evaluation import (
+    EvaluationOptions as EvaluationOptions,
+    Figure as Figure,
+    Protocol as Protocol,
+    evaluate as evaluate,
+)
 from .files import fingerprint as fingerprint
 from .head import (
     AdaFace as AdaFace,
