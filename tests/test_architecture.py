@@ -26,7 +26,7 @@ LAYERS = [
     ["evaluation"],
     ["check", "results"],
     ["training"],
-    ["demo"],
+    ["demo", "export"],
     ["cli"],
     ["__main__"],
 ]

@@ -1,0 +1,85 @@
+"""What runs on a device: one network from the pixels of a face crop to its embedding, with everything inside."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facedistill.backbones import OnnxBackbone
+from facedistill.errors import UserError
+from facedistill.models import Model
+
+Precision = Literal["fp32", "fp16", "int8"]
+Layout = Literal["nchw", "nhwc"]
+Pixels = Literal["uint8", "float32"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of an exported file.
+
+    Attributes:
+        precision: of weights and arithmetic.
+        layout: nchw: N x 3 x H x W; nhwc: N x H x W x 3.
+        pixels: the type of the input, RGB 0..255.
+        batch: a number of images, or "dynamic" for any number.
+        normalise: embeddings leave the graph with unit length.
+    """
+
+    precision: Precision = "fp32"
+    layout: Layout = "nchw"
+    pixels: Pixels = "uint8"
+    batch: int | Literal["dynamic"] = 1
+    normalise: bool = True
+
+
+class Deployable(nn.Module):
+    """Colour order, normalisation, backbone, projection, offset and, if asked for, unit length, as one module.
+
+    Resizing is not inside: a device crops faces at the input size, which the file states.
+
+    Raises:
+        UserError: the model has no network, or its network is an ONNX file.
+    """
+
+    mean: Tensor
+    std: Tensor
+    offset: Tensor | None
+
+    def __init__(self, model: Model, form: Form) -> None:
+        super().__init__()
+        if model.backbone is None:
+            raise UserError("export: this model holds embeddings only and no network; export a student")
+        if isinstance(model.backbone, OnnxBackbone):
+            raise UserError(
+                "export: this model's network is an ONNX file already, and only networks of facedistill can be written "
+                "anew; use that file, or import the checkpoint that it was made from"
+            )
+        self.backbone, self.projection = model.backbone, model.projection
+        self.size, self.embedding_dim = model.input_size, model.embedding_dim
+        self.bgr, self.layout, self.normalise = model.input.colour == "bgr", form.layout, form.normalise
+        self.register_buffer("mean", model.mean[None].clone())
+        self.register_buffer("std", model.std[None].clone())
+        self.register_buffer("offset", None if model.offset is None else model.offset.clone())
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings (N, d) for RGB pixels 0..255 in the form's layout and type."""
+        x = images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images
+        x = x.float()
+        if self.bgr:
+            x = x.flip(1)
+        embedding = self.backbone((x - self.mean) / self.std)
+        if self.projection is not None:
+            embedding = self.projection(embedding)
+        if self.offset is not None:
+            embedding = embedding - self.offset
+        return F.normalize(embedding, dim=1) if self.normalise else embedding
+
+    def example(self, form: Form, count: int = 2) -> Tensor:
+        """Return grey images of the form's batch, or `count` where any number will do."""
+        number = count if form.batch == "dynamic" else form.batch
+        shape = (self.size, self.size, 3) if self.layout == "nhwc" else (3, self.size, self.size)
+        return torch.full((number, *shape), 127, dtype=torch.uint8 if form.pixels == "uint8" else torch.float32)

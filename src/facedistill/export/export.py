@@ -1,0 +1,256 @@
+"""From a model to a file for a device, through the gate."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from facedistill import __version__
+from facedistill.backbones import Backbone
+from facedistill.data import Dataset, open_dataset
+from facedistill.errors import UsageError, UserError
+from facedistill.evaluation import evaluate, open_sets
+from facedistill.export.deployable import Deployable, Form, Layout, Pixels, Precision
+from facedistill.export.gate import Gate, compare
+from facedistill.export.target import Run, Target
+from facedistill.files import atomic_write
+from facedistill.models import InputSpec, Model, load_model
+from facedistill.progress import console
+from facedistill.recipe import find
+
+FACTS = "facedistill"  # the key under which a file says what it is
+CALIBRATION_IMAGES = 256
+GATE_IMAGES = 256
+GATE_FACES = "synthetic:identities=128,images=2,size={},seed=7,first=900000"  # where the user gives no images
+FAR = 1e-4
+LICENCE = "as the licences of its training data and of its teacher allow"
+
+
+@dataclass
+class Export:
+    """What an export made.
+
+    Attributes:
+        path: the file; where the gate failed, the file kept for study, whose name says so.
+    """
+
+    path: Path
+    target: str
+    form: Form
+    gate: Gate
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"path": str(self.path), "gate": self.gate.to_json()}
+
+
+def export_model(
+    model: Model | str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    precision: Precision = "fp32",
+    calibrate: str | Path | Dataset | None = None,
+    verify: str | Path | None = None,
+    against: Model | str | Path | None = None,
+    batch: int | Literal["dynamic"] | None = None,
+    layout: Layout = "nchw",
+    pixels: Pixels = "uint8",
+    normalise: bool = True,
+    targets: Mapping[str, type[Target]] | None = None,
+) -> Export:
+    """Write the model as one file for a device, and compare the file with the model before it gets its name.
+
+    Everything is inside the file but the resizing: colour order, normalisation, projection, offset, and unit length.
+    The gate runs the file in the target's own runtime, on the images of `verify` or `calibrate`, else on synthetic
+    faces. With `verify` it also compares TAR at FAR 1e-4, and with `against` that of the file against the teacher's
+    gallery at the teacher's threshold.
+
+    Args:
+        to: a name in TARGETS, or `package.module:Class`.
+        calibrate: images for int8; a hundred are enough. verify: people who are not among them.
+        batch: images at a time; None: any number, or 1 where the target wants a number.
+        normalise: embeddings leave the graph with unit length.
+
+    Returns:
+        An Export. Its gate says whether the file may be used; if not, the file lies under another name.
+
+    Raises:
+        UsageError: an unknown target or precision, int8 without images, verification on the calibration's images.
+        UserError: the model has no network, a package is missing, or the file cannot be written.
+    """
+    from facedistill.export import TARGETS
+
+    out = Path(out)
+    target = find(targets or TARGETS, to, "target", Target)()
+    form = _form(target, to, precision, layout, pixels, batch, normalise)
+    if precision == "int8" and calibrate is None:
+        raise UsageError(
+            "export: int8 needs a hundred images or more to calibrate on; give calibrate (--calibrate photos)"
+        )
+    _require_packages(target, to)
+    if out.suffix != target.suffix:
+        raise UsageError(f"export: {out} for target {to}; expected a name that ends in {target.suffix}")
+    model = load_model(model) if not isinstance(model, Model) else model
+    net = Deployable(model, form)
+    images = _Images(calibrate, verify, net.size)
+    facts = {FACTS: json.dumps(_facts(model, form))}
+    failed = out.with_name(f"{out.stem}.failed{out.suffix}")
+    with atomic_write(out) as temporary:
+        target.write(net, form, images.calibration if precision == "int8" else None, facts, temporary)
+        run = target.open(temporary, form)
+        gate = compare(_reference(model, images.gate), run(images.gate), precision, normalise)
+        if verify is not None and gate.passed:
+            _compare_rates(gate, model, run, form, verify, against)
+        size = temporary.stat().st_size
+        if not gate.passed:
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, failed)
+            return Export(failed, to, form, gate, size)
+    return Export(out, to, form, gate, size)
+
+
+def _form(
+    target: Target,
+    name: str,
+    precision: Precision,
+    layout: Layout,
+    pixels: Pixels,
+    batch: int | Literal["dynamic"] | None,
+    normalise: bool,
+) -> Form:
+    if precision not in target.precisions:
+        raise UsageError(f"export: target {name} cannot write {precision}; it writes {', '.join(target.precisions)}")
+    for what, value, known in (("layout", layout, get_args(Layout)), ("pixels", pixels, get_args(Pixels))):
+        if value not in known:
+            raise UsageError(f"export: {what} '{value}'; expected one of {', '.join(known)}")
+    if batch is None:
+        batch = "dynamic" if target.any_batch else 1
+    if batch == "dynamic" and not target.any_batch:
+        raise UsageError(f"export: target {name} takes a fixed number of images; give batch=1, or another number")
+    if batch != "dynamic" and batch < 1:
+        raise UsageError(f"export: batch {batch}; expected 1 or more, or dynamic")
+    return Form(precision, layout, pixels, batch, normalise)
+
+
+def _require_packages(target: Target, name: str) -> None:
+    missing = [package for package in target.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"export: target {name} needs the package '{missing[0]}'; pip install 'facedistill[{target.extra}]'"
+        )
+
+
+def _facts(model: Model, form: Form) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "space": model.space,
+        "model": model.fingerprint(),
+        "embedding_dim": model.embedding_dim,
+        "input": {"size": model.input_size, "colour": "rgb", "range": [0, 255]},
+        **asdict(form),
+        "thresholds": model.thresholds,
+        "licence": LICENCE,
+    }
+
+
+class _Images:
+    """Images for calibration and for the gate, uint8 (N, 3, H, W) at the model's size; none serves for both."""
+
+    def __init__(self, calibrate: str | Path | Dataset | None, verify: str | Path | None, size: int) -> None:
+        self.size = size
+        given = None
+        if calibrate is not None:
+            given = calibrate if isinstance(calibrate, Dataset) else open_dataset(calibrate)
+        order = np.random.default_rng(0).permutation(len(given)) if given is not None else np.zeros(0, dtype=np.int64)
+        first, rest = order[:CALIBRATION_IMAGES], order[CALIBRATION_IMAGES : CALIBRATION_IMAGES + GATE_IMAGES]
+        self.calibration = self._read(given, first) if given is not None else None
+        if verify is not None:
+            verified = open_dataset(verify)
+            if given is not None:
+                _require_apart(given, first, verified)
+            chosen = np.random.default_rng(1).permutation(len(verified))[:GATE_IMAGES]
+            self.gate = self._read(verified, chosen)
+        elif given is not None and len(rest) >= 32:
+            self.gate = self._read(given, rest)
+        else:
+            faces = open_dataset(GATE_FACES.format(min(size, 112)))
+            self.gate = self._read(faces, np.arange(len(faces)))
+
+    def _read(self, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+        images = dataset.batch(rows).images
+        if not len(images):
+            raise UserError(f"export: {dataset.source.path}: none of its images can be read")
+        if images.shape[-2:] != (self.size, self.size):
+            height, width = images.shape[-2:]
+            console.print(
+                f"{dataset.source.path}: images of {width} x {height} are resized to {self.size} x {self.size}"
+            )
+            wide = torch.nn.functional.interpolate(
+                images.float(), (self.size, self.size), mode="bilinear", antialias=True
+            )
+            images = wide.round().clamp(0, 255).to(torch.uint8)
+        return images.numpy()
+
+
+def _require_apart(calibration: Dataset, rows: np.ndarray, verified: Dataset) -> None:
+    """Raise UsageError where the verification set holds an image of the calibration."""
+    ours = {hash(calibration.image(int(i)).tobytes()) for i in rows}
+    for i in range(len(verified)):
+        if hash(verified.image(i).tobytes()) in ours:
+            raise UsageError(
+                f"export: the verification set holds an image of the calibration ({verified.keys[i]}), which would "
+                "flatter the file; verify on other people"
+            )
+
+
+@torch.inference_mode()
+def _reference(model: Model, images: np.ndarray) -> np.ndarray:
+    """The model's own embeddings."""
+    return torch.cat(
+        [model(torch.from_numpy(part.copy())) for part in np.array_split(images, -(-len(images) // 64))]
+    ).numpy()
+
+
+class ExportedBackbone(Backbone):
+    """A file in its runtime as a network, so that `evaluate` measures it like any model."""
+
+    has_features = False
+
+    def __init__(self, run: Run, embedding_dim: int, size: int, content: str) -> None:
+        super().__init__(embedding_dim, size)
+        self.run = run
+        self.register_buffer("content", torch.tensor(list(content.encode()), dtype=torch.uint8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        images = x.round().clamp(0, 255).to(torch.uint8).numpy()
+        return torch.from_numpy(self.run(images)).float()
+
+
+def exported(run: Run, model: Model, form: Form) -> Model:
+    """Return the file as a Model in the space of the model that it was made from."""
+    backbone = ExportedBackbone(run, model.embedding_dim, model.input_size, f"{model.fingerprint()} {form}")
+    made = Model(backbone, InputSpec(model.input_size, mean=(0.0,), std=(1.0,)), space=model.space)
+    return made.eval()
+
+
+def _compare_rates(
+    gate: Gate, model: Model, run: Run, form: Form, verify: str | Path, against: Model | str | Path | None
+) -> None:
+    """Add to the gate the rates of the verification set: the student's own, and against the teacher's gallery."""
+    teacher = load_model(against) if isinstance(against, str | Path) else against
+    models = {"file": exported(run, model, form), "model": model} | ({"teacher": teacher} if teacher else {})
+    result = evaluate(models, open_sets([str(verify)]), protocols=["all-pairs"], flip="none", fars=[FAR], resamples=0)
+    by_pair = {(r["probe"], r["gallery"]): r for r in result["results"]}
+    far, own = next(iter(by_pair["model", "model"]["tar_at_far"].items()))
+    file = by_pair["file", "file"]["tar_at_far"][far]
+    gate.add_rate("student against student", own["value"], file["value"], float(far))
+    if teacher:
+        rates = [by_pair[name, "teacher"]["at_gallery_threshold"][far]["tar"] for name in ("model", "file")]
+        gate.add_rate("student against the teacher's gallery, at its threshold", *rates, float(far))

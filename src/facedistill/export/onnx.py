@@ -1,0 +1,59 @@
+"""ONNX: servers, browsers, Windows, and most NPU tool chains."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from facedistill.backbones import import_onnx_packages
+from facedistill.export.deployable import Deployable, Form
+from facedistill.export.quantise import half, quantised
+from facedistill.export.target import Run, Target, in_batches, in_form
+
+INPUT, OUTPUT = "image", "embedding"
+
+
+class Onnx(Target):
+    """ONNX, run by ONNX Runtime. BatchNorm is folded into the convolutions."""
+
+    suffix = ".onnx"
+    precisions = ("fp32", "fp16", "int8")
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    extra = "onnx"
+
+    def write(
+        self, net: Deployable, form: Form, calibration: np.ndarray | None, facts: Mapping[str, str], path: Path
+    ) -> None:
+        onnx, _ = import_onnx_packages()
+        any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
+        program = torch.onnx.export(
+            net,
+            (net.example(form),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=any_number,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        graph = program.model_proto
+        if form.precision == "fp16":
+            graph = half(graph)
+        elif form.precision == "int8":
+            assert calibration is not None
+            graph = quantised(graph, in_form(calibration, form))
+        onnx.helper.set_model_props(graph, dict(facts))
+        onnx.save(graph, str(path))
+
+    def open(self, path: Path, form: Form, threads: int = 1) -> Run:
+        _, ort = import_onnx_packages()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+
+        def run(images: np.ndarray) -> np.ndarray:
+            return session.run(None, {name: in_form(images, form)})[0]
+
+        return run if form.batch == "dynamic" else lambda images: in_batches(run, images, int(form.batch))
