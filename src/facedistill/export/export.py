@@ -242,6 +242,7 @@ class ExportedBackbone(Backbone):
     """A file in its runtime as a network, so that `evaluate` measures it like any model."""
 
     has_features = False
+    foreign = True
 
     def __init__(self, run: Run, model: Model, form: Form) -> None:
         super().__init__(model.embedding_dim, model.input_size)
