@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from facedistill.data import Dataset, Flip, degraded
 from facedistill.errors import UsageError, closest
-from facedistill.evaluation.protocols.pairs import Thresholds
 from facedistill.evaluation.statistics import RESAMPLES, SEED
+
+Thresholds = Literal["grid", "exact"]
 
 
 @dataclass(frozen=True)

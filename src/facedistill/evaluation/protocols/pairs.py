@@ -5,7 +5,7 @@ accuracy is chosen (a pair is the same person iff its distance < threshold) and 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, Weights
 from facedistill.evaluation.verification import COUNTS, FIGURES, PLOTS, Verification
 
 if TYPE_CHECKING:
+    from facedistill.evaluation.options import Thresholds
     from facedistill.evaluation.sets import LabelledSet, Side
 
 FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
-Thresholds = Literal["grid", "exact"]
 
 ACCURACY = Figure(
     "accuracy",
@@ -80,7 +80,7 @@ def pair_protocol(
     same: np.ndarray,
     *,
     persons: np.ndarray | None = None,
-    thresholds: Thresholds = "grid",
+    thresholds: "Thresholds" = "grid",
     fars: Sequence[float] = FARS,
     resamples: int = RESAMPLES,
     seed: int = SEED,
