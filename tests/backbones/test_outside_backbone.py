@@ -156,4 +156,4 @@ def test_a_model_folder_calls_nothing_but_backbones(mine: Path, name: str, messa
     with pytest.raises(UserError, match=message) as caught:
         fd.load_model("model")
     assert "config.json: backbone '" in str(caught.value) and "\n" not in str(caught.value)
-    assert caught.type is UserError and not sys.modules["my_networks"].CALLED  # type: ignore[attr-defined]
+    assert caught.type is UserError and not sys.modules["my_networks"].CALLED

@@ -199,7 +199,7 @@ def test_one_class_one_sample() -> None:
         x, torch.zeros(1, dtype=torch.long), F.normalize(torch.randn(1, 8), dim=1), ArcFace(), 64
     )
     loss.sum().backward()
-    assert loss.item() == 0 and torch.isfinite(x.grad).all()
+    assert loss.item() == 0 and x.grad is not None and torch.isfinite(x.grad).all()
 
 
 def test_embedding_on_or_opposite_its_class_is_finite() -> None:
@@ -208,7 +208,7 @@ def test_embedding_on_or_opposite_its_class_is_finite() -> None:
         x = (sign * weight[:3]).clone().requires_grad_()
         loss = frozen_margin_softmax(x, torch.arange(3), weight, ArcFace(), 64.0)
         loss.sum().backward()
-        assert torch.isfinite(loss).all() and torch.isfinite(x.grad).all()
+        assert torch.isfinite(loss).all() and x.grad is not None and torch.isfinite(x.grad).all()
 
 
 def test_labels_and_sizes_that_do_not_fit() -> None:

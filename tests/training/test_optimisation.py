@@ -67,7 +67,7 @@ def test_the_rate_stays_between_zero_and_lr(
         assert 0 <= learning_rate(schedule, step, steps) <= 0.3 + 1e-12
 
 
-def _network() -> nn.Module:
+def _network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.Linear(4, 2))
 
 

@@ -155,7 +155,7 @@ def _worker(out: str) -> None:
         rank, world = parallel.rank(), parallel.world()
         share = BATCH // world
         mine = slice(rank * share, (rank + 1) * share)
-        found = {"terms": _terms(mine), "gathered": _gathered(mine)}
+        found: dict[str, Any] = {"terms": _terms(mine), "gathered": _gathered(mine)}
         # Images that could not be read make slices unequal: 5 here, 3 there.
         found["unequal"] = _gathered(slice(0, 5) if rank == 0 else slice(5, BATCH))
         found["moved"] = _moved(mine)
@@ -176,8 +176,8 @@ def _stop_after(checkpoints: int) -> None:
     """Let training end, in every process, right after that many checkpoints."""
     keep, left = engine._checkpoint, [checkpoints]
 
-    def stopping(*args: Any) -> None:
-        keep(*args)
+    def stopping(*args: Any, **named: Any) -> None:
+        keep(*args, **named)
         left[0] -= 1
         if not left[0]:
             raise _Stopped

@@ -68,6 +68,7 @@ def test_the_cache_answers_by_image_and_flip_without_the_network() -> None:
         expected = online(_batch(PIXELS, INDEX), needs)
         assert expected is not None and network.ran == [False]
         torch.testing.assert_close(found.embedding, expected.embedding)
+    assert found is not None
     assert not torch.allclose(found.embedding[0], found.embedding[1])  # the mirror image is another row
 
 
