@@ -1,6 +1,8 @@
 """Margins against formulas written out, autograd, gradcheck and pytorch-metric-learning."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -127,10 +129,10 @@ def test_curricularface_follows_its_equations() -> None:
     ],
     ids=["arcface", "cosface"],
 )
-def test_loss_and_gradient_equal_pytorch_metric_learning(margin: Margin, reference: object) -> None:
+def test_loss_and_gradient_equal_pytorch_metric_learning(margin: Margin, reference: Callable[[int, int], Any]) -> None:
     embeddings = torch.randn(16, 32, requires_grad=True)
     labels = torch.randint(7, (16,))
-    loss = reference(7, 32)  # type: ignore[operator]
+    loss = reference(7, 32)
     weight = loss.W.detach().T
     ours = margin_softmax(embeddings, labels, weight, margin, 64.0).mean()
     (mine,) = torch.autograd.grad(ours, embeddings)

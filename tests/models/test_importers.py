@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,9 +114,9 @@ def test_a_missing_last_shard_is_found_by_the_class_names(run: Path) -> None:
         lambda w: {"weight": w.half()},
     ],
 )
-def test_orientation_is_decided_by_the_dimension(small: Path, tmp_path: Path, content: object) -> None:
+def test_orientation_is_decided_by_the_dimension(small: Path, tmp_path: Path, content: Callable[[Tensor], Any]) -> None:
     weight = rows(9, 16)
-    torch.save(content(weight), tmp_path / "head.pt")  # type: ignore[operator]
+    torch.save(content(weight), tmp_path / "head.pt")
     model = import_model(small, classifier=tmp_path / "head.pt")
     assert model.classifier is not None
     torch.testing.assert_close(model.classifier.weight, unit(weight), rtol=1e-2, atol=1e-3)

@@ -1,9 +1,10 @@
 """The method table, what a recipe changes in a row, terms from outside, and the module that runs them."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,11 +16,14 @@ from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.head.starts import STARTS, Fitted, NoClassifier
 from facedistill.methods import METHODS
+from facedistill.models.model import Model
 from facedistill.recipe.read import make_recipe
 from facedistill.recipe.schema import ClassifierSpec, MethodSpec, MovedBy, SamplerSpec, TermSpec, ViewSpec
 from facedistill.terms import TERMS, Term, make_term
+from facedistill.terms.soft_targets import SoftTargets
 from facedistill.training.method import Method, WiredTerm, missing_teachers, wire_terms
 from facedistill.training.resolved import describe, resolve
+from facedistill.training.teacher import Teacher
 
 
 def _method(**raw: Any) -> MethodSpec:
@@ -283,12 +287,12 @@ def _batch(count: int = 4) -> Batch:
     return Batch(images, images, [(labels, 1.0)], torch.stack([torch.arange(count), labels], 1), 0.0, labels)
 
 
-def _wired(terms: dict[str, tuple[Term, float, str]]) -> dict[str, WiredTerm]:
+def _wired(terms: Mapping[str, tuple[Term, float, str]]) -> dict[str, WiredTerm]:
     return {name: WiredTerm(*wired) for name, wired in terms.items()}
 
 
 def _together(terms: dict[str, tuple[Term, float, str]], teachers: dict[str, Any], weight: Any = None) -> Method:
-    return Method(_Student(), weight, teachers, _wired(terms))  # type: ignore[arg-type]
+    return Method(cast(Model, _Student()), weight, teachers, _wired(terms))
 
 
 def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
@@ -306,10 +310,11 @@ def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
         "b": frozenset({"embedding"}),
         "idle": frozenset(),
     }
-    method.student.asked.clear()  # type: ignore[union-attr,operator]
+    student: Any = method.student
+    student.asked.clear()
     method(_batch())
     assert teachers["a"].asked == [method.needs["a"]] and teachers["idle"].asked == [frozenset()]
-    assert method.student.asked == [True]
+    assert student.asked == [True]
     method.start_epoch(3)
     assert all(t.epochs == [3] for t in teachers.values())
 
@@ -383,7 +388,8 @@ def test_a_frozen_w_stands_in_no_state_and_a_learned_one_does() -> None:
         assert any("weight" in n and "linear" not in n for n in method.state_dict()) == there
         method.double()
         assert method.weight is not None and method.weight.weight.dtype == torch.float64
-        assert method.terms["soft_targets"].teacher_weight.weight.dtype == torch.float64  # type: ignore[union-attr]
+        soft = method.terms["soft_targets"]
+        assert isinstance(soft, SoftTargets) and soft.teacher_weight.weight.dtype == torch.float64
 
 
 def test_a_teacher_that_moves_w_is_asked_for_its_embedding_and_w_moves_before_the_loss() -> None:
@@ -415,10 +421,10 @@ def test_student_teacher_and_terms_all_get_what_the_view_makes() -> None:
             seen.append(batch)
             return super().__call__(batch, needs)
 
-    batch, student = _batch(), _Student()
+    batch, teachers = _batch(), cast(dict[str, Teacher], {"t": Looking()})
     mixed = replace(batch, images=batch.images.flip(0).float())
     terms = {"x": (Watch("embedding"), 1.0, "t")}
-    method = Method(student, None, {"t": Looking()}, _wired(terms), lambda b: mixed)  # type: ignore[arg-type,dict-item]
+    method = Method(cast(Model, _Student()), None, teachers, _wired(terms), lambda b: mixed)
     method(batch)
     assert len(seen) == 2 and all(b is mixed for b in seen)
 
@@ -431,7 +437,7 @@ def test_each_teachers_w_serves_its_own_terms_and_the_student_lives_in_the_first
         "two": (TERMS["margin_softmax"](), 0.5, "u"),
     }
     teachers: Any = {"t": _FakeTeacher(), "u": _FakeTeacher()}
-    method = Method(_Student(), weight, teachers, _wired(terms), further={"u": other})  # type: ignore[arg-type]
+    method = Method(cast(Model, _Student()), weight, teachers, _wired(terms), further={"u": other})
     assert method.weights == [weight, other] and method.anchors == "t" and not method.terms["two"].anchors
     assert method.needs == {"t": frozenset(), "u": frozenset()}  # W is inherited: no teacher runs
     batch = _batch()

@@ -71,12 +71,13 @@ class _Toy(nn.Module):
             self.network.weight.copy_(torch.randn(DIM, 4, generator=generator))
             self.network.bias.zero_()
         rows = Classifier(torch.randn(CLASSES, DIM, generator=generator), NAMES)
-        self.weights = nn.ModuleDict({moved: ClassWeight(rows, moved) for moved in ("nothing", "gradient")})
+        weights = {"nothing": ClassWeight(rows, "nothing"), "gradient": ClassWeight(rows, "gradient")}
+        self.weights = nn.ModuleDict(weights)
         self.terms = nn.ModuleDict()
         for name, moved in _wired():
             kind, options = CASES[name]
             term = TERMS[kind](**options)
-            term.bind(self.weights[moved], rows)  # type: ignore[arg-type]
+            term.bind(weights[moved], rows)
             term.bind_features([torch.Size([2, 1, 3])], [torch.Size([3, 1, 2])])
             for module in term.modules():
                 if isinstance(module, nn.BatchNorm2d):
