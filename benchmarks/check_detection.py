@@ -99,6 +99,12 @@ class Bench:
         spec = conventions(self.input)[input]
         return Model(self.backbone, spec, classifier or self.weights[column])
 
+    def stored(self, column: str) -> Classifier:
+        """The W of a column that has one of its own."""
+        own = self.weights[column]
+        assert own is not None, column
+        return own
+
 
 def wrong_input(name: str) -> Callable[[Bench, str, np.random.Generator], Any]:
     return lambda bench, column, rng: (bench.model(column, name), bench.data)
@@ -113,7 +119,7 @@ def permuted_names(share: float) -> Callable[[Bench, str, np.random.Generator], 
     """A share of the rows of W carry each other's names (0: two of them)."""
 
     def plant(bench: Bench, column: str, rng: np.random.Generator) -> Any:
-        own = bench.weights[column]
+        own = bench.stored(column)
         names = np.array(own.class_names)
         moved = rng.choice(len(names), max(2, round(share * len(names))), replace=False)
         names[moved] = names[np.roll(moved, 1)]
@@ -144,11 +150,11 @@ def swapped_labels(share: float) -> Callable[[Bench, str, np.random.Generator], 
 def lacking(bench: Bench, column: str, rng: np.random.Generator) -> Any:
     names = bench.data.class_names
     kept = sorted(rng.choice(len(names), len(names) - 10, replace=False))
-    return bench.model(column, classifier=bench.weights[column].select([names[i] for i in kept])), bench.data
+    return bench.model(column, classifier=bench.stored(column).select([names[i] for i in kept])), bench.data
 
 
 def too_many_rows(bench: Bench, column: str, rng: np.random.Generator) -> Any:
-    own = bench.weights[column]
+    own = bench.stored(column)
     return bench.model(column, classifier=Classifier(own.weight, own.class_names[:-10], own.origin)), bench.data
 
 
@@ -245,7 +251,7 @@ def outcome(case: Case, bench: Bench, column: str, rng: np.random.Generator) -> 
     except UserError as e:
         return {"faults": ["refused"], "warnings": [], "message": str(e)}
     report = check_teacher(model, data, MARGIN, SCALE)
-    found = {"faults": sorted(report.faults), "warnings": sorted(report.warnings)}
+    found: dict[str, Any] = {"faults": sorted(report.faults), "warnings": sorted(report.warnings)}
     fit = report.values["fit"]
     found |= {"own_class": round(fit["own_class"], 4), "loss": round(fit["loss"], 3)}
     found |= {"misnamed": round(report.values["fit_by_centres"]["misnamed"], 4)}

@@ -181,7 +181,7 @@ def jobs(results: Results) -> list[Job]:
     rows = [(row, SEEDS[0]) for row in [*TUNED, *one]] + [(row, seed) for seed in SEEDS[1:] for row in TUNED]
     settings_of = {tuned: chosen(results, tuned) for (_, _, tuned), _ in rows}
     found += [
-        (name, teacher, settings_of[of], seed) for (name, teacher, of), seed in rows if settings_of[of] is not None
+        (name, teacher, setting, seed) for (name, teacher, of), seed in rows if (setting := settings_of[of]) is not None
     ]
     return found
 

@@ -43,11 +43,13 @@ def embedding(model: Model, lfw: str) -> dict[str, float]:
     pixels = dataset.batch(range(BATCH)).images
     model.eval()
     ready = model.normalise(pixels)
+    backbone = model.backbone
+    assert backbone is not None
 
     def bare() -> None:
         with torch.inference_mode():
             for _ in range(2 * IMAGES // BATCH):  # an image and its mirror image
-                model.backbone(ready)
+                backbone(ready)
 
     times: dict[str, list[float]] = {"bare": [], "evaluation": []}
     for _ in range(REPEATS):

@@ -282,11 +282,11 @@ def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
                     _, found = rivals.sampled(original.float())(x, labels)
                     case = {"W": make.__name__, "cosine": cosine}
                     drawn.append({**case, "gradient": _cosine(found, ideal)})
-                    loss, found = rivals.nearest(Rows(original.float()), neighbours)(x, labels)
+                    near_loss, found = rivals.nearest(Rows(original.float()), neighbours)(x, labels)
                     used = len(torch.cat([labels, neighbours[labels].flatten()]).unique()) / classes
                     _, as_many = rivals.sampled(original.float(), used)(x, labels)
                     gradients = {"gradient": _cosine(found, ideal), "gradient_drawn": _cosine(as_many, ideal)}
-                    near.append({**case, **gradients, "loss": loss.item(), "exact_loss": exact, "classes": used})
+                    near.append({**case, **gradients, "loss": near_loss.item(), "exact_loss": exact, "classes": used})
             worst += [{"W": make.__name__, "scale": scale, "rows": name, **cell} for name, cell in cells.items()]
     return {"classes": classes, "batch": size, "worst": worst, "sampled": drawn, "nearest": near}
 
@@ -457,8 +457,8 @@ def exactness_table(result: dict[str, Any]) -> str:
     lines += ["", "| gradient cosine of 10% sampling | " + " | ".join(f"at {c}" for c in COSINES) + " |"]
     lines.append("| --- |" + " ---: |" * len(COSINES))
     for kind in ("isotropic", "clustered"):
-        cells = [f"{row['gradient']:.2f}" for row in result["sampled"] if row["W"] == kind]
-        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        cosines = [f"{row['gradient']:.2f}" for row in result["sampled"] if row["W"] == kind]
+        lines.append(f"| {kind} | " + " | ".join(cosines) + " |")
     if "nearest" in result:
         lines += ["", *_nearest_table(result["nearest"])]
     return "\n".join(lines)

@@ -99,7 +99,8 @@ class Trainable:
     def _loss(self, x: Tensor, w: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cos = (F.normalize(x).to(self.products) @ F.normalize(w).to(self.products).T).float().clamp(-1, 1)
         loss = F.cross_entropy(_insightface(cos, labels), labels) if self.published else _margin_loss(cos, labels)
-        return loss.detach(), *torch.autograd.grad(loss, (x, w))
+        x_gradient, w_gradient = torch.autograd.grad(loss, (x, w))
+        return loss.detach(), x_gradient, w_gradient
 
 
 class PartialFC(Trainable):

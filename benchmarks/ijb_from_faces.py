@@ -44,7 +44,9 @@ def write_ijb(faces: Dataset, folder: Path, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     (folder / "loose_crop").mkdir(parents=True)
     (folder / "meta").mkdir()
-    points, belongs, templates = [], [], []
+    points: list[str] = []
+    belongs: list[str] = []
+    templates: list[tuple[int, int]] = []
     for person in range(len(faces.class_names)):
         rows = np.flatnonzero(faces.labels == person)
         if len(rows) < 2:

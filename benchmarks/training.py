@@ -82,7 +82,8 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
 
         timed("optimiser", update)
-        phases["step"] = tuple(map(sum, zip(*phases.values(), strict=True)))  # type: ignore[assignment]
+        wall, cpu = (sum(seconds) for seconds in zip(*phases.values(), strict=True))
+        phases["step"] = wall, cpu
         return phases
 
 

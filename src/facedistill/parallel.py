@@ -106,7 +106,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:n] for part, n in zip(parts, ctx.counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         # Every process computes the same loss of the whole batch and DDP averages the gradients, hence x world.
         return grad.split(ctx.counts)[rank()] * world()
 

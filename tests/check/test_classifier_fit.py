@@ -10,7 +10,7 @@ from facedistill.check import fit, fit_of, require_fit
 from facedistill.data.embeddings import Embeddings
 from facedistill.errors import UserError
 from facedistill.head.classifier import Classifier
-from facedistill.head.margins import AdaFace, ArcFace, CombinedMargin, CosFace, SphereFace, margin_softmax
+from facedistill.head.margins import AdaFace, ArcFace, CombinedMargin, CosFace, Margin, SphereFace, margin_softmax
 from facedistill.head.starts import centres
 
 ARC = ArcFace(0.5)
@@ -141,7 +141,9 @@ def test_missing_classes_and_other_dimensions_are_one_clear_line() -> None:
     ("margin", "largest"), [(ArcFace(0.2), 0.5), (CosFace(0.2), 0.35), (SphereFace(1.2), 1.7), (AdaFace(0.2), 0.4)]
 )
 @pytest.mark.parametrize("noise", [0.5, 2.0])
-def test_the_suggested_size_is_the_largest_that_half_the_embeddings_meet(margin, largest, noise) -> None:
+def test_the_suggested_size_is_the_largest_that_half_the_embeddings_meet(
+    margin: Margin, largest: float, noise: float
+) -> None:
     table = table_of(noise=noise)
     own = centres(table)
     before = margin.size
@@ -158,6 +160,7 @@ def test_the_suggested_size_is_the_largest_that_half_the_embeddings_meet(margin,
         return (changed.target(own_cos, sizes) > other).float().mean().item()
 
     size = found.suggested_size
+    assert size is not None
     assert met(size) >= 0.5 or size == (1.0 if isinstance(margin, SphereFace) else 0.0)
     assert size == largest or met(size + 0.05) < 0.5
 
@@ -167,6 +170,7 @@ def test_the_suggested_scale_has_the_smallest_loss() -> None:
     own = centres(table)
     found = fit_of(own, table, ARC, 64)
     x, labels = unit_rows(table), torch.from_numpy(table.labels)
+    assert found.suggested_size is not None
     best = ArcFace(found.suggested_size)
     losses = {s: margin_softmax(x, labels, own.weight, best, s).mean().item() for s in fit.SCALES}
     assert found.suggested_scale == min(losses, key=losses.__getitem__)

@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import open_source
 from facedistill.errors import UsageError, UserError
 from facedistill.files import claimed
@@ -75,7 +77,12 @@ def test_proxylesskd_never_runs_the_teacher(teacher: Path, tmp_path: Path, monke
 
     asked: list[Any] = []
     original = Teacher.__call__
-    monkeypatch.setattr(Teacher, "__call__", lambda self, b, n: asked.append(n) or original(self, b, n))
+
+    def watched(teacher: Teacher, batch: Batch, needs: frozenset[str]) -> Output | None:
+        asked.append(needs)
+        return original(teacher, batch, needs)
+
+    monkeypatch.setattr(Teacher, "__call__", watched)
     monkeypatch.setattr("facedistill.models.model.Model.outputs", _forbid_teacher(16), raising=True)
     train(_recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": None}), tmp_path / "run")
     assert asked and not any(asked)
@@ -276,7 +283,9 @@ def test_a_run_does_not_go_on_with_other_images_or_another_teacher(teacher: Path
     for i, key in enumerate(source.keys):
         file = (tmp_path / "faces" / key).with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.read(i)).save(file)
+        pixels = source.read(i)
+        assert isinstance(pixels, np.ndarray)
+        Image.fromarray(pixels).save(file)
     recipe = _recipe(data={"train": str(tmp_path / "faces")}, teacher=str(moved), method="l2kd",
                      student={"embedding_dim": None})  # fmt: skip
     run = train(recipe, tmp_path / "run")
@@ -417,10 +426,12 @@ def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(
-        "facedistill.training.engine._checkpoint",
-        lambda *_: (run / "log.jsonl").unlink() or (run / "log.jsonl").mkdir(),
-    )
+
+    def into_a_folder(*_: Any) -> None:
+        (run / "log.jsonl").unlink()
+        (run / "log.jsonl").mkdir()
+
+    monkeypatch.setattr("facedistill.training.engine._checkpoint", into_a_folder)
     with pytest.raises(UserError, match=r"cannot write .*log\.jsonl: Is a directory"):
         train(_recipe(schedule={"epochs": 1}), run)
 
@@ -490,7 +501,9 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest
     for i, key in enumerate(source.keys):
         file = (tmp_path / "faces" / key).with_suffix(".jpg")
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.read(i)).save(file)
+        pixels = source.read(i)
+        assert isinstance(pixels, np.ndarray)
+        Image.fromarray(pixels).save(file)
     broken = sorted((tmp_path / "faces").rglob("*.jpg"))[7]
     broken.write_bytes(broken.read_bytes()[:200])
     for memory in (True, False):

@@ -1,7 +1,7 @@
 """Batches of one epoch for one rank, decoded here or ahead of time in worker processes."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -81,7 +81,7 @@ DECODERS = 2
 AHEAD = 4  # batches decoded before the network asks for them
 
 
-def decoded(dataset: Dataset, batch: int) -> Iterator[ImageBatch]:
+def decoded(dataset: Dataset, batch: int) -> Generator[ImageBatch, None, None]:
     """Yield the readable images in order, in batches that threads decode ahead of the caller; no batch is empty."""
     chunks = (
         [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)

@@ -1,7 +1,7 @@
 """Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def embed_dataset(
 
 def embed_blocks(
     model: Model, dataset: Dataset, flips: bool = True, batch: int | None = None, cache: Path | None = None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
 
     With `cache` they are also written to a plain .npy as they come, and read from it the next time, never whole.

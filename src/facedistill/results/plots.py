@@ -393,7 +393,7 @@ def _draw_legend(figure: "Figure", legend: Places, height: int, markers: bool) -
         y = LINE * (len(legend) - row - 0.5) / height
         style = {"color": _colour(i), "marker": _marker(i), "markersize": 5} if markers else _line(i)
         ends = [LEFT + 11] if markers else [LEFT, LEFT + 22]
-        figure.add_artist(Line2D([x / WIDTH for x in ends], [y] * len(ends), **style))  # type: ignore[arg-type]
+        figure.add_artist(Line2D([x / WIDTH for x in ends], [y] * len(ends), **style))
         figure.text((LEFT + 30) / WIDTH, y, _short(name), va="center_baseline")
 
 

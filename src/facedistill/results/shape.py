@@ -159,7 +159,7 @@ def _type(figure: Figure) -> Any:
 def _at(target: Target) -> Any:
     """A Value with what its threshold gives, and how many comparisons decide that."""
     more = {target.obtained: NotRequired[Number], target.decided_by: NotRequired[Count]}
-    return TypedDict("At", VALUE | more)  # type: ignore[operator, misc]
+    return TypedDict("At", VALUE | more)  # type: ignore[operator]
 
 
 VALUE: dict[str, Any] = {

@@ -104,7 +104,7 @@ class Method(nn.Module):
     @property
     def weights(self) -> list[ClassWeight]:
         """Every W, the student's own first."""
-        return [] if self.weight is None else [self.weight, *self.further]  # type: ignore[list-item]
+        return [] if self.weight is None else [self.weight, *self.further]
 
     @property
     def anchors(self) -> str | None:

@@ -5,7 +5,7 @@ import pytest
 
 from facedistill.errors import UserError
 from facedistill.evaluation.metrics import auc
-from facedistill.evaluation.protocols.pairs import GRID, boundaries, fold_of, pair_protocol
+from facedistill.evaluation.protocols.pairs import GRID, Thresholds, boundaries, fold_of, pair_protocol
 from facedistill.evaluation.statistics import draws
 
 
@@ -65,7 +65,7 @@ def test_folds_are_those_of_sklearn() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("levels", [None, 3])
 @pytest.mark.parametrize("thresholds", ["grid", "exact"])
-def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thresholds: str) -> None:
+def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thresholds: Thresholds) -> None:
     e = example(seed=seed)
     if levels:  # embeddings that tie, at distances that lie on the grid or beside it
         e["probe"] = unit(np.round(e["probe"] * levels) + 1e-9)

@@ -356,7 +356,7 @@ def test_every_protocol_declares_every_figure_that_it_measures_and_no_more(tmp_p
             assert measured <= {figure.key for figure in says.figures}, r["protocol"]
             numbers = {key for key, value in r.items() if isinstance(value, int)} - {"images", "same_space"}
             assert numbers <= {count.key for count in says.counts}, r["protocol"]
-            drawn = {{"det": "roc"}.get(key, key) for key in (getattr(p, "key", p) for p in says.plots)}
+            drawn = {{"det": "roc"}.get(key, key) for key in (p if isinstance(p, str) else p.key for p in says.plots)}
             assert set(r.get("curves", {})) == drawn, r["protocol"]
             for figure in says.figures:
                 values = r[figure.key].values() if figure.family and figure.key in r else []

@@ -159,7 +159,7 @@ def _triples(path: Path, block: bytes, lines: int) -> np.ndarray:
     digits = np.count_nonzero((text >= ord("0")) & (text <= ord("9")))
     plain = len(gaps) % 3 == 0 and len(gaps) + digits == len(text)
     if plain and (gaps.reshape(-1, 3) == [SPACE, SPACE, NEWLINE]).all():
-        numbers = np.fromstring(block, np.int64, sep=" ")  # type: ignore[call-overload]
+        numbers = np.fromstring(block, np.int64, sep=" ")
         if len(numbers) == len(gaps):
             return numbers.reshape(-1, 3).T
     rows = []  # tabs, a carriage return, or a fault
