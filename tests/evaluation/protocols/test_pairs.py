@@ -5,7 +5,8 @@ import pytest
 
 from facedistill.errors import UserError
 from facedistill.evaluation.metrics import auc
-from facedistill.evaluation.protocols.pairs import GRID, Thresholds, boundaries, fold_of, pair_protocol
+from facedistill.evaluation.options import Thresholds
+from facedistill.evaluation.protocols.pairs import GRID, boundaries, fold_of, pair_protocol
 from facedistill.evaluation.statistics import draws
 
 
