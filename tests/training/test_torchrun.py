@@ -92,7 +92,7 @@ def test_a_process_dies_and_another_number_of_them_goes_on(recipe: Path, tmp_pat
         time.sleep(0.01)
     four.send_signal(signal.SIGTERM)
     said = four.communicate(timeout=100)[0]
-    assert f"going on from step {begun}" in said and "facedistill: this process was told to end" in said
+    assert f"resuming from step {begun}" in said and "facedistill: this process was told to end" in said
     steps = [int(line.removeprefix('{"step": ')) for line in _steps(run)]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) > begun
 
