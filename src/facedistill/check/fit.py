@@ -76,7 +76,7 @@ def fit_of(classifier: Classifier, embeddings: Embeddings, margin: Margin, scale
     if raw.shape[1] != classifier.dim:
         raise UserError(
             f"teacher: its embeddings have {raw.shape[1]} dimensions, its classifier {classifier.dim}; they do not "
-            "belong together: import the teacher anew with its own classifier"
+            "belong together: import the teacher again with its own classifier"
         )
     weight = classifier.weight
     labels = _rows(classifier, embeddings)

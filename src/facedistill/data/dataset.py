@@ -172,7 +172,7 @@ class Dataset(torch.utils.data.Dataset):
         if self._failed > self.max_unreadable * self._met:
             raise UserError(
                 f"{self.source.path}: {self._failed} of {self._met} images cannot be read, more than the allowed "
-                f"share of {self.max_unreadable:g}: {_some(self.unreadable)}; mend or remove them, or allow more"
+                f"share of {self.max_unreadable:g}: {_some(self.unreadable)}; repair or remove them, or allow more"
             )
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Dataset":

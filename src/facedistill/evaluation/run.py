@@ -182,7 +182,7 @@ class _Evaluation:
         own_settings: dict[str, Any],
         reference: Measurement | None,
     ) -> dict[str, Any]:
-        """Return one result. `reference`: the gallery's model against itself, where a system is calibrated."""
+        """Return one result. `reference`: the gallery's own model at the gallery's resolution, for calibration."""
         probe, gallery = self._sides(pair, condition)
         o = self.options
         settings: dict[str, Any] = {"flip": o.flip, **own_settings, "resamples": o.resamples, "seed": o.seed}

@@ -20,7 +20,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its value in every resample, float64 (resamples,); NaN where a resample lacks a kind of pair."""
+    """A number with its value in every resample, float64 (resamples,); NaN if a resample lacks a kind of pair."""
 
     value: float
     resampled: np.ndarray

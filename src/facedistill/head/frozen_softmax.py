@@ -27,7 +27,7 @@ LARGEST_EXPONENT = 64.0
 class _LogSumOfNegatives(torch.autograd.Function):
     """log sum_{j != y} exp(s n(cos_j)) of each sample, with its gradient computed in the same pass.
 
-    Shapes: x (b, d) unit rows, cos_y (b,), labels (b,) of this process's samples -> float64 (b,); -inf where C = 1.
+    Shapes: x (b, d) unit rows, cos_y (b,), labels (b,) of this process's samples -> float64 (b,); -inf if C = 1.
     """
 
     @staticmethod

@@ -157,7 +157,7 @@ def hold_rows(weight: Tensor, stored: Stored = "fp32", whole: bool = True) -> Ro
             row = int(off[0])
             raise UserError(
                 f"rows of W: row {mine.start + start + row} has length {norms[row]:.3g}, expected 1; the classifier's "
-                "file was edited or damaged: import the teacher anew"
+                "file was edited or damaged: import the teacher again"
             )
     if stored == "int8":
         rows = quantise(part)

@@ -123,7 +123,7 @@ def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
 def _say_not_kept(error: UserError) -> None:
     """Say that the cache could not be written (`error` of `atomic_write`), so the next command must embed again."""
     reason = str(error).partition(";")[0]
-    text = f"the embeddings are not kept for next time: {reason}; mend that, or set FACEDISTILL_CACHE to another folder"
+    text = f"the embeddings are not cached: {reason}; correct that, or set FACEDISTILL_CACHE to another folder"
     console.print(text, soft_wrap=True, markup=False)
 
 

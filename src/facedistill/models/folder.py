@@ -288,7 +288,7 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
     weight = tensors["weight"]
     if len(names) != len(weight):
         raise UserError(
-            f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name a row"
+            f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name per row"
         )
     return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"), unit=True)
 

@@ -101,7 +101,7 @@ class Model(nn.Module):
         return self.mean.device
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return the backbone's float32 input for RGB pixels 0..255 (N, 3, H, W), resized where H or W differ."""
+        """Return the backbone's float32 input for RGB pixels 0..255 (N, 3, H, W), resized if H or W differ."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"model: images of shape {list(images.shape)}; expected N x 3 x H x W, RGB 0..255")
         size = self.input.size
@@ -221,7 +221,7 @@ def _embedding_dim(
     if len(set(dims.values())) != 1:
         found = ", ".join(f"{what} {dim}" for what, dim in dims.items()) or "none is given"
         raise UserError(
-            f"model: embedding dimensions do not fit ({found}); give the model a projection, or import anew"
+            f"model: embedding dimensions do not fit ({found}); give the model a projection, or import it again"
         )
     return next(iter(dims.values()))
 

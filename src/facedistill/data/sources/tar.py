@@ -118,7 +118,7 @@ def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
         elif member.islnk():
             if target not in found:
                 raise UserError(
-                    f"{shard}: {name} is a hard link to {target}, which is not among the files before it; pack anew "
+                    f"{shard}: {name} is a hard link to {target}, which is not among the files before it; pack again "
                     "with tar --hard-dereference"
                 )
             found[name] = found[target]
