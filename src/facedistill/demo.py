@@ -1,4 +1,4 @@
-"""The whole story on synthetic faces: a teacher, three students distilled or trained beside it, one table."""
+"""The demo on synthetic faces: train a teacher and three students, and print one table."""
 
 import json
 import time
@@ -32,7 +32,7 @@ RESULT_FILES = ("table.md", "results.json")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: people and photographs to train on, sizes of the networks, epochs, the evaluation."""
+    """The sizes of a demo: people and photographs to train on, networks, epochs, evaluation."""
 
     identities: int = 400
     teacher_images: int = 16
@@ -48,7 +48,7 @@ class Scale:
     pairs: int = 6000
 
     def faces(self, images: int) -> str:
-        """The training data: the first `images` photographs of every identity."""
+        """Return the training data: the first `images` photographs of every identity."""
         return f"synthetic:identities={self.identities},images={images},size={self.size},seed={SEED}"
 
     @property
@@ -65,16 +65,16 @@ QUICK = Scale(identities=200, teacher_width=0.25, teacher_epochs=8, student_epoc
 def run_demo(out: str | Path, quick: bool = False) -> dict[str, Any]:
     """Run the demo into the folder `out`, print its table, and return what results.json holds.
 
-    Idempotent: what is done is not done again, what was interrupted goes on.
+    Idempotent: finished work is skipped, and interrupted runs resume.
 
     Raises:
-        UsageError: `out` holds something else, or a demo of another scale.
+        UsageError: `out` holds something other than a demo, or a demo of another scale.
     """
     return demo_at(QUICK if quick else FULL, out)
 
 
 def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
-    """As `run_demo`, at any scale."""
+    """Run the demo at any scale, see `run_demo`."""
     folder, began = Path(out).resolve(), time.perf_counter()
     _claim(folder)
     _draw_faces(scale, folder)
@@ -100,7 +100,7 @@ def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
 
 
 def demo_teacher(cache: Path | None = None) -> Path:
-    """Return the run of the demo's teacher, trained when first asked for (minutes) and kept in the cache folder.
+    """Return the run of the demo's teacher, trained on the first call (minutes) and kept in the cache folder.
 
     It is the teacher of a recipe that names none; its classes are the first 400 synthetic identities of seed 1.
     """
@@ -113,12 +113,12 @@ def demo_teacher(cache: Path | None = None) -> Path:
     while True:
         try:
             return train(recipe, run)
-        except Busy:  # a process beside this one asked for it first
+        except Busy:  # another process is training it
             time.sleep(1)
 
 
 def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
-    """The recipe of one run of the demo in `folder`; without one, that of a teacher that is not evaluated."""
+    """Return the recipe of one run of the demo in `folder`; without `folder`, the run is not evaluated."""
     teacher = name == "teacher"
     images, epochs, width = (
         (scale.teacher_images, scale.teacher_epochs, scale.teacher_width)
@@ -207,27 +207,27 @@ def _headline(name: str, scale: Scale) -> str:
 
 TITLE = "# A run of `facedistill demo`\n"
 README = f"""{TITLE}
-A teacher and three students, all trained here on synthetic faces, and what they reach on people they have never seen.
-The same command on this folder does only what is missing.
+A teacher and three students, all trained here on synthetic faces, and their results on people they have never seen.
+The same command on this folder makes only what is missing.
 
 | file | what it is |
 | --- | --- |
-| faces.png | people of the training data, one a row, as small as the networks see them |
+| faces.png | people of the training data, one per row, as small as the networks see them |
 | table.md | the table that was printed |
 | results.json | every figure of every run, with seed and settings |
-| unseen.bin, unseen_bin_names.txt | the pairs of the evaluation in the field's format, and who stands on each image |
+| unseen.bin, unseen_bin_names.txt | the pairs of the evaluation in the field's format, and the person on each image |
 | teacher/ | the teacher's run |
 | proxylesskd/ | the student that inherits the teacher's classifier, frozen |
 | l2kd/ | the student that imitates the teacher's embeddings |
-| scratch/ | the same student with a classifier of its own, no teacher: the control, in a space of its own |
+| scratch/ | the same student without a teacher, with its own classifier and its own space: the control |
 
 In a run: `recipe.yaml` (everything that was set), `log.jsonl`, `model/` (the model folder), `evaluation.json`.
 The students share data, order, network and epochs; they have fewer photographs, fewer epochs and a narrower network
 than the teacher.
 
-The recipes hold this folder's place: moved, it can be read and its models used, but not gone on with.
+The recipes hold the path of this folder. If you move it, you can read it and use its models, but not resume its runs.
 
-To go on from here, in this folder:
+Next steps, in this folder:
 
     facedistill show proxylesskd
     facedistill evaluate proxylesskd --on unseen.bin --against teacher
@@ -236,7 +236,7 @@ To go on from here, in this folder:
 
 
 def _claim(folder: Path) -> None:
-    """Write the README, or see that `folder` holds a demo already."""
+    """Write the README. Raises UsageError if `folder` holds something other than a demo."""
     readme = folder / "README.md"
     if in_use(folder):
         if not readme.is_file() or not readme.read_text("utf-8", errors="replace").startswith(TITLE):
@@ -263,17 +263,17 @@ def _write(file: Path, text: str) -> None:
 
 
 def with_demo_teachers(recipe: Recipe) -> Recipe:
-    """Return the recipe with the demo's teacher for each teacher that its method asks for and the recipe lacks.
+    """Return the recipe with the demo's teacher for each teacher that its method needs and the recipe lacks.
 
     Raises:
-        UsageError: the recipe names other teachers than its method asks for.
+        UsageError: the recipe names other teachers than its method needs.
     """
     missing = missing_teachers(recipe)
     if not missing:
         return recipe
     if given := list(recipe.teachers):
         raise UsageError(
-            f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} asks for "
-            f"{', '.join(missing)} too; the recipe has: {', '.join(given)}"
+            f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} also needs "
+            f"{', '.join(missing)}; the recipe has: {', '.join(given)}"
         )
     return replace(recipe, teachers={name: TeacherSpec(str(demo_teacher())) for name in missing})

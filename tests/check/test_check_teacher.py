@@ -41,7 +41,7 @@ def test_a_teacher_that_fits_passes_without_a_warning(model: Model) -> None:
 
 
 def test_without_w_it_says_that_class_order_cannot_be_told() -> None:
-    assert "a wrong class order cannot be told" in check(red_eye()).text()
+    assert "a wrong class order is impossible" in check(red_eye()).text()
     assert "cannot be told" not in check(with_w("centres")).text()
 
 

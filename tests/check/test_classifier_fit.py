@@ -52,7 +52,7 @@ def test_classes_of_one_image_are_left_out_and_counted() -> None:
 
 def test_only_classes_of_one_image_is_an_error() -> None:
     table = table_of(classes=5, images=1)
-    with pytest.raises(UserError, match="several images a class"):
+    with pytest.raises(UserError, match="several images per class"):
         fit_of(centres(table), table, ARC, 64)
 
 

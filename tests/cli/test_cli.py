@@ -457,4 +457,4 @@ def test_show_says_what_lies_there(cli: Cli, tiny: Tiny, tmp_path: Path) -> None
     with open(unfinished / "log.jsonl", "a") as log:
         log.write('{"step": 6, "epo')  # cut short by a kill
     ran = cli("show", "run")
-    assert "scratch, not finished, in epoch 1 of 2; `facedistill train run/recipe.yaml --out run` goes on" in ran.out
+    assert "scratch, not finished, in epoch 1 of 2; `facedistill train run/recipe.yaml --out run` resumes it" in ran.out

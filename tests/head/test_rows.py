@@ -90,7 +90,7 @@ def test_the_head_takes_rows_and_classifiers() -> None:
 def test_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"torch.float16 of shape \[2, 3\]"):
         Rows(torch.zeros(2, 3, dtype=torch.float16))
-    with pytest.raises(UserError, match="need a scale a row"):
+    with pytest.raises(UserError, match="need one scale per row"):
         Rows(torch.zeros(2, 3, dtype=torch.int8))
     with pytest.raises(UserError, match=r"2 rows do not fit scales of shape \[3\]"):
         Rows(torch.zeros(2, 3, dtype=torch.int8), torch.ones(3))

@@ -145,7 +145,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(tmp_path: Path, capsys: p
     cache.touch()
     expected = embed_dataset(model, Dataset(source)).vectors
     found = embed_dataset(model, Dataset(source), cache=cache)
-    assert capsys.readouterr().err.startswith(f"the embeddings are not kept for next time: cannot write {cache}")
+    assert capsys.readouterr().err.startswith(f"the embeddings are not cached: cannot write {cache}")
     blocks = list(embed_blocks(model, Dataset(source), batch=10, cache=cache))
     assert capsys.readouterr().err.count("\n") == 1
     for vectors in (found.vectors, np.concatenate(blocks)):

@@ -69,7 +69,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
         file.write_bytes(b"\x80\x02nothing of the kind")
     else:
         torch.save({"step": 2, "weights": torch.zeros(2)}, file)
-    with pytest.raises(UserError, match=r"step00000002\.pt .*delete it to go on from the one before") as caught:
+    with pytest.raises(UserError, match=r"step00000002\.pt .*delete it to resume from the one before") as caught:
         latest_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
     file.unlink()

@@ -88,8 +88,8 @@ def test_classifiers_that_do_not_fit_are_refused() -> None:
     for own, theirs, expected in [
         (None, rows, "needs the student's and the teacher's classifier"),
         (weight, None, "needs the student's and the teacher's classifier"),
-        (weight, rows.select(NAMES[::-1]), "other classes or another order"),
-        (weight, rows.select(NAMES[:4]), "other classes or another order"),
+        (weight, rows.select(NAMES[::-1]), "differ in classes or in their order"),
+        (weight, rows.select(NAMES[:4]), "differ in classes or in their order"),
     ]:
         with pytest.raises(UserError, match=expected):
             SoftTargets().bind(own, theirs)

@@ -188,7 +188,7 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="another recipe"):
         train(_recipe(), tmp_path / "own")
     assert (tmp_path / "own" / "recipe.yaml").read_text() == "method: scratch  # mine\n"
-    with claimed(tmp_path / "own" / ".lock"), pytest.raises(Busy, match="own: another process is at this run"):
+    with claimed(tmp_path / "own" / ".lock"), pytest.raises(Busy, match="own: another process is working on this run"):
         train(make_recipe({"method": "scratch"}), tmp_path / "own")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
@@ -291,14 +291,14 @@ def test_a_run_does_not_go_on_with_other_images_or_another_teacher(teacher: Path
     run = train(recipe, tmp_path / "run")
     (run / "evaluation.json").unlink()
     shutil.copy(file, file.with_name("more.png"))
-    with pytest.raises(UserError, match="run: data: not what this run began with"):
+    with pytest.raises(UserError, match="run: data: changed since this run began"):
         train(recipe, run)
     file.with_name("more.png").unlink()
     model = load_model(moved)
     save_model(model, tmp_path / "kept")
     model.subtract_mean(torch.ones(16))
     save_model(model, moved)
-    with pytest.raises(UserError, match="run: teacher teacher: not what this run began with"):
+    with pytest.raises(UserError, match="run: teacher teacher: changed since this run began"):
         train(recipe, run)
     save_model(load_model(tmp_path / "kept"), moved)
     train(recipe, run)
@@ -388,7 +388,7 @@ def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path)
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
     save_model(model, moved)
-    with pytest.raises(UserError, match="W is not the one this run began with"):
+    with pytest.raises(UserError, match="W has changed since this run began"):
         train(recipe, run)
 
 
@@ -412,7 +412,7 @@ def test_a_resumed_run_with_two_teachers_sees_that_the_seconds_w_changed(teacher
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
     save_model(model, second)
-    with pytest.raises(UserError, match="W is not the one this run began with"):
+    with pytest.raises(UserError, match="W has changed since this run began"):
         train(recipe, run)
 
 

@@ -1,7 +1,7 @@
-"""Who the false accepts are: impostor pairs within a family, across families and across sources, apart.
+"""False accepts by kind of impostor pair: within a family, across families, and across sources.
 
-Relatives look alike and often share photo, light and camera, so that one false-accept rate over all
-impostors says little about either kind.
+Relatives look alike and often share photo, light and camera, so one false-accept rate over all impostors says little
+about either kind.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ KINDS = ("within_family", "across_families", "across_sources")
 def kinds_of(dataset: Dataset) -> np.ndarray | None:
     """Return int64 (2, N): family (connected by identity, photo or family name) and source of every image.
 
-    None where no two identities are related: then all impostors are of one kind.
+    None if no two identities are related, because all impostors are then of one kind.
     """
     family = components(groups(dataset))
     if len(np.unique(family)) == len(np.unique(dataset.labels)):
@@ -32,7 +32,7 @@ def false_accepts(
     """Return for each kind of impostor pair and each named threshold {"far", "impostors" (accepted), "pairs"}.
 
     Args:
-        probe, gallery: unit rows (N, d) of the same images; pairs in both directions where they are two arrays.
+        probe, gallery: unit rows (N, d) of the same images; if they are two arrays, pairs in both directions.
         labels: int64 (N,). kinds: as `kinds_of` returns it. thresholds: of `all_pairs`, by name (a FAR).
     """
     family, source = kinds

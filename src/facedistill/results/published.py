@@ -14,19 +14,18 @@ NAMES = ("set", "protocol", "probe", "gallery")
 
 
 def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[str, Any]]:
-    """The row's name, which says the source, and its evaluation, whose results carry that name as "published".
+    """Return the row's name, which has the source, and its evaluation, whose results carry it as "published".
 
     Args:
         content: {"published": source, "method", "results": [{"set", "protocol", "probe", "gallery", figures}]}, and
-            "about", a text, if there is more to say. A figure is a plain fraction: {"accuracy": 0.99},
-            {"tar_at_far": {"1e-4": 0.9}}.
+            optionally "about", a text. A figure is a plain fraction: {"accuracy": 0.99}, {"tar_at_far": {"1e-4": 0.9}}.
 
     Raises:
-        UserError: one of these is missing or something else.
+        UserError: one of these is missing or malformed.
     """
     for key in ("published", "method"):
         if not isinstance(content.get(key), str):
-            raise UserError(f"{file}: published figures need a text '{key}', which the row is called by")
+            raise UserError(f"{file}: published figures need a text '{key}', which names the row")
     name = f"{content['method']} (published: {content['published']})"
     about = {key: content[key] for key in ("schema", "method", "published", "about") if key in content}
     results = [_checked(result, file) | {"settings": {}, "published": name} for result in content["results"]]

@@ -1,4 +1,4 @@
-"""Evaluations that runs and `evaluate --json` left behind, and published figures beside them."""
+"""Load the evaluations that runs and `evaluate --json` stored, and published figures beside them."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --
 def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Return the evaluation JSON of each run or file by its name, in the order given; published figures come last.
 
-    Raises UserError for a place that holds none, and for a file that is something else.
+    Raises UserError for a place without an evaluation, and for a file of another kind.
     """
     found = {}
     for name, file in _files(places):
@@ -36,7 +36,7 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The same evaluations without the figures' values in every resample, which are long."""
+    """Return the evaluations without the long lists of the figures' values in every resample."""
     return {
         run: evaluation
         | {"results": [{key: value for key, value in r.items() if key != "resampled"} for r in evaluation["results"]]}
@@ -45,7 +45,7 @@ def without_resamples(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[
 
 
 def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
-    """Return the lines of log.jsonl and verification.jsonl of each run by its name; of bare files there are none."""
+    """Return the lines of log.jsonl and verification.jsonl of each run by its name; bare files have none."""
     runs = {name: file.parent for name, file in _files(places) if file.name == "evaluation.json"}
     found = {}
     for name, run in runs.items():
@@ -55,7 +55,7 @@ def load_logs(places: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _files(places: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """(name, evaluation file), each name once: the run's folder or the file's stem, with its parent where two agree."""
+    """Yield (name, evaluation file); a name is the run's folder or the file's stem, with its parent if two agree."""
     files = [file for place in places for file in _in(place)]
     short = [file.parent.name if file.name == "evaluation.json" else file.stem for file in files]
     for file, name in zip(files, short, strict=True):

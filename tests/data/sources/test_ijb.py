@@ -272,7 +272,7 @@ def test_columns_are_found_by_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("12,1002", "1,1002", "line 4: template 1 is of subject 1002, and of 1001 before"),
+        ("12,1002", "1,1002", "line 4: template 1 has subject 1002 here, and 1001 before"),
         ("12,1002,frames/3.png,7,5,5", "12", "line 4: 12; expected TEMPLATE_ID,SUBJECT_ID"),
         ("12,1002", "twelve,1002", "line 4: twelve"),
         ("SUBJECT_ID", "SUBJECT", "expected TEMPLATE_ID and SUBJECT_ID among them"),

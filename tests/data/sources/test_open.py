@@ -42,7 +42,7 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such file or folder; expected \.rec, .*, a folder per identity"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(UserError, match=r"x\.txt: not a data set that is known"):
+    with pytest.raises(UserError, match=r"x\.txt: not a known form of data set"):
         open_source(tmp_path / "x.txt")
     (tmp_path / "a.rec").write_text("")
     (tmp_path / "b.rec").write_text("")

@@ -177,7 +177,7 @@ def test_it_says_what_is_wrong(outside: Path, folder: Path, tmp_path: Path) -> N
             evaluate(two(), [on], protocols=asked, resamples=0, **options)
 
     refused(UserError, "faces: --flip concat is not for it", [NEAREST], flip="concat")
-    refused(UserError, "'nearest' measured 'of_class', which is none of its `figures`", ["my_protocols:Undeclared"])
+    refused(UserError, "'nearest' measured 'of_class', which is not one of its `figures`", ["my_protocols:Undeclared"])
     refused(UsageError, "'my_protocols:Unfinished' lacks figures, measure", ["my_protocols:Unfinished"])
     refused(UsageError, "is called 'pairs', as one of facedistill is", ["my_protocols:Taken"])
     refused(UsageError, "another one is called 'nearest', too", [NEAREST, "my_protocols:Twin"])

@@ -14,12 +14,12 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def is_image(name: str) -> bool:
-    """True for a file name with an image's extension that is not hidden."""
+    """Return True for the name of a file that has an image's extension and is not hidden."""
     return name.lower().endswith(IMAGES) and not os.path.basename(name).startswith(".")
 
 
 class FolderSource(Source):
-    """PATH/identity/image.jpg; classes and files in sorted order, hidden ones skipped, whatever the file system.
+    """A folder PATH/identity/image.jpg; classes and files in sorted order on any file system, hidden ones skipped.
 
     Keys are "identity/image.jpg". The fingerprint covers names and file sizes, not contents.
     Raises UserError for an identity without an image and for a folder without identities.

@@ -19,12 +19,12 @@ EXPECTED = "expected two image paths and 1 or 0 (same person or not) on each lin
 
 
 class PairList(VerificationSet):
-    """Pairs of image files; each is read when asked for, and `images` are not held.
+    """Pairs of image files. Each image is read on request; `images` are not held in memory.
 
     Keys are the paths, relative to the folder of the list. Without identities every image is a class of its own.
 
     Args:
-        files: size and time of every image file by its key. The fingerprint covers keys and sizes, not the contents.
+        files: size and time of every image file, by its key. The fingerprint covers keys and sizes, not contents.
     """
 
     expected = "a .csv of pairs"
@@ -61,8 +61,8 @@ def load_pair_list(path: str | Path) -> PairList:
     same/different, yes/no. A header is optional; the delimiter is a comma, a tab or a semicolon; UTF-8.
 
     Raises:
-        UserError: with the line where an image is missing, a label not understood, the columns too few or too many, or
-            the persons contradict the label or an earlier line; a file without pairs or that is no text.
+        UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or the
+            persons contradict the label or an earlier line. Also for a file without pairs or that is not text.
     """
     path = Path(path)
     rows = list(_rows(path))
@@ -96,7 +96,7 @@ def load_pair_list(path: str | Path) -> PairList:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each line that is not empty, without empty cells at its end."""
+    """Yield the number and the cells of each non-empty line, without trailing empty cells."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as e:
@@ -118,7 +118,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_header(folder: Path, cells: list[str]) -> bool:
-    """No image, neither by its name nor on the disk: a first pair with a mistake in it is no header."""
+    """Return whether neither cell is an image by its name or on disk: a first pair with a mistake is not a header."""
     return len(cells) > 2 and not any(is_image(cell) or os.path.isfile(folder / cell) for cell in cells[:2])
 
 

@@ -19,9 +19,9 @@ EXPECTED = "expected the field's .bin: a pickle of a list of 2P images and a lis
 class VerificationSet(Source):
     """Face pairs: the distinct `images`, `pairs` (P, 2) int64 indexes into them, `same` (P,) bool, in file order.
 
-    The order of the pairs matters: folds are positional. `identities` names the person of every distinct image, or
-    is None. As a Source its keys are "0", "1", ...; labels follow the identities, and without them every image is
-    a class of its own.
+    The order of the pairs matters, because folds are positional. `identities` names the person of every distinct image,
+    or is None. As a Source its keys are "0", "1", ... and its classes are the identities; without identities every
+    image is a class of its own.
     """
 
     expected = ".bin"
@@ -50,17 +50,17 @@ class VerificationSet(Source):
             self.class_names, self.labels = names.tolist(), labels.astype(np.int64)
         contents = (image if isinstance(image, bytes) else image.tobytes() for image in images)
         self.fingerprint = fingerprint("verification", *contents, pairs, same, "\0".join(self.class_names))
-        self.stamp = fingerprint(self.labels)  # the fingerprint says who is there, not on which image
+        self.stamp = fingerprint(self.labels)  # the fingerprint covers people's names, not who is on which image
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.images[i]
 
 
 def load_verification(path: str | Path) -> VerificationSet:
-    """Read lfw.bin and its kin; images of equal content become one.
+    """Read a file in the format of lfw.bin; images of equal content become one.
 
-    `<stem>_bin_names.txt` beside it, when there, gives "person/file" for every one of the 2P images, in order.
-    Raises UserError when the file is no such pickle, or carries code.
+    A file `<stem>_bin_names.txt` beside it, if present, gives "person/file" for each of the 2P images, in order.
+    Raises UserError if the file is not such a pickle, or carries code.
     """
     path = Path(path)
     bins, same = _unpickle(path)
@@ -80,10 +80,10 @@ def load_verification(path: str | Path) -> VerificationSet:
 
 
 def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
-    """Draw `pairs` pairs of a labelled source, genuine and impostor in turn, none of them twice.
+    """Draw `pairs` distinct pairs of a labelled source, genuine and impostor in turn.
 
-    Every fold then holds both kinds equally. Images that no pair has drawn are left out. All pairs of the source are
-    listed in memory: it is meant for a few thousand images.
+    Every fold then holds equal numbers of both kinds. Images in no pair are left out. All pairs of the source are
+    listed in memory, so it should have a few thousand images at most.
 
     Raises:
         UserError: the source has fewer genuine or impostor pairs than half of `pairs`.
@@ -105,7 +105,7 @@ def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
 
 
 def save_verification(faces: VerificationSet, path: str | Path) -> None:
-    """Write a .bin (pixels as PNG), and beside it <stem>_bin_names.txt where the identities are known."""
+    """Write a .bin (pixels as PNG), and <stem>_bin_names.txt beside it if the identities are known."""
     path = Path(path)
     found = (faces.read(i) for i in range(len(faces)))
     images = [image if isinstance(image, bytes) else _png(image) for image in found]
@@ -115,7 +115,7 @@ def save_verification(faces: VerificationSet, path: str | Path) -> None:
         with atomic_write(path.with_name(f"{path.stem}_bin_names.txt")) as temporary:
             temporary.write_text(names, encoding="utf-8")
     with atomic_write(path) as temporary:
-        # Pickle writes an image that stands in several pairs once.
+        # Pickle writes an image of several pairs only once.
         temporary.write_bytes(pickle.dumps(([images[i] for i in order], faces.same.tolist()), protocol=4))
 
 
@@ -175,14 +175,14 @@ def _unpickle(path: Path) -> tuple[Any, np.ndarray]:
 
 
 def _latin1(text: str, encoding: str | bytes = "latin1") -> bytes:
-    """How pickle protocols 0 to 2 spell bytes; a stand-in for codecs.encode that knows this one codec."""
+    """Encode text as pickle protocols 0 to 2 encode bytes. It replaces codecs.encode and knows this one codec."""
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"codec {encoding!r}")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds lists, tuples, bytes, bools and numpy arrays; any other name that a pickle asks for is refused."""
+    """An unpickler of lists, tuples, bytes, bools and numpy arrays that refuses any other name in a pickle."""
 
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="bytes")  # Python 2 wrote the insightface packs; its strings are bytes
