@@ -32,7 +32,7 @@ from result_file import write_result
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.head.frozen_softmax import BLOCK, frozen_margin_softmax
+from facedistill.head.frozen_softmax import BLOCK_ROWS, frozen_margin_softmax
 from facedistill.head.margins import ArcFace
 from facedistill.head.nearest import nearest_classes
 from facedistill.head.products import product_type
@@ -122,20 +122,20 @@ def speed(classes: list[int], repeats: int) -> dict[str, Any]:
         result["products"][str(count)] = {name: statistics.median(g) for name, g in gemms.items()}
         print(count, json.dumps(result["steps"][str(count)], indent=1), result["products"][str(count)])
         del weight, chosen
-    return result | {"repeats": repeats, "block": BLOCK, "path": path_of(torch.bfloat16)}
+    return result | {"repeats": repeats, "block": BLOCK_ROWS, "path": path_of(torch.bfloat16)}
 
 
 def matrix_products() -> dict[str, float]:
     """Return GFLOP/s of the head's two products on data in the cache: rows x embeddings, and exponentials x rows."""
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        rows, x = torch.randn(BLOCK, DIM).to(dtype), torch.randn(DIM, BATCH).to(dtype)
-        p, logits = torch.rand(BLOCK, BATCH).to(dtype), torch.empty(BLOCK, BATCH, dtype=dtype)
+        rows, x = torch.randn(BLOCK_ROWS, DIM).to(dtype), torch.randn(DIM, BATCH).to(dtype)
+        p, logits = torch.rand(BLOCK_ROWS, BATCH).to(dtype), torch.empty(BLOCK_ROWS, BATCH, dtype=dtype)
         gradient = torch.empty(BATCH, DIM, dtype=dtype)
         for name, factors, out in (("logits", (rows, x), logits), ("gradient", (p.T, rows), gradient)):
             torch.mm(*factors, out=out)
             seconds = statistics.median(timed(torch.mm, *factors, out=out) for _ in range(15))
-            found[f"{name}, {SHORT[dtype]}"] = 2e-9 * BLOCK * DIM * BATCH / seconds
+            found[f"{name}, {SHORT[dtype]}"] = 2e-9 * BLOCK_ROWS * DIM * BATCH / seconds
     return found
 
 

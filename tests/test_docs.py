@@ -16,7 +16,7 @@ import facedistill
 from facedistill.backbones import BACKBONES
 from facedistill.cli.app import app
 from facedistill.data.dataset import open_dataset
-from facedistill.data.sources.folder import IMAGES
+from facedistill.data.sources.folder import IMAGE_SUFFIXES
 from facedistill.evaluation import evaluate
 from facedistill.head.margins import MARGINS
 from facedistill.methods import METHODS
@@ -174,7 +174,7 @@ def test_the_pages_name_all_there_is() -> None:
         (page("methods.md"), [*METHODS, *TERMS]),
         (page("margins.md"), MARGINS),
         (page("README.md") + page("model.md"), [n for n in BACKBONES if n.startswith("mobile")]),
-        (page("sources.md"), IMAGES),
+        (page("sources.md"), IMAGE_SUFFIXES),
     ):
         assert not [name for name in names if name not in text]
 

@@ -17,14 +17,14 @@ from facedistill.results import markdown
 from facedistill.run import Busy
 from facedistill.training import missing_teachers, train
 
-SEED = 1
+DEMO_SEED = 1
 UNSEEN = 1_000_000  # the first identity of the evaluation; training counts from 0
 BATCH = 64
-SOFTMAX = {"margin": "cosface", "margin_options": {"size": 0.35}, "scale": 32}
-METHODS: dict[str, dict[str, Any]] = {
-    "proxylesskd": {"name": "proxylesskd", "terms": {"margin_softmax": SOFTMAX}},
+DEMO_SOFTMAX = {"margin": "cosface", "margin_options": {"size": 0.35}, "scale": 32}
+DEMO_METHODS: dict[str, dict[str, Any]] = {
+    "proxylesskd": {"name": "proxylesskd", "terms": {"margin_softmax": DEMO_SOFTMAX}},
     "l2kd": {"name": "l2kd"},
-    "scratch": {"name": "scratch", "terms": {"margin_softmax": SOFTMAX}},
+    "scratch": {"name": "scratch", "terms": {"margin_softmax": DEMO_SOFTMAX}},
 }
 LEARNING_RATES = {"teacher": 0.2, "proxylesskd": 0.2, "l2kd": 0.3, "scratch": 0.2}
 RESULT_FILES = ("table.md", "results.json")
@@ -49,13 +49,13 @@ class Scale:
 
     def faces(self, images: int) -> str:
         """Return the training data: the first `images` photographs of every identity."""
-        return f"synthetic:identities={self.identities},images={images},size={self.size},seed={SEED}"
+        return f"synthetic:identities={self.identities},images={images},size={self.size},seed={DEMO_SEED}"
 
     @property
     def unseen(self) -> str:
         """The people of the evaluation."""
         people = f"identities={self.unseen_identities},images={self.unseen_images},size={self.size}"
-        return f"synthetic:{people},seed={SEED},first={UNSEEN}"
+        return f"synthetic:{people},seed={DEMO_SEED},first={UNSEEN}"
 
 
 FULL = Scale()
@@ -78,15 +78,15 @@ def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
     folder, began = Path(out).resolve(), time.perf_counter()
     _claim(folder)
     _draw_faces(scale, folder)
-    runs = ["teacher", *METHODS]
+    runs = ["teacher", *DEMO_METHODS]
     for place, name in enumerate(runs, 1):
         console.print(f"{place} of {len(runs)}: {_headline(name, scale)}")
         train(recipe_of(name, scale, folder), folder / name)
     evaluations = {name: json.loads((folder / name / "evaluation.json").read_text("utf-8")) for name in runs}
     result = {
         "schema": 1,
-        "seed": SEED,
-        "settings": {**asdict(scale), "batch": BATCH, "margin_softmax": SOFTMAX, "learning_rates": LEARNING_RATES},
+        "seed": DEMO_SEED,
+        "settings": {**asdict(scale), "batch": BATCH, "margin_softmax": DEMO_SOFTMAX, "learning_rates": LEARNING_RATES},
         "data": {"teacher": scale.faces(scale.teacher_images), "students": scale.faces(scale.student_images)}
         | {"evaluation": scale.unseen},
         "runs": evaluations,
@@ -135,7 +135,7 @@ def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
                 "embedding_dim": scale.embedding_dim,
             },
             "teachers": {} if teacher else {"teacher": str(folder / "teacher" if folder else "teacher")},
-            "method": METHODS["scratch" if teacher else name],
+            "method": DEMO_METHODS["scratch" if teacher else name],
             "schedule": {
                 "epochs": epochs,
                 "batch": BATCH,
@@ -144,7 +144,7 @@ def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
             },
             "evaluation": {"sets": [str(folder / "unseen.bin")] if folder else []},
             # Not the teacher's seed: two networks with the same initial weights are related without any distillation.
-            "seed": SEED if teacher else SEED + 1,
+            "seed": DEMO_SEED if teacher else DEMO_SEED + 1,
         }
     )
 
@@ -253,7 +253,7 @@ def _draw_faces(scale: Scale, folder: Path) -> None:
             contact_sheet(open_source(scale.faces(scale.teacher_images)), images=12).save(temporary)
     if not (folder / "unseen.bin").exists():
         console.print(f"drawing {scale.unseen_identities} people for the evaluation")
-        save_verification(draw_pairs(open_source(scale.unseen), scale.pairs, SEED), folder / "unseen.bin")
+        save_verification(draw_pairs(open_source(scale.unseen), scale.pairs, DEMO_SEED), folder / "unseen.bin")
 
 
 def _write(file: Path, text: str) -> None:

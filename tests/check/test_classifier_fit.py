@@ -172,21 +172,21 @@ def test_the_suggested_scale_has_the_smallest_loss() -> None:
     x, labels = unit_rows(table), torch.from_numpy(table.labels)
     assert found.suggested_size is not None
     best = ArcFace(found.suggested_size)
-    losses = {s: margin_softmax(x, labels, own.weight, best, s).mean().item() for s in fit.SCALES}
+    losses = {s: margin_softmax(x, labels, own.weight, best, s).mean().item() for s in fit.SUGGESTED_SCALES}
     assert found.suggested_scale == min(losses, key=losses.__getitem__)
-    assert found.suggested_scale not in (fit.SCALES[0], fit.SCALES[-1])
+    assert found.suggested_scale not in (fit.SUGGESTED_SCALES[0], fit.SUGGESTED_SCALES[-1])
 
 
 def test_a_margin_without_a_single_size_gets_a_scale_alone() -> None:
     table = table_of()
     found = fit_of(centres(table), table, CombinedMargin(1.0, 0.3, 0.2), 64)
-    assert found.suggested_size is None and found.suggested_scale in fit.SCALES
+    assert found.suggested_size is None and found.suggested_scale in fit.SUGGESTED_SCALES
 
 
 def test_large_sets_are_sampled_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_of(noise=2.0)
     whole = fit_of(centres(table), table, ARC, 64)
-    monkeypatch.setattr(fit, "BLOCK", 7)
+    monkeypatch.setattr(fit, "COMPARED_ROWS", 7)
     blocks = fit_of(centres(table), table, ARC, 64)
     assert blocks.own_class == whole.own_class and blocks.misnamed == whole.misnamed
     monkeypatch.setattr(fit, "MOST_IMAGES", 50)

@@ -28,7 +28,7 @@ MARGINS = [ArcFace(), ArcFace(gradient="straight_through"), CosFace(), SphereFac
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen_softmax, "BLOCK", 64)  # 300 classes: several blocks and a rest
+    monkeypatch.setattr(frozen_softmax, "BLOCK_ROWS", 64)  # 300 classes: several blocks and a rest
 
 
 def _problem(cosine: float, classes: int = 300, batch: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

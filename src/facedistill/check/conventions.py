@@ -18,7 +18,7 @@ from facedistill.models import InputSpec, Model
 from facedistill.progress import track
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+PIXEL_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "0..255": ((0.0,), (1.0,)),
     "0..1": ((0.0,), (255.0,)),
     "/127.5 - 1": ((127.5,), (127.5,)),
@@ -31,7 +31,7 @@ SAME = 0.99  # mean cosine above which two conventions are the same to a network
 CLEAR = 0.1  # gain in separation that proves another pixel scale right; see Convention.verdict
 INTERVAL = (0.005, 0.995)  # of the resamples; wide, because nine conventions are compared with the declared one
 LEAST_DEVIATION = 1e-3  # of cosines; below it a network gives everybody the same embedding
-BATCH = 64
+BATCH_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def likely_right(found: list[Convention]) -> list[Convention]:
 def conventions(declared: InputSpec) -> dict[str, InputSpec]:
     """Return every plausible convention by name, always with the declared one and its other colour order."""
     specs: dict[str, InputSpec] = {}
-    for scale, (mean, std) in SCALES.items():
+    for scale, (mean, std) in PIXEL_SCALES.items():
         rgb = InputSpec(declared.size, "rgb", mean, std)
         specs |= {f"RGB {scale}": rgb, f"BGR {scale}": recoloured(rgb)}
     if declared not in specs.values():
@@ -224,7 +224,9 @@ def _embed(model: Model, dataset: Dataset, specs: dict[str, InputSpec]) -> tuple
     }
     parts: dict[str, list[np.ndarray]] = {name: [] for name in specs}
     labels = []
-    steps = track(decoded(dataset, BATCH), "input conventions", len(dataset), size=lambda b: len(b) + len(b.unreadable))
+    steps = track(
+        decoded(dataset, BATCH_IMAGES), "input conventions", len(dataset), size=lambda b: len(b) + len(b.unreadable)
+    )
     for batch in steps:
         pixels = batch.images.to(model.device)
         labels.append(batch.labels.numpy())

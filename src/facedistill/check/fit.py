@@ -16,8 +16,8 @@ from facedistill.head import Classifier, Margin, frozen_margin_softmax
 
 MOST_IMAGES = 20_000  # enough for every rate here to 1%; bounds the work at a million classes
 SUGGESTED_ON = 4096  # images
-BLOCK = 16_384  # rows of W compared at once
-SCALES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
+COMPARED_ROWS = 16_384  # rows of W compared at once
+SUGGESTED_SCALES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 SIZE_STEP = 0.05
 
 
@@ -137,7 +137,8 @@ def suggest(
 
     Size: the largest, up to the margin's published default, with which at least half of the teacher's embeddings still
     win their own class. A student cannot be asked for what its teacher mostly fails.
-    Scale: the one of SCALES at which, with this margin, the teacher's mean loss is smallest (temperature scaling).
+    Scale: the one of SUGGESTED_SCALES at which, with this margin, the teacher's mean loss is smallest (temperature
+    scaling).
     Below it the softmax is too flat for embeddings that fit; above it the few that do not fit dominate the loss.
 
     Args:
@@ -151,8 +152,8 @@ def suggest(
             wins = changed.target(own, changed.sizes(raw.norm(dim=1))) > other
             if size is None or wins.float().mean() >= 0.5:
                 size, chosen = candidate, changed
-    losses = [frozen_margin_softmax(raw, labels, weight, chosen, s).mean().item() for s in SCALES]
-    return size, float(SCALES[int(np.argmin(losses))])
+    losses = [frozen_margin_softmax(raw, labels, weight, chosen, s).mean().item() for s in SUGGESTED_SCALES]
+    return size, float(SUGGESTED_SCALES[int(np.argmin(losses))])
 
 
 def _sizes(margin: Margin) -> list[float]:
@@ -199,8 +200,8 @@ def _sample(count: int) -> Tensor:
 def _best_other(unit: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Return the largest cosine to a row that is not the image's own, (N,); -1 if W has one row."""
     best = torch.full((len(unit),), -1.0)
-    for start in range(0, len(weight), BLOCK):
-        block = weight[start : start + BLOCK]
+    for start in range(0, len(weight), COMPARED_ROWS):
+        block = weight[start : start + COMPARED_ROWS]
         for part in torch.arange(len(unit)).split(1024):
             cos = unit[part] @ block.T
             inside = torch.nonzero((labels[part] >= start) & (labels[part] < start + len(block))).flatten()

@@ -11,7 +11,7 @@ import numpy as np
 from facedistill.data import FIW_IDENTITY, Dataset, components, groups
 from facedistill.evaluation.protocols.all_pairs import first_bin, tiles
 
-KINDS = ("within_family", "across_families", "across_sources")
+RELATIONS = ("within_family", "across_families", "across_sources")
 
 
 def kinds_of(dataset: Dataset) -> np.ndarray | None:
@@ -36,15 +36,15 @@ def false_accepts(
         labels: int64 (N,). kinds: as `kinds_of` returns it. thresholds: of `all_pairs`, by name (a FAR).
     """
     family, source = kinds
-    pairs = dict.fromkeys(KINDS, 0)
-    accepted = {kind: dict.fromkeys(thresholds, 0) for kind in KINDS}
+    pairs = dict.fromkeys(RELATIONS, 0)
+    accepted = {kind: dict.fromkeys(thresholds, 0) for kind in RELATIONS}
     cuts = {far: first_bin(threshold) for far, threshold in thresholds.items()}
     for rows, columns, bins in tiles(probe, gallery):
         impostor = (labels[rows, None] != labels[columns]) & (bins > 0)
         related = family[rows, None] == family[columns]
         foreign = source[rows, None] != source[columns]
         masks = (impostor & related, impostor & ~related & ~foreign, impostor & foreign)
-        for kind, mask in zip(KINDS, masks, strict=True):
+        for kind, mask in zip(RELATIONS, masks, strict=True):
             found = bins[mask]
             pairs[kind] += len(found)
             for name, cut in cuts.items():
@@ -54,6 +54,6 @@ def false_accepts(
             name: {"far": count / pairs[kind], "impostors": count, "pairs": pairs[kind]}
             for name, count in accepted[kind].items()
         }
-        for kind in KINDS
+        for kind in RELATIONS
         if pairs[kind]
     }

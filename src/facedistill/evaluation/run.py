@@ -25,8 +25,8 @@ from facedistill.evaluation.verification import Verification
 from facedistill.evaluation.worst import worst_errors, worst_pairs
 from facedistill.models import Model
 
-SCHEMA = 1
-FULL = Resolution()
+RESULT_SCHEMA = 1
+FULL_RESOLUTION = Resolution()
 
 
 def evaluate(
@@ -68,7 +68,7 @@ def evaluate(
         members = [r for r in found["results"] if r["set"].startswith(f"{group}/")]
         found["groups"] += group_results(group, members)
     return {
-        "schema": SCHEMA,
+        "schema": RESULT_SCHEMA,
         "made": {"facedistill": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()},
         "models": {name: _describe(model, (paths or {}).get(name), options.latency) for name, model in models.items()},
         **{key: value for key, value in found.items() if value or key == "results"},
@@ -124,8 +124,8 @@ class _Evaluation:
     def run(self, protocols: Iterable[type[Protocol]], found: dict[str, list[dict[str, Any]]]) -> None:
         for protocol in (kind(self.set, self.options) for kind in protocols):
             at, declared = {"protocol": protocol.name, "set": self.name}, carried(type(protocol))
-            conditions = [(FULL, FULL)]
-            conditions += [pair for r in self.options.resolutions for pair in ((r, FULL), (r, r))]
+            conditions = [(FULL_RESOLUTION, FULL_RESOLUTION)]
+            conditions += [pair for r in self.options.resolutions for pair in ((r, FULL_RESOLUTION), (r, r))]
             measured: dict[tuple[Resolution, Resolution], dict[tuple[str, str], Measurement]] = {}
             for condition in conditions:
                 settings = _resolution_settings(condition)
@@ -214,7 +214,7 @@ class _Evaluation:
         return result
 
     def _worst(self, there: LabelledSet, pair: tuple[str, str]) -> dict[str, Any]:
-        probe, gallery = self._sides(pair, (FULL, FULL))
+        probe, gallery = self._sides(pair, (FULL_RESOLUTION, FULL_RESOLUTION))
         table, units = gallery.table("images"), (probe.unit("images"), gallery.unit("images"))
         if there.named or there.pair_list is None:
             worst = worst_errors(*units, table.labels)
@@ -228,7 +228,7 @@ class _Evaluation:
         return {"set": self.name, "probe": pair[0], "gallery": pair[1], **named}
 
     def _readable(self, dataset: Dataset) -> Dataset:
-        table = self._side(next(iter(self.models)), FULL).table("images")
+        table = self._side(next(iter(self.models)), FULL_RESOLUTION).table("images")
         return dataset if len(table) == len(dataset) else dataset.subset(_rows(dataset, table))
 
 

@@ -19,7 +19,7 @@ from facedistill.head.margins import Margin, observe
 from facedistill.head.products import make_products, product_type
 from facedistill.head.rows import Rows, as_rows
 
-BLOCK = 1024  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
+BLOCK_ROWS = 1024  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
 # exp(+-64) x 1e8 classes is still a normal float32. Up to here logits need no shift; beyond, a running maximum.
 LARGEST_EXPONENT = 64.0
 
@@ -73,11 +73,11 @@ def _stream(
     total = x.new_zeros(len(x), dtype=torch.float64)
     gradient = torch.zeros_like(x) if need_gradient else None
     scaled = margin.negative is None
-    products = make_products(rows, scale * x if scaled else x, dtype, BLOCK, 1.0 if scaled else scale)
+    products = make_products(rows, scale * x if scaled else x, dtype, BLOCK_ROWS, 1.0 if scaled else scale)
     order, bounds = _by_block(labels, len(rows))
-    for start, first, last in zip(range(0, len(rows), BLOCK), bounds, bounds[1:]):
+    for start, first, last in zip(range(0, len(rows), BLOCK_ROWS), bounds, bounds[1:]):
         samples = order[first:last]
-        logits, slope = products.start(start, start + BLOCK, (labels[samples] - start, samples)), None
+        logits, slope = products.start(start, start + BLOCK_ROWS, (labels[samples] - start, samples)), None
         if margin.negative is not None:
             logits, slope = margin.negative(logits, cos_y)
             logits = logits.mul_(scale)
@@ -97,7 +97,7 @@ def _stream(
 def _by_block(labels: Tensor, count: int) -> tuple[Tensor, list[int]]:
     """Return the samples in the order of their labels, and the bounds of each block's samples in that order."""
     ordered, order = labels.sort()
-    starts = torch.arange(-(-count // BLOCK) + 1, device=labels.device).mul_(BLOCK).clamp_(max=count)
+    starts = torch.arange(-(-count // BLOCK_ROWS) + 1, device=labels.device).mul_(BLOCK_ROWS).clamp_(max=count)
     return order, torch.searchsorted(ordered, starts).tolist()
 
 

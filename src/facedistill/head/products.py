@@ -16,7 +16,7 @@ from facedistill.errors import UserError
 from facedistill.head.rows import Rows
 
 FAR = 4.0  # a logit further than this above the largest so far is too coarse in bfloat16
-PIECE = 256  # rows of a block that are multiplied in float32 at a time
+FLOAT_ROWS = 256  # rows of a block that are multiplied in float32 at a time
 MOST = 127  # the largest int8
 FRACTION = 64  # parts of a step
 WIDEST = 2048  # the most dimensions, or rows per block, at which no int32 sum of MOST * MOST * FRACTION overflows
@@ -116,7 +116,7 @@ class Bfloat16Products:
         above = torch.nonzero(highest > self.far)[:, 0]
         if len(above):
             columns = self.exact[:, above]
-            for rows, to in zip(self.block.split(PIECE), wide.split(PIECE)):
+            for rows, to in zip(self.block.split(FLOAT_ROWS), wide.split(FLOAT_ROWS)):
                 to[:, above] = rows.to(wide.dtype) @ columns
             wide[own] = -torch.inf
         self.near = torch.maximum(self.near, highest + self.near)

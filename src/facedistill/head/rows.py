@@ -16,7 +16,7 @@ from facedistill.errors import UserError
 from facedistill.files import atomic_write
 from facedistill.recipe import Stored
 
-PIECE = 65_536  # rows at a time in operations on all of W
+PIECE_ROWS = 65_536  # rows at a time in operations on all of W
 STORED = (torch.float64, torch.float32, torch.bfloat16, torch.int8)
 
 
@@ -132,11 +132,11 @@ def quantise(weight: Tensor) -> Rows:
     """Return unit rows (C, d) as int8, a quarter of float32, with the scale max |w| / 127 for each row."""
     weight = weight.detach()
     values, scales = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
-    for start in range(0, len(weight), PIECE):
-        piece = weight[start : start + PIECE].float()
+    for start in range(0, len(weight), PIECE_ROWS):
+        piece = weight[start : start + PIECE_ROWS].float()
         scale = piece.abs().amax(1).clamp(min=1e-12) / 127
-        values[start : start + PIECE] = (piece / scale[:, None]).round()
-        scales[start : start + PIECE] = scale
+        values[start : start + PIECE_ROWS] = (piece / scale[:, None]).round()
+        scales[start : start + PIECE_ROWS] = scale
     return Rows(values.to(weight.device), scales.to(weight.device))
 
 
@@ -150,8 +150,8 @@ def hold_rows(weight: Tensor, stored: Stored = "fp32", whole: bool = True) -> Ro
     """
     mine = range(len(weight)) if whole else share(len(weight), parallel.rank(), parallel.world())
     part = weight.detach()[mine.start : mine.stop]
-    for start in range(0, len(part), PIECE):
-        norms = part[start : start + PIECE].float().norm(dim=1)
+    for start in range(0, len(part), PIECE_ROWS):
+        norms = part[start : start + PIECE_ROWS].float().norm(dim=1)
         off = torch.nonzero(~((norms - 1).abs() < 1e-3))[:, 0]
         if len(off):
             row = int(off[0])

@@ -18,7 +18,7 @@ from facedistill.head import Classifier
 from facedistill.models.card import model_card
 from facedistill.models.model import InputSpec, Model, make_space
 
-SCHEMA = 1
+CONFIG_SCHEMA = 1
 TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
 
 
@@ -97,7 +97,7 @@ def _to_json(config: dict[str, Any]) -> str:
 
 
 def _config(model: Model) -> dict[str, Any]:
-    config: dict[str, Any] = {"schema": SCHEMA}
+    config: dict[str, Any] = {"schema": CONFIG_SCHEMA}
     if model.backbone is None:
         config["backbone"] = None
     elif isinstance(model.backbone, OnnxBackbone):
@@ -204,8 +204,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not readable as JSON ({e}); the file is damaged") from e
     if not isinstance(config, dict) or "embedding_dim" not in config:
         raise UserError(f"{file}: no facedistill model (no 'embedding_dim'); expected a folder made by save_model")
-    if config.get("schema") != SCHEMA:
-        raise UserError(f"{file}: schema {config.get('schema')}; this version reads {SCHEMA}: update facedistill")
+    if config.get("schema") != CONFIG_SCHEMA:
+        raise UserError(
+            f"{file}: schema {config.get('schema')}; this version reads {CONFIG_SCHEMA}: update facedistill"
+        )
     return config
 
 

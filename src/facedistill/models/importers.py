@@ -24,7 +24,7 @@ from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model
 from facedistill.models.model import InputSpec, Model, make_space
 
-KINDS = ("auto", "arcface_torch", "onnx", "embeddings")
+FORMATS = ("auto", "arcface_torch", "onnx", "embeddings")
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
 
 
@@ -99,8 +99,8 @@ def _imported(
     std: Sequence[float] | None,
 ) -> Model:
     """Return the Model of the file, without `centre` and `fit_classifier`."""
-    if kind not in KINDS:
-        raise UsageError(f"kind '{kind}'{closest(kind, KINDS)}: expected one of {', '.join(KINDS)}")
+    if kind not in FORMATS:
+        raise UsageError(f"kind '{kind}'{closest(kind, FORMATS)}: expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; expected a checkpoint, a run folder, .onnx or .npz")
     if (path / "config.json").exists():

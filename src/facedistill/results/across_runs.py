@@ -12,7 +12,7 @@ from facedistill.progress import console
 from facedistill.results.reading import estimate
 
 Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
-COSTS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
+COST_KEYS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
 
 
 def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -29,9 +29,11 @@ def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str,
 def _mean_evaluation(runs: Runs) -> dict[str, Any]:
     each = [runs[seed] for seed in sorted(runs)]
     first, trained = each[0], [evaluation["training"] for evaluation in each]
-    training = {key: value for key, value in trained[0].items() if key not in ("seed", *COSTS)}
+    training = {key: value for key, value in trained[0].items() if key not in ("seed", *COST_KEYS)}
     training |= {"seeds": sorted(runs)}
-    training |= {key: float(np.mean([of[key] for of in trained])) for key in COSTS if all(key in of for of in trained)}
+    training |= {
+        key: float(np.mean([of[key] for of in trained])) for key in COST_KEYS if all(key in of for of in trained)
+    }
     kept = {key: first[key] for key in ("method", "models") if key in first}
     return kept | {"training": training, "results": [_mean_result(results) for results in _matched(each)]}
 

@@ -236,7 +236,7 @@ class _Sections:
             for n, (pair, entries) in enumerate(self._panels(full_resolution(self.compared[block]))):
                 path = headline(entries) or ""
                 figures = {entry.name: (entry, figure) for entry in entries if (figure := estimate(entry.result, path))}
-                for cost in plots.COSTS:
+                for cost in plots.COST_AXES:
                     priced = {
                         name: (price, figure)
                         for name, (entry, figure) in figures.items()
@@ -294,8 +294,8 @@ def _errors(evaluation: Mapping[str, Any], faces: Faces) -> list[Section]:
 
 def _image(content: bytes) -> str:
     """Return a photograph as a data: URI, "" if there is none."""
-    kind = next((kind for magic, kind in IMAGES.items() if content.startswith(magic)), "image/webp")
+    kind = next((kind for magic, kind in IMAGE_TYPES.items() if content.startswith(magic)), "image/webp")
     return data_uri(content, kind) if content else ""
 
 
-IMAGES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}
+IMAGE_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}

@@ -19,7 +19,18 @@ from facedistill.results.reading import (
     shown_interval,
     who,
 )
-from facedistill.results.tables import COSTS, FEW, FOREIGN, PUBLISHED, Cell, Table, costs, not_comparable, text, whole
+from facedistill.results.tables import (
+    COST_COLUMNS,
+    FEW,
+    FOREIGN,
+    PUBLISHED,
+    Cell,
+    Table,
+    costs,
+    not_comparable,
+    text,
+    whole,
+)
 
 ABOUT = "Mean over the seeds in %, its 95% interval where that is known, the range of the seeds; nothing is ranked."
 SIZE = ["parameters", "MACs"]
@@ -101,7 +112,7 @@ def _of_set(
             whole(len(about["training"]["seeds"]) if "training" in about else None),
             *figures,
             _at_threshold(result.get("at_gallery_threshold", {}).get(far)),
-            *(_cost(model, about.get("training", {})) if model and first else [Cell()] * len(SIZE + COSTS)),
+            *(_cost(model, about.get("training", {})) if model and first else [Cell()] * len(SIZE + COST_COLUMNS)),
         ]
         alike = next((names for names, other in rows if other == row), None)
         if alike is None or trained:
@@ -109,7 +120,7 @@ def _of_set(
         else:  # a row of the same teacher
             alike.append(key[0])
     header = ["recipe", "probe → gallery", "method", "seeds", *(head(one.figure, one.label) for one in columns)]
-    header += [f"at the gallery’s threshold for FAR {far}", *SIZE, *COSTS]
+    header += [f"at the gallery’s threshold for FAR {far}", *SIZE, *COST_COLUMNS]
     table = [[text(_named(names, len(recipes))), *row] for names, row in rows]
     return Table(f"Overview, {name}", ABOUT, header, table, heads=3, notes=[*not_comparable(recipes), *sorted(marks)])
 

@@ -125,7 +125,7 @@ def _curve_csv(results: Results) -> str:
     return _csv(["series", "far", "tar"], ((name, *at) for name, result in results.items() for at in _curve(result)))
 
 
-KINDS = ("genuine", "impostor")
+SCORE_KINDS = ("genuine", "impostor")
 Bin = tuple[float, float, int, int]  # low edge, high edge, genuine pairs, impostor pairs
 
 
@@ -163,14 +163,14 @@ def scores(results: Results, far: str | None, about: str, key: str) -> Plot:
         axes[-1].set_xlabel("score (cosine)")
 
     alt = f"{about}: how the scores of genuine and of impostor pairs are distributed. {_all(results)}."
-    table = _csv(["series", "low", "high", *KINDS], ((name, *row) for name, rows in bins.items() for row in rows))
-    return _plot("Scores", alt, paint, _legend(KINDS), table, key, panels=len(results))
+    table = _csv(["series", "low", "high", *SCORE_KINDS], ((name, *row) for name, rows in bins.items() for row in rows))
+    return _plot("Scores", alt, paint, _legend(SCORE_KINDS), table, key, panels=len(results))
 
 
 def _bins(histogram: Mapping[str, Any]) -> list[Bin]:
     low, high, number = histogram["low"], histogram["high"], len(histogram["genuine"])
     edges = [low + (high - low) * n / number for n in range(number + 1)]
-    return list(zip(edges, edges[1:], *(histogram[kind] for kind in KINDS)))
+    return list(zip(edges, edges[1:], *(histogram[kind] for kind in SCORE_KINDS)))
 
 
 def _merged(bins: Sequence[Bin]) -> list[Bin]:
@@ -225,7 +225,7 @@ class Axis(NamedTuple):
         return f"{self.label} in percent" if self.scale == 100 else self.title
 
 
-COSTS = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency of one image, ms"}
+COST_AXES = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency of one image, ms"}
 
 
 def against_cost(
@@ -236,8 +236,8 @@ def against_cost(
     about: str,
     key: str,
 ) -> Plot:
-    """Plot a figure of each result over the cost of its probe's model; `cost` is one of COSTS."""
-    label, short = COSTS[cost], COSTS[cost].split(" ")[0]
+    """Plot a figure of each result over the cost of its probe's model; `cost` is one of COST_AXES."""
+    label, short = COST_AXES[cost], COST_AXES[cost].split(" ")[0]
 
     def paint(ax: "Axes") -> None:
         from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator

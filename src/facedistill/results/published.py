@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from facedistill.errors import UserError
 from facedistill.evaluation import Figure, declaration
 
-NAMES = ("set", "protocol", "probe", "gallery")
+PLACE_KEYS = ("set", "protocol", "probe", "gallery")
 
 
 def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[str, Any]]:
@@ -33,14 +33,14 @@ def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[st
 
 
 def _checked(result: Any, file: Path) -> dict[str, Any]:
-    named = isinstance(result, dict) and all(isinstance(result.get(key), str) for key in NAMES)
+    named = isinstance(result, dict) and all(isinstance(result.get(key), str) for key in PLACE_KEYS)
     try:
         says = declaration(result) if named else declaration()
     except ValidationError as e:
         raise UserError(f"{file}: the published result {result} declares no figures: {e.errors()[0]['msg']}") from e
-    given = result.keys() - {*NAMES, "declared"} if named else set()
+    given = result.keys() - {*PLACE_KEYS, "declared"} if named else set()
     if not given or any(says.figure(key) is None for key in given):
-        known = f"{', '.join(NAMES)} and figures, of {', '.join(figure.key for figure in says.figures)}"
+        known = f"{', '.join(PLACE_KEYS)} and figures, of {', '.join(figure.key for figure in says.figures)}"
         raise UserError(f"{file}: the published result {result} is not understood; expected {known}")
     for figure in says.figures:
         if figure.key in given:

@@ -11,7 +11,7 @@ from facedistill.results.reading import measured
 from facedistill.results.shape import require_shape
 from facedistill.run import LOG, VERIFICATION, read_log
 
-EXPECTED = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
+EXPECTED_RUNS = "expected a finished run, a folder of runs, or a file of `evaluate --json`"
 
 
 def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -24,11 +24,11 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
         try:
             evaluation = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as e:
-            raise UserError(f"{file}: cannot be read as JSON ({e}); {EXPECTED}") from e
+            raise UserError(f"{file}: cannot be read as JSON ({e}); {EXPECTED_RUNS}") from e
         if not isinstance(evaluation, dict) or not isinstance(evaluation.get("results"), list):
-            raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED}")
+            raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED_RUNS}")
         if "published" not in evaluation:
-            require_shape(evaluation, file, EXPECTED)
+            require_shape(evaluation, file, EXPECTED_RUNS)
         else:
             name, evaluation = read_published(evaluation, file)
         found[name] = evaluation
@@ -69,5 +69,5 @@ def _in(place: Path) -> list[Path]:
         return [place / "evaluation.json"]
     inside = sorted(place.glob("*/evaluation.json"))
     if not inside:
-        raise UserError(f"{place}: no evaluation there; {EXPECTED}")
+        raise UserError(f"{place}: no evaluation there; {EXPECTED_RUNS}")
     return inside

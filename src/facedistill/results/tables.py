@@ -35,9 +35,9 @@ FOREIGN = "† the two models do not share a space: a control that should come o
 PUBLISHED = "Published figures are the source’s, of other data and another recipe; they are compared with nothing."
 SIGNIFICANT = 0.05
 WHOSE = ("run", "recipe", "method")  # columns that name what is compared
-IMAGES = "images"  # the column of the resolution
-NAMES = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
-KINDS = {
+IMAGES_COLUMN = "images"  # the column of the resolution
+PLACE_COLUMNS = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
+RELATION_COLUMNS = {
     "within_family": "within a family",
     "across_families": "across families",
     "across_sources": "across sources",
@@ -80,7 +80,7 @@ class Table:
         """Return whether a new group begins at this row: other images, or with several runs another pair."""
         names = self.columns[: self.heads]
         several = names[:1] in (["run"], ["recipe"])
-        kept = [i for i, name in enumerate(names) if (name not in WHOSE if several else name == IMAGES)]
+        kept = [i for i, name in enumerate(names) if (name not in WHOSE if several else name == IMAGES_COLUMN)]
         return row > 0 and any(self.rows[row][i] != self.rows[row - 1][i] for i in kept)
 
     def is_text(self, column: int) -> bool:
@@ -132,17 +132,17 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
                 *costs(of),
             ]
         )
-    columns = ["run", "method", "epochs", "seed", "images", *COSTS]
+    columns = ["run", "method", "epochs", "seed", "images", *COST_COLUMNS]
     found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
     found.notes += not_comparable(evaluations)
     return [found]
 
 
-COSTS = ["minutes", "images/s", "teacher forwards", "peak memory, MB"]
+COST_COLUMNS = ["minutes", "images/s", "teacher forwards", "peak memory, MB"]
 
 
 def costs(training: Mapping[str, Any]) -> list[Cell]:
-    """Return the costs of training, a cell for each of COSTS; means over seeds are rounded."""
+    """Return the costs of training, a cell for each of COST_COLUMNS; means over seeds are rounded."""
     minutes = Cell(f"{training['seconds'] / 60:,.1f}" if "seconds" in training else "")
     rest = (training.get(key) for key in ("images_per_second", "teacher_forwards", "peak_memory_mb"))
     return [minutes, *(whole(None if value is None else round(value)) for value in rest)]
@@ -193,7 +193,7 @@ def _low(table: Table) -> Table:
     return replace(table, caption=f"{table.caption}, low resolution")
 
 
-HEADS = ["run", "probe → gallery", IMAGES]
+HEADS = ["run", "probe → gallery", IMAGES_COLUMN]
 
 
 def head(entry: Entry) -> list[Cell]:
@@ -301,7 +301,7 @@ def false_accepts(entries: Iterable[Entry]) -> Table:
                 else Cell()
                 for far in fars
             ]
-            rows.append([*head(entry), text(KINDS.get(kind, kind)), *cells])
+            rows.append([*head(entry), text(RELATION_COLUMNS.get(kind, kind)), *cells])
     about = "The FAR of each kind at the threshold that gives all impostors together the FAR of the column."
     return Table("False accepts by kind of impostor", about, [*HEADS, "impostor pairs", *fars], rows, heads=4)
 
@@ -319,7 +319,7 @@ def differences(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         sides = [text(" → ".join(d[side])) for side in "ab"]
         cells = [_difference(d["of"].get(path), says.figure(path)) for path in columns]
         rows.append([text(run), *sides, text(condition(d)), *cells, _mcnemar(d.get("mcnemar"))])
-    header = ["run", "a", "b", IMAGES, *(_head(says, path) for path in columns), "McNemar p"]
+    header = ["run", "a", "b", IMAGES_COLUMN, *(_head(says, path) for path in columns), "McNemar p"]
     return Table("Paired differences", "a − b in points, with 95% intervals.", header, rows, heads=4)
 
 
@@ -334,7 +334,7 @@ def across_recipes(found: Sequence[Mapping[str, Any]]) -> Table:
     ]
     about = "a − b in points, mean over the seeds that both have, with 95% intervals; not distinguishable with one seed"
     about += ", where seeds disagree in sign, or where the interval holds 0."
-    header = ["a", "b", "seeds", "probe → gallery", IMAGES, *(_head(says, path) for path in columns)]
+    header = ["a", "b", "seeds", "probe → gallery", IMAGES_COLUMN, *(_head(says, path) for path in columns)]
     return Table("Differences between recipes", about, header, rows, heads=2)
 
 
@@ -411,7 +411,9 @@ def settings(found: Mapping[Block, Sequence[Entry]]) -> list[Table]:
         rows = []
         for name, entry in ((name, e) for (name, of), entries in found.items() if of == protocol for e in entries):
             r = entry.result
-            counts = {key: value for key, value in r.items() if isinstance(value, int | str) and key not in NAMES}
+            counts = {
+                key: value for key, value in r.items() if isinstance(value, int | str) and key not in PLACE_COLUMNS
+            }
             leaves = dict(_leaves(counts | r.get("settings", {})))
             rows.append(([text(entry.run), text(name), text(who(r))], leaves))
         columns = list(dict.fromkeys(key for _, of in rows for key in of))

@@ -6,7 +6,7 @@ import pytest
 from facedistill.errors import UserError
 from facedistill.evaluation.metrics import auc
 from facedistill.evaluation.options import Thresholds
-from facedistill.evaluation.protocols.pairs import GRID, boundaries, fold_of, pair_protocol
+from facedistill.evaluation.protocols.pairs import THRESHOLD_GRID, boundaries, fold_of, pair_protocol
 from facedistill.evaluation.statistics import draws
 
 
@@ -85,9 +85,9 @@ def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thres
 
 def test_a_distance_on_a_threshold_is_not_below_it() -> None:
     """Genuine at distance 1 exactly, impostors just above: only a threshold above 1 is right, and < decides it."""
-    at_one = np.sqrt(GRID[100])
+    at_one = np.sqrt(THRESHOLD_GRID[100])
     vectors = np.array([[0.0], [at_one], [np.sqrt(1.005)]])
-    assert GRID[100] == 1
+    assert THRESHOLD_GRID[100] == 1
     pairs = np.array([[0, 1], [0, 2]] * 10)
     found = pair_protocol(vectors, vectors, pairs, np.array([True, False] * 10), resamples=0)
     assert found.accuracy is not None

@@ -67,7 +67,7 @@ def test_the_defaults_are_the_field() -> None:
 def test_every_setting_means_what_its_name_says(
     flip: Flip, norm: bool, detector: bool, pooled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(templates, "IMAGES", 7)
+    monkeypatch.setattr(templates, "FUSED_IMAGES", 7)
     vectors, template, media, score = images(1)
     ids, rows = template_vectors(
         vectors,
@@ -177,7 +177,7 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == 1:
         monkeypatch.setattr(templates, "COUNTED", 11)
         monkeypatch.setattr(templates, "GATHERED", 3)
-        monkeypatch.setattr(all_pairs, "HELD", 1)
+        monkeypatch.setattr(all_pairs, "HELD_IMPOSTORS", 1)
 
 
 @pytest.mark.usefixtures("_blocks")

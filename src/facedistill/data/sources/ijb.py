@@ -22,7 +22,7 @@ from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
 LANDMARKS = "name_5pts_score.txt"
-BLOCK = 1 << 22  # bytes of the pair list at a time
+BLOCK_BYTES = 1 << 22  # bytes of the pair list at a time
 SPACE, NEWLINE = b" \n"
 
 
@@ -77,7 +77,7 @@ class IjbSource(Source):
         path = self._list("template_pair_label.txt")
         with _open(path) as f:
             lines = 0
-            while block := f.read(BLOCK) + f.readline():
+            while block := f.read(BLOCK_BYTES) + f.readline():
                 first, second, label = _triples(path, block, lines)
                 wrong = np.flatnonzero((label != 0) & (label != 1))
                 if len(wrong):

@@ -15,7 +15,9 @@ from facedistill.files import fingerprint
 
 LABELS = {"1": True, "true": True, "same": True, "yes": True}
 LABELS |= {"0": False, "false": False, "different": False, "no": False}
-EXPECTED = "expected two image paths and 1 or 0 (same person or not) on each line, and perhaps the two persons' names"
+EXPECTED_LINES = (
+    "expected two image paths and 1 or 0 (same person or not) on each line, and perhaps the two persons' names"
+)
 
 
 class PairList(VerificationSet):
@@ -69,7 +71,7 @@ def load_pair_list(path: str | Path) -> PairList:
     if rows and _is_header(path.parent, rows[0][1]):
         del rows[0]
     if not rows:
-        raise UserError(f"{path}: no pairs; {EXPECTED}")
+        raise UserError(f"{path}: no pairs; {EXPECTED_LINES}")
     columns = len(rows[0][1])
     files: dict[str, tuple[int, int]] = {}
     persons: dict[str, str] = {}
@@ -78,7 +80,7 @@ def load_pair_list(path: str | Path) -> PairList:
         where = f"{path}, line {line}"
         if len(cells) not in (3, 5) or len(cells) != columns or "" in cells:
             empty = ", one of them empty" if "" in cells else ""
-            raise UserError(f"{where}: {len(cells)} columns{empty}; {EXPECTED}, alike on all lines")
+            raise UserError(f"{where}: {len(cells)} columns{empty}; {EXPECTED_LINES}, alike on all lines")
         if cells[2].lower() not in LABELS:
             raise UserError(f"{where}: label '{cells[2]}'; expected one of {', '.join(LABELS)}")
         same.append(LABELS[cells[2].lower()])
@@ -100,9 +102,9 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED}") from e
+        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED_LINES}") from e
     except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text ({e}); {EXPECTED}") from e
+        raise UserError(f"{path}: not UTF-8 text ({e}); {EXPECTED_LINES}") from e
     lines = text.splitlines()
     first = next(filter(str.strip, lines), "")
     reader = csv.reader(lines, delimiter=max("\t;,", key=first.count))
@@ -114,7 +116,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if cells:
                 yield reader.line_num, cells
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: {e}; {EXPECTED}") from e
+        raise UserError(f"{path}, line {reader.line_num}: {e}; {EXPECTED_LINES}") from e
 
 
 def _is_header(folder: Path, cells: list[str]) -> bool:

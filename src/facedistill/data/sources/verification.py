@@ -13,7 +13,7 @@ from facedistill.data.sources.source import Source
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, fingerprint
 
-EXPECTED = "expected the field's .bin: a pickle of a list of 2P images and a list of P bools"
+EXPECTED_BIN = "expected the field's .bin: a pickle of a list of 2P images and a list of P bools"
 
 
 class VerificationSet(Source):
@@ -65,7 +65,7 @@ def load_verification(path: str | Path) -> VerificationSet:
     path = Path(path)
     bins, same = _unpickle(path)
     if len(bins) != 2 * len(same) or not len(same):
-        raise UserError(f"{path}: {len(bins)} images for {len(same)} pairs; {EXPECTED}")
+        raise UserError(f"{path}: {len(bins)} images for {len(same)} pairs; {EXPECTED_BIN}")
     images: list[bytes | np.ndarray] = []
     first: dict[Any, int] = {}
     places = np.empty(len(bins), dtype=np.int64)
@@ -135,7 +135,7 @@ def _image(path: Path, i: int, item: object) -> bytes | np.ndarray:
             return np.ascontiguousarray(item)
         if item.ndim == 3 and item.shape[0] == 3:
             return np.ascontiguousarray(item.transpose(1, 2, 0))
-    raise UserError(f"{path}: image {i} is neither encoded bytes nor uint8 (H, W, 3) pixels; {EXPECTED}")
+    raise UserError(f"{path}: image {i} is neither encoded bytes nor uint8 (H, W, 3) pixels; {EXPECTED_BIN}")
 
 
 def _identities(path: Path, places: np.ndarray, count: int) -> list[str] | None:
@@ -163,14 +163,14 @@ def _unpickle(path: Path) -> tuple[Any, np.ndarray]:
     except UserError:
         raise
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED}") from e
+        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED_BIN}") from e
     except Exception as e:  # a broken pickle raises almost anything
-        raise UserError(f"{path}: not a pickle ({str(e) or type(e).__name__}); {EXPECTED}") from e
+        raise UserError(f"{path}: not a pickle ({str(e) or type(e).__name__}); {EXPECTED_BIN}") from e
     if not isinstance(found, (tuple, list)) or len(found) != 2 or any(not hasattr(part, "__len__") for part in found):
-        raise UserError(f"{path}: a pickle of something else; {EXPECTED}")
+        raise UserError(f"{path}: a pickle of something else; {EXPECTED_BIN}")
     bins, same = found
     if any(not isinstance(s, (bool, int, np.bool_, np.integer)) for s in same):
-        raise UserError(f"{path}: the second list holds other things than bools; {EXPECTED}")
+        raise UserError(f"{path}: the second list holds other things than bools; {EXPECTED_BIN}")
     return bins, np.array([bool(s) for s in same], dtype=bool)
 
 
@@ -207,4 +207,4 @@ class _Unpickler(pickle.Unpickler):
             ("numpy.core.numeric", "_frombuffer"),
         ):
             return super().find_class(numpy_module.replace("numpy.core", "numpy._core"), name)
-        raise UserError(f"{self.path}: carries code: it asks for {module}.{name}; nothing was run. {EXPECTED}")
+        raise UserError(f"{self.path}: carries code: it asks for {module}.{name}; nothing was run. {EXPECTED_BIN}")

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from facedistill.evaluation.sets import Side
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
-GRID = 2**20
-BINS = 2 * GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / GRID - 1
+SCORE_GRID = 2**20
+BINS = 2 * SCORE_GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / SCORE_GRID - 1
 TILE = (1024, 4096)
-HELD = 10_000  # the least number of impostor scores that are held
+HELD_IMPOSTORS = 10_000  # the least number of impostor scores that are held
 
 
 class AllPairs(Protocol):
@@ -118,7 +118,7 @@ def measure(
         weigh: yields the weights of each resample.
         impostors: the number of impostor comparisons.
     """
-    held = max(2 * int(max(fars) * impostors), HELD)
+    held = max(2 * int(max(fars) * impostors), HELD_IMPOSTORS)
     while True:
         scores = collect(held)
         try:
@@ -186,17 +186,17 @@ class Tally:
 
 def bins_of(score: np.ndarray) -> np.ndarray:
     """Return the bin of each float32 score, int64."""
-    return np.clip(np.rint(score * np.float32(GRID)), -GRID, GRID).astype(np.int64) + (GRID + 1)
+    return np.clip(np.rint(score * np.float32(SCORE_GRID)), -SCORE_GRID, SCORE_GRID).astype(np.int64) + (SCORE_GRID + 1)
 
 
 def first_bin(threshold: float) -> int:
     """Return the lowest bin whose score reaches a threshold: a score, or just above one that must not pass."""
-    return math.ceil(threshold * GRID) + GRID + 1
+    return math.ceil(threshold * SCORE_GRID) + SCORE_GRID + 1
 
 
 def score_of(bins: np.ndarray) -> np.ndarray:
     """Return the score of a bin, float64."""
-    return (bins - 1) / GRID - 1
+    return (bins - 1) / SCORE_GRID - 1
 
 
 def tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:

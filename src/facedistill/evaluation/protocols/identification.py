@@ -13,7 +13,7 @@ import numpy as np
 from facedistill.evaluation.figures import Count, Figure, Line, Target
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.metrics import OperatingPoint, Roc, far_key, tar_at_far
-from facedistill.evaluation.protocols.all_pairs import GRID
+from facedistill.evaluation.protocols.all_pairs import SCORE_GRID
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import (
     RESAMPLES,
@@ -33,7 +33,7 @@ FPIRS = (1e-1, 1e-2, 1e-3)
 CMC = 50  # ranks of the curve
 TILE = (1024, 4096)
 # Products of equal embeddings differ in their last bits between shapes of tile; scores closer than this are equal.
-TIE = 1 / GRID
+TIE = 1 / SCORE_GRID
 NOBODY = np.iinfo(np.int64).min
 
 RANK = Figure("rank", "rank {}", "finds the right identity within rank {of} for {}", headline=True)
@@ -222,7 +222,7 @@ def _open_set(
     found: "Found", mated: np.ndarray, probe_labels: np.ndarray, fpirs: Sequence[float], resamples: int, seed: int
 ) -> dict[str, tuple[OperatingPoint, Estimate]]:
     score = np.where(mated, np.where(found.above == 0, found.mate, -np.inf), found.other)
-    score = np.rint(score.astype(np.float64) * GRID) / GRID
+    score = np.rint(score.astype(np.float64) * SCORE_GRID) / SCORE_GRID
     genuine, impostor = (np.flatnonzero(kind)[np.argsort(-score[kind], kind="stable")] for kind in (mated, ~mated))
     person = np.unique(probe_labels, return_inverse=True)[1]
     weights = (draw[person] for draw in draws(int(person.max(initial=-1)) + 1, resamples, seed))

@@ -108,7 +108,7 @@ def pair_protocol(
     distance = np.concatenate([squared_distance(probe[p[:, 0]], gallery[p[:, 1]]) for p in both])
     pair = np.tile(np.arange(len(pairs)), len(both))
     same, fold = same[pair], fold_of(len(pairs))[pair]
-    folds = FoldAccuracy(distance, same, fold, GRID if thresholds == "grid" else boundaries(distance))
+    folds = FoldAccuracy(distance, same, fold, THRESHOLD_GRID if thresholds == "grid" else boundaries(distance))
     accuracies = folds()
 
     # One weight per pair; the two directions of a pair share it.
@@ -142,7 +142,7 @@ def pair_protocol(
     )
 
 
-GRID = np.arange(0, 4, 0.01)
+THRESHOLD_GRID = np.arange(0, 4, 0.01)
 
 
 def squared_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from facedistill.evaluation.figures import Count, Figure
 from facedistill.evaluation.measurement import Measurement
-from facedistill.evaluation.protocols.all_pairs import GRID
+from facedistill.evaluation.protocols.all_pairs import SCORE_GRID
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, resampled_mean
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KS = (1, 5, 10)
 VOTERS = 5
-HELD = 2**21  # scores held at once
+HELD_SCORES = 2**21  # scores held at once
 
 
 class AmongOthers(Protocol):
@@ -136,11 +136,11 @@ def _rankings(probe: np.ndarray, gallery: np.ndarray, kind: np.ndarray, queries:
     number = len(kind)
     shift = number.bit_length()
     gallery = gallery.astype(np.float64)  # float32 would sometimes round equal embeddings differently
-    step = max(1, HELD // max(1, number))
+    step = max(1, HELD_SCORES // max(1, number))
     for start in range(0, len(queries), step):
         rows = queries[start : start + step]
         # One integer per image sorts by descending score, then wrong before right, then by place.
-        key = np.rint(probe[rows].astype(np.float64) @ gallery.T * -GRID).astype(np.int64)
+        key = np.rint(probe[rows].astype(np.float64) @ gallery.T * -SCORE_GRID).astype(np.int64)
         key *= 2
         key -= kind[rows, None] != kind
         key <<= shift

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 RANKS = (1, 5, 10)
 FPIRS = (1e-1, 1e-2)
-IMAGES = 4096  # fused at a time
+FUSED_IMAGES = 4096  # fused at a time
 GATHERED = 256  # pairs whose vectors are copied at a time: they stay in the cache
 COUNTED = 1 << 20  # pairs whose scores are counted at a time
 DENSE = 6000  # the most subjects for which a table of subject x subject is made
@@ -140,7 +140,7 @@ def template_vectors(
         weight /= images[group]
     order = np.argsort(row, kind="stable")
     sums = np.zeros((len(ids), vectors.shape[2] * (vectors.shape[1] if flip == "concat" else 1)))
-    for part in (order[start : start + IMAGES] for start in range(0, len(order), IMAGES)):
+    for part in (order[start : start + FUSED_IMAGES] for start in range(0, len(order), FUSED_IMAGES)):
         image = combine(vectors[part], flip)
         if not weight_by_norm:
             image = _unit(image)
