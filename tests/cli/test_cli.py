@@ -240,7 +240,7 @@ def test_a_missing_extra_is_named(cli: Cli, package: str, monkeypatch: pytest.Mo
 
 def test_a_teacher_under_another_name_than_the_method_asks_for(cli: Cli, tiny: Tiny) -> None:
     ran = cli("train", "l2kd", "--out", "r", f"data={tiny.photos}", f"teachers.techer={tiny.teacher}")
-    refused(ran, 2, "teachers.techer (did you mean 'teacher'?)", "l2kd asks for teacher too")
+    refused(ran, 2, "teachers.techer (did you mean 'teacher'?)", "l2kd also needs teacher; the recipe has: techer")
 
 
 def test_tensorboard_is_asked_for_before_the_first_step(cli: Cli, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

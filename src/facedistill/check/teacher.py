@@ -93,8 +93,8 @@ def _through_classifier(
 def _judge_labels(by_centres: ClassifierFit, report: CheckReport) -> None:
     report.lines.append(
         f"labels, by leave-one-out class centres: {by_centres.own_class:.1%} of {by_centres.images:,} images are "
-        f"nearest to their own class; {by_centres.misnamed:.1%} seem to carry another class's name (this cannot "
-        f"detect less than {MISNAMED:.0%}, or images of people without a class here"
+        f"nearest to their own class; {by_centres.misnamed:.1%} seem to carry another class's name (this test "
+        f"cannot detect less than {MISNAMED:.0%}, or images of people without a class here"
         f"{f', or {by_centres.single:,} classes of one image' if by_centres.single else ''})"
     )
     if by_centres.misnamed >= MISNAMED:
