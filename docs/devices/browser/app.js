@@ -166,7 +166,7 @@ async function fetchFile(path) {
 
 function say(state, text) {
   byId("status").textContent = text;
-  document.body.dataset.state = state; // waiting, working, done, failed
+  document.body.dataset.state = state; // starting, waiting, working, done, failed
 }
 
 function note(text) {
