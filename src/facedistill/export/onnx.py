@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ class Onnx(Target):
         )
         assert program is not None
         graph = program.model_proto
+        _forget_sources(graph)
         if form.precision == "fp16":
             graph = half(graph)
         elif form.precision == "int8":
@@ -57,3 +59,13 @@ class Onnx(Target):
             return session.run(None, {name: in_form(images, form)})[0]
 
         return run if form.batch == "dynamic" else lambda images: in_batches(run, images, int(form.batch))
+
+
+def _forget_sources(graph: Any) -> None:
+    """Remove what the exporter notes of each node: stack traces with paths of this machine, a fifth of a small file."""
+    del graph.metadata_props[:]
+    for part in (graph.graph, *graph.graph.node, *graph.graph.initializer, *graph.graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for value in (*graph.graph.input, *graph.graph.output):
+        del value.metadata_props[:]
