@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: setup demo test test-slow lint types docs clean
+.PHONY: setup demo test test-slow lint types docs browser clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,10 @@ types: $(STAMP)
 # The site, build/site/index.html, from docs/ and the docstrings. A dead link or a page outside the menu fails it.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The page that runs an exported student in a browser, build/browser. It needs npm, once; the site's copy gets its runtime too.
+browser:
+	$(PYTHON) .ci/browser.py
 
 clean:
 	rm -rf .venv build demo-run

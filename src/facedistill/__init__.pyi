@@ -51,6 +51,7 @@ from .models import (
     embed_dataset as embed_dataset,
     import_model as import_model,
     load_model as load_model,
+    push_model as push_model,
     save_model as save_model,
 )
 from .recipe import Recipe as Recipe, load_recipe as load_recipe, make_recipe as make_recipe

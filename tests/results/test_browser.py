@@ -14,9 +14,9 @@ pytest.importorskip("matplotlib", reason="the report needs matplotlib")
 pytest.importorskip("jinja2", reason="the report needs jinja2")
 
 from facedistill.results import write_comparison, write_report
+from headless import find_browser, run_browser
 from report_example import brief, log
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTHS = {"phone": 390, "desk": 1280}
 # The page stands in a frame of each width, because no window is as narrow as a phone. What is measured is in the DOM.
 HARNESS = """<!DOCTYPE html><meta charset="utf-8"><body>
@@ -66,15 +66,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser on this machine (looked for {', '.join(NAMES)})")
-    return found
-
-
-def run(browser: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={profile}"]
-    return subprocess.run([browser, *fixed, *arguments], capture_output=True, text=True, timeout=120)
+    return find_browser()
 
 
 def look(browser: str, page: Path, folder: Path, dark: bool = False) -> Seen:
@@ -86,7 +78,7 @@ def look(browser: str, page: Path, folder: Path, dark: bool = False) -> Seen:
     harness = folder / f"harness-{page.stem}-{dark}.html"
     harness.write_text(HARNESS.format(frames=frames), "utf-8")
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    done = run(browser, folder / "profile", scheme, "--dump-dom", harness.as_uri())
+    done = run_browser(browser, folder / "profile", scheme, "--dump-dom", harness.as_uri())
     found = re.search(r'<pre id="measured">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     return Seen(json.loads(html.unescape(found[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line])
@@ -170,7 +162,9 @@ def test_dark(browser: str, report: Path, folder: Path, seen: Seen) -> None:
 
 def test_on_paper(browser: str, report: Path, folder: Path) -> None:
     paper = folder / "paper.pdf"
-    done = run(browser, folder / "profile", "--no-pdf-header-footer", f"--print-to-pdf={paper}", report.as_uri())
+    done = run_browser(
+        browser, folder / "profile", "--no-pdf-header-footer", f"--print-to-pdf={paper}", report.as_uri()
+    )
     assert paper.exists(), done.stderr[-2000:]
     pages = len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
     assert 2 <= pages <= 30
@@ -184,7 +178,9 @@ def test_on_paper(browser: str, report: Path, folder: Path) -> None:
 def test_a_screenshot_is_not_blank(browser: str, report: Path, folder: Path) -> None:
     from PIL import Image
 
-    run(browser, folder / "profile", "--window-size=1280,1500", f"--screenshot={folder / 'shot.png'}", report.as_uri())
+    run_browser(
+        browser, folder / "profile", "--window-size=1280,1500", f"--screenshot={folder / 'shot.png'}", report.as_uri()
+    )
     image = Image.open(folder / "shot.png").convert("RGB")
     assert image.size == (1280, 1500)
     assert len(image.getcolors(1280 * 1500) or []) > 50

@@ -5,17 +5,20 @@ from pathlib import Path
 from facedistill.data import Embeddings, is_path, open_dataset
 from facedistill.data.sources import VerificationSet
 from facedistill.errors import some
-from facedistill.models import load_model
+from facedistill.models import is_hub_address, load_model
 from facedistill.recipe import load_recipe
 from facedistill.results import load_evaluations, render_table
 from facedistill.run import LOG, read_log
 
 
 def describe(path: str) -> str:
-    """Describe what is at `path`: a model folder, a run, an .onnx, an .npz of embeddings, or a data set.
+    """Describe what is at `path`: a model folder, here or on the hub, a run, an .onnx, an .npz of embeddings, or a data
+    set.
 
     Raises UserError for anything else.
     """
+    if is_hub_address(path):
+        return describe_model(path)
     if not is_path(path):
         return _data(path)
     folder = Path(path)
@@ -30,7 +33,7 @@ def describe(path: str) -> str:
     return "\n".join(found)
 
 
-def describe_model(path: Path) -> str:
+def describe_model(path: str | Path) -> str:
     """Describe a model: its input and output, size, space and classifier."""
     model = load_model(path)
     if model.backbone is None:

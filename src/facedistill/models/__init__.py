@@ -9,8 +9,10 @@ from facedistill.models.folder import (
     save_weights,
     thresholds_folder,
 )
+from facedistill.models.hub import is_hub_address
 from facedistill.models.importers import import_model
 from facedistill.models.model import FLIPS, InputSpec, Model
+from facedistill.models.push import push_model
 
 __all__ = [
     "FLIPS",
@@ -19,8 +21,10 @@ __all__ = [
     "embed_blocks",
     "embed_dataset",
     "import_model",
+    "is_hub_address",
     "load_model",
     "load_weights",
+    "push_model",
     "save_model",
     "save_thresholds",
     "save_weights",

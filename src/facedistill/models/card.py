@@ -4,9 +4,13 @@ import json
 from typing import Any
 
 
-def model_card(config: dict[str, Any], name: str) -> str:
-    """Return the card, in Markdown, of the model whose config.json holds `config`."""
-    parts = [f"# {name}\n", _what(config), _use(config, name), _facts(config)]
+def model_card(config: dict[str, Any], name: str, address: str | None = None) -> str:
+    """Return the card, in Markdown, of the model whose config.json holds `config`.
+
+    Args:
+        address: by which the reader loads it; default: `name`, the folder.
+    """
+    parts = [f"# {name}\n", _what(config), _use(config, address or name), _facts(config)]
     if config["thresholds"]:
         parts.append(_thresholds(config))
     parts.append(

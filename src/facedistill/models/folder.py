@@ -16,6 +16,7 @@ from facedistill.errors import UsageError, UserError, closest
 from facedistill.files import atomic_write
 from facedistill.head import Classifier
 from facedistill.models.card import model_card
+from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
 
 CONFIG_SCHEMA = 1
@@ -48,7 +49,7 @@ def save_model(model: Model, folder: str | Path) -> None:
         _save_weights(model, temporary)
         if model.classifier is not None:
             _save_classifier(model.classifier, temporary)
-        (temporary / "config.json").write_text(_to_json(config), *TEXT)
+        (temporary / "config.json").write_text(to_json(config), *TEXT)
         (temporary / "README.md").write_text(model_card(config, folder.name), *TEXT)
 
 
@@ -64,21 +65,23 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
         UserError: no model folder, or it cannot be written.
     """
     folder = thresholds_folder(path)
-    config = _read_config(folder)
+    config = read_config(folder)
 
     def holds_for(threshold: dict[str, Any]) -> list[Any]:
         return [threshold.get(key) for key in ("far", "probe", "gallery", "flip")]
 
     replaced = [holds_for(new) for new in thresholds]
     config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
-    for name, text in (("config.json", _to_json(config)), ("README.md", model_card(config, folder.name))):
+    for name, text in (("config.json", to_json(config)), ("README.md", model_card(config, folder.name))):
         with atomic_write(folder / name) as temporary:
             temporary.write_text(text, *TEXT)
 
 
 def thresholds_folder(path: str | Path) -> Path:
     """Return the folder that keeps the thresholds of a model folder or run. Raises UsageError for a bare .onnx."""
-    folder = _folder_of(Path(path))
+    if is_hub_address(path):
+        raise UsageError(f"{path}: lies on the hub; save the model to a folder, measure there, and push it again")
+    folder = model_folder(Path(path))
     if folder.is_file():
         raise UsageError(
             f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
@@ -86,13 +89,14 @@ def thresholds_folder(path: str | Path) -> Path:
     return folder
 
 
-def _folder_of(path: Path) -> Path:
+def model_folder(path: Path) -> Path:
     """Return the model folder of a run; return any other path unchanged."""
     run = not (path / "config.json").exists() and (path / "model" / "config.json").exists()
     return path / "model" if run else path
 
 
-def _to_json(config: dict[str, Any]) -> str:
+def to_json(config: dict[str, Any]) -> str:
+    """Return the text of config.json."""
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -150,6 +154,9 @@ def _save_classifier(classifier: Classifier, folder: Path) -> None:
 def load_model(path: str | Path, classifier: bool = True) -> Model:
     """Return the Model of a model folder, of a run (its `model/`), or of a bare .onnx file, in eval mode.
 
+    hf://OWNER/NAME, or hf://OWNER/NAME@REVISION, is a model folder on the Hugging Face Hub. It is fetched into the
+    hub's own cache; nothing else is ever downloaded.
+
     A bare ONNX file is assumed to take pixels 0..255, RGB, and to normalise them; a line on stderr says so.
 
     A model folder holds no code. If config.json names a network as `package.module:Class`, that module is imported
@@ -161,14 +168,14 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
     Raises:
         UserError: the path does not exist or is not a model, or a file does not fit.
     """
-    path = Path(path)
+    path = fetch(path, classifier) if is_hub_address(path) else Path(path)
     if path.suffix == ".onnx" and not path.is_dir():
         print(f"{path}: taken as pixels 0..255, RGB, normalisation inside", file=sys.stderr)
         return onnx_model(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a model folder, a run or an .onnx file")
-    path = _folder_of(path)
-    config = _read_config(path)
+    path = model_folder(path)
+    config = read_config(path)
     try:
         return _build(config, path, classifier).eval()
     except (KeyError, TypeError) as e:
@@ -194,7 +201,8 @@ def _is_model_folder(path: Path) -> bool:
         return False
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a model folder's config.json. Raises UserError if the folder holds no model."""
     file = path / "config.json"
     if not file.exists():
         raise UserError(f"{path}: not a model folder (no config.json); expected a model folder, a run or an .onnx file")
