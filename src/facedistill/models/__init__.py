@@ -1,6 +1,7 @@
 """A network with all that is needed to use it: running, saving, loading and importing it."""
 
 from facedistill.models.embed import embed_blocks, embed_dataset
+from facedistill.models.facts import FACTS, Facts, Input, Layout, Pixels, Precision, facts_of
 from facedistill.models.folder import (
     load_model,
     load_weights,
@@ -10,17 +11,25 @@ from facedistill.models.folder import (
     thresholds_folder,
 )
 from facedistill.models.importers import import_model
-from facedistill.models.model import FLIPS, InputSpec, Model
+from facedistill.models.model import FLIPS, InputSpec, Model, make_space
 
 __all__ = [
+    "FACTS",
     "FLIPS",
+    "Facts",
+    "Input",
     "InputSpec",
+    "Layout",
     "Model",
+    "Pixels",
+    "Precision",
     "embed_blocks",
     "embed_dataset",
+    "facts_of",
     "import_model",
     "load_model",
     "load_weights",
+    "make_space",
     "save_model",
     "save_thresholds",
     "save_weights",
