@@ -57,3 +57,8 @@ class Onnx(Target):
             return session.run(None, {name: in_form(images, form)})[0]
 
         return run if form.batch == "dynamic" else lambda images: in_batches(run, images, int(form.batch))
+
+    def facts(self, path: Path) -> dict[str, str]:
+        _, ort = import_onnx_packages()
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return dict(session.get_modelmeta().custom_metadata_map)
