@@ -9,7 +9,7 @@ import torch
 from facedistill.backbones import import_onnx_packages
 from facedistill.export.deployable import Deployable, Form
 from facedistill.export.quantise import half, quantised
-from facedistill.export.target import Run, Target, in_batches, in_form
+from facedistill.export.target import Run, Target, in_batches, in_form, quiet
 
 INPUT, OUTPUT = "image", "embedding"
 
@@ -27,15 +27,16 @@ class Onnx(Target):
     ) -> None:
         onnx, _ = import_onnx_packages()
         any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
-        program = torch.onnx.export(
-            net,
-            (net.example(form),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=any_number,
-            dynamo=True,
-            verbose=False,
-        )
+        with quiet():
+            program = torch.onnx.export(
+                net,
+                (net.example(form),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=any_number,
+                dynamo=True,
+                verbose=False,
+            )
         assert program is not None
         graph = program.model_proto
         if form.precision == "fp16":
