@@ -45,9 +45,14 @@ def test_accuracy_of_an_evaluation_by_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
-    main(["evaluate", str(file), "--on", str(tiny.pairs), "--json", "e.json", "--far", "0.1"])
     options = ["--threads", "1", "--rounds", "1", "--no-compiled", "--json", "b.json", "--report", "b.html"]
-    main(["bench", str(file), "--evaluation", "e.json", *options])
+    for arguments in (
+        ["evaluate", str(file), "--on", str(tiny.pairs), "--json", "e.json", "--far", "0.1"],
+        ["bench", str(file), "--evaluation", "e.json", *options],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert not ended.value.code
     (found,) = json.loads(Path("b.json").read_text())["contestants"]
     assert found["accuracy"]["what"].startswith("pairs") and 0 <= found["accuracy"]["value"] <= 1
     assert "against latency" in Path("b.html").read_text("utf-8")
