@@ -13,6 +13,7 @@ import torch
 
 from facedistill.errors import UserError
 from facedistill.export.deployable import Form
+from facedistill.export.export import TARGETS
 from facedistill.export.target import Run
 from facedistill.models import load_model
 from facedistill.run import peak
@@ -56,8 +57,6 @@ class Contestant:
         return {"process": peak(), "network": max(0, peak() - self.before)}
 
     def _opened(self, threads: int) -> Run:
-        from facedistill.export import TARGETS
-
         if self.runtime not in (TORCH, COMPILED):
             return TARGETS[self.runtime]().open(self.path, self.form, threads)
         torch.set_num_threads(threads)

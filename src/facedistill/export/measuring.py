@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-import facedistill
+from facedistill import __version__
 from facedistill.backbones import OnnxBackbone
 from facedistill.errors import UsageError, UserError
 from facedistill.export.contestant import COMPILED, TORCH
 from facedistill.export.deployable import Form
+from facedistill.export.export import TARGETS
 from facedistill.models import Facts, facts_of, load_model
 from facedistill.progress import console
 from facedistill.results import accuracy_of, load_evaluations
@@ -88,7 +89,7 @@ def bench(
                 )
         measured = [entries[i] for i in workers]
     made = {
-        "facedistill": facedistill.__version__,
+        "facedistill": __version__,
         "torch": torch.__version__,
         "processor": _processor(),
         "cores": _cores(),
@@ -135,7 +136,7 @@ class _Worker:
         self.entry, self.name = entry, f"bench: {entry['name']} in {entry['runtime']}"
 
     def __enter__(self) -> "_Worker":
-        paths = [str(Path(facedistill.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
@@ -181,8 +182,6 @@ class _Worker:
 
 def _entries(path: Path, compiled: bool) -> Iterator[dict[str, Any]]:
     """What takes part for one argument: a model twice, a file once."""
-    from facedistill.export import TARGETS
-
     runtime = next((name for name, target in TARGETS.items() if target.suffix == path.suffix), None)
     if path.is_file() and runtime is not None and runtime != "onnx":
         facts = facts_of(TARGETS[runtime]().facts(path), path)
