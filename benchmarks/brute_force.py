@@ -1,10 +1,10 @@
-"""The figures of `facedistill evaluate` counted again without any of its code: one plain loop over all scores.
+"""Count the figures of `facedistill evaluate` again without any of its code: one plain loop over all scores.
 
     facedistill evaluate a.onnx --on lfw.bin --against b.onnx --json result.json
     python benchmarks/brute_force.py result.json --lfw lfw.bin
 
 Reads the .bin and its names itself, runs the networks by onnxruntime, sorts every score, and prints each figure beside
-the JSON's. Takes gigabytes of memory; only trust it with a .bin that you trust, because it unpickles it.
+the JSON's. It takes gigabytes of memory. It unpickles the .bin, so use only a file that you trust.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from PIL import Image
 
 
 def distinct(lfw: Path) -> tuple[list[bytes], list[str], np.ndarray, np.ndarray]:
-    """The distinct images in the order of the file, who is on each, the pairs as rows of them, and the labels."""
+    """Return the distinct images in file order, the person on each, the pairs as their indexes, and the labels."""
     images, same = pickle.loads(lfw.read_bytes(), encoding="bytes")
     names = lfw.with_name(f"{lfw.stem}_bin_names.txt").read_text().splitlines()
     place: dict[bytes, int] = {}
@@ -37,7 +37,7 @@ def distinct(lfw: Path) -> tuple[list[bytes], list[str], np.ndarray, np.ndarray]
 
 
 def embed(model: str, images: list[bytes]) -> np.ndarray:
-    """Unit embeddings, image and mirror image added; the graph takes RGB pixels 0..255."""
+    """Return unit embeddings, image and mirror image added; the graph takes RGB pixels 0..255."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -54,7 +54,7 @@ def embed(model: str, images: list[bytes]) -> np.ndarray:
 def all_pairs(
     probe: np.ndarray, gallery: np.ndarray, people: list[str], symmetric: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted scores of genuine and impostor pairs: each once, or both directions."""
+    """Return sorted scores of genuine and impostor pairs: each pair once, or in both directions."""
     _, person = np.unique(people, return_inverse=True)
     genuine, impostor = [], []
     for i in range(len(probe)):
@@ -66,7 +66,7 @@ def all_pairs(
 
 
 def accuracy(probe: np.ndarray, gallery: np.ndarray, pairs: np.ndarray, same: np.ndarray, symmetric: bool) -> float:
-    """insightface's ten folds: squared distances against 0, 0.01, ..., 3.99."""
+    """Return the accuracy by insightface's ten folds: squared distances against 0, 0.01, ..., 3.99."""
     both = [(pairs[:, 0], pairs[:, 1])] + ([] if symmetric else [(pairs[:, 1], pairs[:, 0])])
     distance = np.stack([((probe[a] - gallery[b]) ** 2).sum(1) for a, b in both])
     found = []

@@ -1,8 +1,8 @@
-"""Plant each single fault on a real teacher, run `check`, and write down what it notices and what it does not.
+"""Plant each single fault on a real teacher, run `check`, and record whether it notices the fault.
 
     python benchmarks/check_detection.py TEACHER.onnx FACES [--identities 120] [--seeds 3]
 
-FACES: a folder per identity. Each seed draws other identities and other faults. Writes
+FACES has a folder per identity. Each seed draws other identities and other faults. Writes
 benchmarks/results/check_detection.json and the table in docs/check.md (`--table` alone writes the table again).
 """
 
@@ -44,7 +44,7 @@ MARGIN, SCALE = ArcFace(0.5), 64.0
 
 
 class Remembering(OnnxBackbone):
-    """Embeds no image twice: the same pixels come up under many planted faults."""
+    """A model that embeds no image twice, because the same pixels occur under many planted faults."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -72,7 +72,7 @@ class Outside(Backbone):
 
 @dataclass
 class Case:
-    """One planted fault. `columns`: the origins of W under which it makes sense."""
+    """One planted fault. `columns`: the origins of W for which it makes sense."""
 
     name: str
     columns: list[str]
@@ -99,21 +99,27 @@ class Bench:
         spec = conventions(self.input)[input]
         return Model(self.backbone, spec, classifier or self.weights[column])
 
+    def stored(self, column: str) -> Classifier:
+        """The W of a column that has one of its own."""
+        own = self.weights[column]
+        assert own is not None, column
+        return own
+
 
 def wrong_input(name: str) -> Callable[[Bench, str, np.random.Generator], Any]:
     return lambda bench, column, rng: (bench.model(column, name), bench.data)
 
 
 def normalised(name: str) -> Callable[[Bench, str, np.random.Generator], Any]:
-    """A network made for / 127.5 - 1 under another convention."""
+    """Return a network made for / 127.5 - 1 under another convention."""
     return lambda bench, column, rng: (Model(Outside(bench.backbone), conventions(bench.input)[name]), bench.data)
 
 
 def permuted_names(share: float) -> Callable[[Bench, str, np.random.Generator], Any]:
-    """A share of the rows of W carry each other's names (0: two of them)."""
+    """Swap the names of a share of the rows of W (0: of two rows)."""
 
     def plant(bench: Bench, column: str, rng: np.random.Generator) -> Any:
-        own = bench.weights[column]
+        own = bench.stored(column)
         names = np.array(own.class_names)
         moved = rng.choice(len(names), max(2, round(share * len(names))), replace=False)
         names[moved] = names[np.roll(moved, 1)]
@@ -125,7 +131,7 @@ def permuted_names(share: float) -> Callable[[Bench, str, np.random.Generator], 
 
 
 def swapped_labels(share: float) -> Callable[[Bench, str, np.random.Generator], Any]:
-    """A share of the images carry each other's labels."""
+    """Swap the labels of a share of the images."""
 
     def plant(bench: Bench, column: str, rng: np.random.Generator) -> Any:
         source = copy.copy(bench.data.source)
@@ -144,11 +150,11 @@ def swapped_labels(share: float) -> Callable[[Bench, str, np.random.Generator], 
 def lacking(bench: Bench, column: str, rng: np.random.Generator) -> Any:
     names = bench.data.class_names
     kept = sorted(rng.choice(len(names), len(names) - 10, replace=False))
-    return bench.model(column, classifier=bench.weights[column].select([names[i] for i in kept])), bench.data
+    return bench.model(column, classifier=bench.stored(column).select([names[i] for i in kept])), bench.data
 
 
 def too_many_rows(bench: Bench, column: str, rng: np.random.Generator) -> Any:
-    own = bench.weights[column]
+    own = bench.stored(column)
     return bench.model(column, classifier=Classifier(own.weight, own.class_names[:-10], own.origin)), bench.data
 
 
@@ -214,7 +220,7 @@ def main() -> None:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any], only: str) -> dict[str, Any]:
-    """The old result with the runs of the faults that start with `only` replaced, and a record of when."""
+    """Return the old result with the runs of the faults that start with `only` replaced, and a record of when."""
     if any(old[key] != new[key] for key in ("teacher", "data", "identities", "seeds")):
         raise SystemExit("--only: the results there are of another teacher, data, number of identities or seeds")
     order = [case.name for case in CASES]
@@ -230,7 +236,7 @@ def measure(teacher: Path, faces: Path, identities: int, seeds: int, only: str) 
         bench = Bench(backbone, data, identities, seed)
         backbone.known = dict(
             list(backbone.known.items())[-4 * len(bench.data) :]
-        )  # of earlier seeds no more is needed
+        )  # earlier seeds need no more than this
         for case in (c for c in CASES if c.name.startswith(only)):
             for column in case.columns:
                 run = {"fault": case.name, "w": column, "seed": seed, "images": len(bench.data)}
@@ -239,13 +245,13 @@ def measure(teacher: Path, faces: Path, identities: int, seeds: int, only: str) 
 
 
 def outcome(case: Case, bench: Bench, column: str, rng: np.random.Generator) -> dict[str, Any]:
-    """faults and warnings by kind, the convention named as better, and the numbers behind."""
+    """Return faults and warnings by kind, the convention named as better, and the numbers behind them."""
     try:
         model, data = case.plant(bench, column, rng)
     except UserError as e:
         return {"faults": ["refused"], "warnings": [], "message": str(e)}
     report = check_teacher(model, data, MARGIN, SCALE)
-    found = {"faults": sorted(report.faults), "warnings": sorted(report.warnings)}
+    found: dict[str, Any] = {"faults": sorted(report.faults), "warnings": sorted(report.warnings)}
     fit = report.values["fit"]
     found |= {"own_class": round(fit["own_class"], 4), "loss": round(fit["loss"], 3)}
     found |= {"misnamed": round(report.values["fit_by_centres"]["misnamed"], 4)}
@@ -265,7 +271,7 @@ def write_table(result: dict[str, Any]) -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """One row a fault, one column an origin of W; how many of the seeds noticed it, and as what."""
+    """Return one row per fault and one column per origin of W: how many seeds noticed it, and as what."""
     lines = [f"| planted fault | {' | '.join(COLUMNS.values())} |", f"| --- |{' --- |' * len(COLUMNS)}"]
     for fault in dict.fromkeys(run["fault"] for run in result["runs"]):
         cells = [cell([r for r in result["runs"] if (r["fault"], r["w"]) == (fault, column)]) for column in COLUMNS]
@@ -278,7 +284,7 @@ def cell(runs: list[dict[str, Any]]) -> str:
         return ""
     ways = []
     for kind, says in {"faults": "fails", "warnings": "warns"}.items():
-        for name in sorted({n for run in runs for n in run[kind]} - {"loss"}):  # a warning of its own at these settings
+        for name in sorted({n for run in runs for n in run[kind]} - {"loss"}):  # "loss" is usual here
             times = sum(name in run[kind] for run in runs)
             named = (
                 sorted({run["named"] for run in runs if "named" in run}) if name == "input" and kind == "faults" else []

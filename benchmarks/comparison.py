@@ -5,8 +5,8 @@
     python benchmarks/comparison.py table
 
 `run` first tunes every method on the held-out identities with the same number of trials, each as long as the runs
-that count (short ones favour what learns fast); the chosen trial is the run of the first seed, and the other seeds
-follow. It skips what is done, so it may be stopped and started, and several such processes may share the work.
+that count (short ones favour methods that learn fast); the chosen trial is the run of the first seed, and the other
+seeds follow. It skips finished runs, so it may be stopped and started, and several such processes may share the work.
 Each run writes its result to R/results. `collect` adds these results to benchmarks/results/comparison/, and `table`
 writes the tables and the chart of docs/comparison.md and docs/comparison/ from there.
 """
@@ -91,10 +91,10 @@ def run_one(
 
 
 def of_other_classes(args: argparse.Namespace, change: str, schedule: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's parts that change with "N identities" or "N images a class"; the same people are held out.
+    """Return the recipe's parts that change with "N identities" or "N images a class"; the held-out people do not.
 
-    Of fewer people as many images are seen, in more epochs: with fewer steps every method would be cut short, not for
-    want of people. N images a class are drawn among one person's, who becomes several classes.
+    With fewer people, there are more epochs, so that as many images are seen: fewer steps would cut every method short.
+    The N images of a class are drawn from one person's, who becomes several classes.
     """
     train, held_out = open_training_data(Data(args.faces, hold_out=plan.HOLD_OUT))
     assert held_out is not None
@@ -119,7 +119,7 @@ def of_other_classes(args: argparse.Namespace, change: str, schedule: dict[str, 
 
 
 def by_class(faces: Dataset) -> dict[str, list[str]]:
-    """The keys of every class's images."""
+    """Return the keys of every class's images."""
     names = enumerate(faces.class_names)
     return {name: [faces.keys[i] for i in np.flatnonzero(faces.labels == label)] for label, name in names}
 
@@ -134,9 +134,9 @@ def link(faces: Path, folder: Path, images_of: dict[str, list[str]]) -> None:
 
 
 def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
-    """Take out the TAR in every bootstrap resample, and return LFW all-pairs': pair -> FAR -> values.
+    """Remove the TAR in every bootstrap resample, and return that of LFW all-pairs: pair -> FAR -> values.
 
-    They are for paired differences between runs; those of the other sets and figures would only fill the repository.
+    Paired differences between runs need it; the values of other sets and figures would only fill the repository.
     """
     found = {}
     for r in evaluation["results"]:
@@ -148,7 +148,7 @@ def resampled(evaluation: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
 
 
 def centred(args: argparse.Namespace) -> Path:
-    """The hard teacher less its mean training embedding, as `import --centre` makes it."""
+    """Return the hard teacher less its mean training embedding, as `import --centre` makes it."""
 
     def make() -> Model:
         model = load_model(args.hard)
@@ -161,7 +161,7 @@ def centred(args: argparse.Namespace) -> Path:
 
 
 def with_classifier(args: argparse.Namespace, name: str) -> Path:
-    """The easy teacher with a classifier: for `name` "orthogonal" a random one, else the centres of its embeddings.
+    """Return the easy teacher with a classifier: random for `name` "orthogonal", else the centres of its embeddings.
 
     More rows than dimensions cannot be orthogonal: the columns are orthonormal.
     """
@@ -181,7 +181,7 @@ def with_classifier(args: argparse.Namespace, name: str) -> Path:
 
 
 def teacher_of(args: argparse.Namespace, results: Results, name: str, teacher: str) -> Path:
-    """The teacher's model, for a row that needs its classifier with one."""
+    """Return the teacher's model, with a classifier if the row needs one."""
     if name in ("kd", "stkd"):  # their term compares logits
         return with_classifier(args, "centres")
     if name.endswith(plan.ORTHOGONAL):
@@ -192,7 +192,7 @@ def teacher_of(args: argparse.Namespace, results: Results, name: str, teacher: s
 
 
 def made(folder: Path, make: Callable[[], Model]) -> Path:
-    """The model folder; made by one of the processes, for which the others wait."""
+    """Return the model folder. One process makes it, and the others wait."""
     while not folder.exists():
         with claimed(folder.with_suffix(".lock")) as mine:
             if mine and not folder.exists():
@@ -202,7 +202,7 @@ def made(folder: Path, make: Callable[[], Model]) -> Path:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do the jobs in their order, leaving out what other processes do; return when all are done."""
+    """Do the jobs in their order, without those of other processes; return when all are done."""
     torch.set_num_threads(args.threads)
     Path(args.runs).mkdir(parents=True, exist_ok=True)
     results = results_of(args)
@@ -211,13 +211,13 @@ def run(args: argparse.Namespace) -> None:
             with claimed(Path(args.runs) / f"{plan.run_name(*job)}.lock") as mine:
                 if mine and plan.run_name(*job) not in results:
                     run_one(args, results, *job)
-                    break  # what comes next may have been done meanwhile
+                    break  # the next job may have been done meanwhile
         else:
             time.sleep(10)
 
 
 def results_of(args: argparse.Namespace) -> Results:
-    """The committed results and those that wait in the folder of runs."""
+    """Return the committed results and those that wait in the folder of runs."""
     return Results(Path(args.runs) / "results")
 
 
@@ -226,7 +226,7 @@ def collect_results(args: argparse.Namespace) -> None:
 
 
 def cell(values: list[float]) -> str:
-    """Mean over seeds, and the range of the seeds."""
+    """Return the mean over seeds, and the range of the seeds."""
     if not values:
         return ""
     mean = f"{100 * sum(values) / len(values):.1f}"
@@ -234,7 +234,7 @@ def cell(values: list[float]) -> str:
 
 
 def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str) -> dict[str, Any]:
-    """The evaluation's result of that set, protocol and pair; {} where there is none."""
+    """Return the evaluation's result of that set, protocol and pair; {} if there is none."""
     for r in run["evaluation"]["results"]:
         if (r["set"].removesuffix(".bin"), r["protocol"], r["probe"], r["gallery"]) == (on, protocol, probe, gallery):
             return r
@@ -242,9 +242,9 @@ def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str)
 
 
 def finals(results: Results, rows: list[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
-    """The runs of `rows`, of plan.FINALS, as `facedistill compare` takes them, by row and seed; resamples put back.
+    """Return the runs of `rows`, of plan.FINALS, as `facedistill compare` takes them, by row and seed, with resamples.
 
-    Images a second are the median over the log, which early runs noted too.
+    Images per second are the median over the log, which early runs have too.
     """
     found = {}
     for name, teacher, settings_of in rows:
@@ -273,7 +273,7 @@ def with_resamples(result: dict[str, Any], resampled: dict[str, Any]) -> dict[st
 
 
 def results_tables(results: Results) -> list[str]:
-    """What `facedistill compare` shows of these runs, a table for each set; a row without a run is empty."""
+    """Return the tables that `facedistill compare` shows of these runs, one per set; a row without a run is empty."""
     recipes = over_seeds(finals(results, plan.FINALS))
     missing = [row for name, teacher, _ in plan.FINALS if (row := row_of(name, teacher)) not in recipes]
     tables = overview(recipes)
@@ -283,9 +283,9 @@ def results_tables(results: Results) -> list[str]:
 
 
 def differences_table(results: Results, base: str, teacher: str = "easy") -> str:
-    """Paired differences of seed means to the row `base`, among those of one teacher that have several seeds.
+    """Return paired differences of seed means to the row `base`, among rows of one teacher that have several seeds.
 
-    With P x K: among those that draw several images of a class.
+    With P x K: among rows that draw several images per class.
     """
     like = plan.PK if base in plan.PK else [name for name, *_ in plan.FINALS if name not in plan.PK[1:]]
     rows = [row for row in plan.FINALS if row[1] == teacher and row[0] in like]
@@ -294,7 +294,7 @@ def differences_table(results: Results, base: str, teacher: str = "easy") -> str
 
 
 def trials_table(results: Results) -> str:
-    """Every trial and what was chosen: hold-out TAR at FAR 1e-3, student-student, in percent."""
+    """Return every trial and the chosen one: hold-out TAR at FAR 1e-3, student-student, in percent."""
     lines = ["| method | setting | hold-out TAR at 1e-3 | chosen |", "| --- | --- | --- | --- |"]
     for name, settings in plan.TRIALS.items():
         runs = [plan.run_name(name, "easy", setting, plan.SEEDS[0]) for setting in settings]
@@ -307,7 +307,7 @@ def trials_table(results: Results) -> str:
 
 
 def changes_table(results: Results) -> str:
-    """ProxylessKD with class centres and one thing changed, one seed: LFW all-pairs and hold-out TAR in percent."""
+    """Return ProxylessKD with class centres and one change, one seed: LFW all-pairs and hold-out TAR in percent."""
     header = ["proxylesskd_centres", *(f"all-pairs TAR at 1e-4 {pair}" for pair in ("s-s", "s-t"))]
     header += ["hold-out TAR at 1e-3 s-s", "s-t"]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
@@ -316,7 +316,7 @@ def changes_table(results: Results) -> str:
     rows = {"as above": (of, setting), **{change: (f"{of}, {change}", setting) for change in plan.ABLATIONS}}
     for change, (name, settings_of) in plan.ALIKE.items():
         rows[change] = name, plan.chosen(results, settings_of) or {}
-    for trial in plan.TRIALS["proxylesskd_l2"]:  # they differ from "margin 0.35" in the added L2 alone
+    for trial in plan.TRIALS["proxylesskd_l2"]:  # they differ from "margin 0.35" only in the added L2
         rows[f"margin 0.35, L2 of weight {trial['l2']:g}"] = ("proxylesskd_l2", trial)
     for change, (name, setting) in rows.items():
         run, row = plan.run_name(name, "easy", setting, plan.SEEDS[0]), [change]
@@ -330,7 +330,7 @@ def changes_table(results: Results) -> str:
 
 
 def people_table(results: Results) -> str:
-    """The same methods and settings with fewer training people, one seed: LFW all-pairs TAR in percent."""
+    """Return the same methods and settings with fewer training people, one seed: LFW all-pairs TAR in percent."""
     header = ["method (W)", *(f"{number} s-s | s-t" for number in (*plan.NUMBERS, "all"))]
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * 2 * (len(plan.NUMBERS) + 1)]
     for method in dict.fromkeys(tuned for _, _, tuned in plan.PEOPLE):
@@ -345,9 +345,9 @@ def people_table(results: Results) -> str:
 
 
 def cost_table(results: Results) -> str:
-    """How many runs stand here and what they took, each with one thread; two ran at a time on two cores.
+    """Return the number of runs and their cost, each with one thread; two ran at a time on two cores.
 
-    The hours are those of the steps; of early runs, which did not note them, as their median rate has it.
+    The hours are those of the steps. For early runs, which did not record them, they follow from the median rate.
     """
     runs = [results[name] for name in results if name.startswith("final-")]
     images = 13_798 * plan.EPOCHS
@@ -361,7 +361,7 @@ def cost_table(results: Results) -> str:
 
 
 def first_page(results: Results) -> dict[str, dict[str, Any]]:
-    """The seed means of the rows of plan.FIRST_PAGE, in the order of that page: by group, the best row first."""
+    """Return the seed means of the rows of plan.FIRST_PAGE, in the order of that page: by group, the best row first."""
     wanted = [row for row in plan.TUNED if row[1] == "easy" and row[0] in plan.FIRST_PAGE]
     found = over_seeds(finals(results, wanted))
     groups = [plan.INHERITS, plan.OTHER]
@@ -373,12 +373,12 @@ def first_page(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def at_low_far(evaluation: dict[str, Any], gallery: str, probe: str = "student") -> dict[str, Any]:
-    """LFW all-pairs TAR at FAR 1e-4."""
+    """Return LFW all-pairs TAR at FAR 1e-4."""
     return entry({"evaluation": evaluation}, "lfw", "all-pairs", probe, gallery)["tar_at_far"]["1e-4"]
 
 
 def summary_table(results: Results) -> str:
-    """What a newcomer needs of the rows of the first page, in percent and points."""
+    """Return the columns that a newcomer needs of the rows of the first page, in percent and points."""
     lines = [
         "| method (row of the detailed tables) | where W starts | seeds | LFW accuracy | TAR, student → student | "
         "TAR, student → teacher | difference to `l2kd`, student → student | difference to `l2kd`, student → teacher |",
@@ -416,7 +416,7 @@ def against(difference: dict[str, Any]) -> str:
 
 
 def summary_chart(results: Results) -> str:
-    """The rows of the first page: LFW all-pairs TAR at FAR 1e-4 with its interval."""
+    """Return the chart of the first page: LFW all-pairs TAR at FAR 1e-4 with its interval."""
     found = first_page(results)
     rows = [
         Row(group, method, w if w == "no W" else f"W: {w}", *(figure(at_low_far(found[row], g)) for g in GALLERIES))
@@ -428,7 +428,7 @@ def summary_chart(results: Results) -> str:
 
 
 def tables(results: Results) -> dict[str, dict[str, str]]:
-    """Every table by its page below docs/ and its name there."""
+    """Return every table by its page below docs/ and its name there."""
     on_lfw, on_hold_out = results_tables(results)
     return {
         "comparison.md": {"summary": summary_table(results)},

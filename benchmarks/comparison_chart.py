@@ -14,7 +14,7 @@ OWN, CROSS = SERIES[0], SERIES[1]
 
 
 class Figure(NamedTuple):
-    """In percent, with the ends of its interval."""
+    """A figure in percent, with the ends of its interval."""
 
     value: float
     low: float
@@ -22,8 +22,10 @@ class Figure(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Attributes:
-    own: student against itself. cross: student against the teacher's gallery.
+    """A row of the chart.
+
+    Attributes:
+        own: student against itself. cross: student against the teacher's gallery.
     """
 
     group: str
@@ -34,7 +36,7 @@ class Row(NamedTuple):
 
 
 def chart(title: str, about: str, rows: Sequence[Row], teacher: float) -> str:
-    """Rows of one group stand together under its name; `teacher` is the teacher against itself, in percent."""
+    """Return the chart. Rows of one group are together under its name; `teacher`: against itself, in percent."""
     parts: list[str] = []
     y = TOP
     group = None
@@ -85,7 +87,7 @@ def _legend() -> list[str]:
 
 
 def _mark(x: float, y: float, colour: str) -> str:
-    """A circle, or for the second series a square."""
+    """Return a circle, or a square for the second series."""
     if colour == OWN:
         return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="4" fill="{colour}"/>'
     return f'<rect x="{_n(x - 3.5)}" y="{_n(y - 3.5)}" width="7" height="7" fill="{colour}"/>'

@@ -1,4 +1,4 @@
-"""What the comparison on real faces compares: the methods, their trials, what is changed in them, and in which order.
+"""The plan of the comparison on real faces: the methods, their trials and changes, and the order of the runs.
 
 A row is called `METHOD`, or `METHOD, CHANGE`. A job is a run of one row with one teacher, setting and seed.
 """
@@ -14,7 +14,7 @@ SCALE = 32  # few identities; the same for every margin softmax here
 Setting = dict[str, Any]
 Job = tuple[str, str, Setting, int]  # row, teacher, setting, seed
 # method -> three trials of the learning rate and the method's one main weight: the margin, or the weight of its term.
-# Trials of four epochs (runs named trial-*, three a method too) had narrowed down where the first four lie.
+# Trials of four epochs (runs named trial-*, three per method too) had narrowed down the range of the first four.
 TRIALS: dict[str, list[Setting]] = {
     "scratch": [{"lr": lr, "margin": m} for lr, m in ((0.1, 0.2), (0.3, 0.2), (0.3, 0.5))],
     "l2kd": [{"lr": lr} for lr in (0.3, 1.0, 3.0)],
@@ -28,7 +28,7 @@ TRIALS: dict[str, list[Setting]] = {
     "adadistill": [{"lr": lr, "start": start} for lr, start in ((0.3, "random"), (0.3, "centres"), (0.1, "centres"))],
     "adadistill_l2": [{"lr": lr, "l2": w} for lr, w in ((0.3, 64.0), (1.0, 64.0), (1.0, 16.0))],  # as instances_l2
 }
-# Several images of a class in a batch.
+# Methods that need several images of a class in a batch.
 PK = ["cckd", *(f"{name}, P x K" for name in ("scratch", "l2kd", "proxylesskd_centres"))]
 ORTHOGONAL = "W orthogonal"
 TWO = "proxylesskd_two_teachers"  # the easy one, in whose space the student lives, and the centred one
@@ -47,18 +47,18 @@ CHANGES: dict[str, list[str]] = {
     "wide": ["student.options.width=1.0", "schedule.keep=epochs"],
     "64 dimensions": ["student.embedding_dim=64", "student.projection=true"],
 }
-# The margin where it is not tuned: of a W that is learnt the one chosen for scratch, of AdaDistill the published one.
+# The margin if it is not tuned: for a learned W the one chosen for scratch, for AdaDistill the published one.
 MARGINS = {"proxylesskd_l2": 0.35, "proxylesskd_instances_l2": 0.35, "adadistill": 0.45, "adadistill_l2": 0.45}
-# Between a class a person and a class an image: every person becomes several classes.
+# Between one class per person and one class per image: every person becomes several classes.
 PARTS = ("4 images a class", "2 images a class")
 ABLATIONS = [*(change for change in CHANGES if change not in ("P x K", "wide")), *PARTS]
-# Rows of their own that differ from the class centres in no more than W: (row, settings of).
+# Separate rows that differ from the class centres only in W: (row, settings of).
 ALIKE = {
     "1 image a class (instances)": ("proxylesskd_instances", "proxylesskd_instances"),
     "W fitted": ("proxylesskd_fitted", "proxylesskd_centres"),
 }
 BEST = "proxylesskd_instances_l2"  # is it better than every rival?
-# A student of full width is the teacher whose W was trained, and whose epochs and stage maps are there.
+# A student of full width is the teacher with a trained W, and with stored epochs and stage maps.
 OWN = "margin_softmax_l2, wide"
 # Fewer people, with the settings of all of them; one seed.
 NUMBERS = ("200 identities", "600 identities")
@@ -67,7 +67,7 @@ PEOPLE = [
     for number in NUMBERS
     for name in ("l2kd", "proxylesskd_centres", "proxylesskd_instances", "scratch")
 ]
-# One seed, one setting, not tuned and not ranked: near the published weight, or less where that one swamps the softmax.
+# One seed, one setting, not tuned and not ranked: near the published weight, or less if that swamps the softmax.
 OTHERS: dict[str, float] = {
     "kd": 1.0,
     "margin_distillation": 1.0,
@@ -166,10 +166,10 @@ def run_name(name: str, teacher: str, setting: Setting, seed: int) -> str:
 
 
 def jobs(results: Results) -> list[Job]:
-    """The jobs that the results so far ask for, in an order that leaves few rows empty when stopped early.
+    """Return the jobs that the results so far ask for, in an order that leaves few rows empty if stopped early.
 
-    A method's trials come first, then its further seeds with the setting that they chose; every other row with one seed
-    before the further seeds of the tuned ones among them.
+    A method's trials come first, then its further seeds with the chosen setting. Among the other rows, all are run with
+    one seed before the tuned ones get further seeds.
     """
     found: list[Job] = []
     for name, settings in TRIALS.items():
@@ -181,13 +181,13 @@ def jobs(results: Results) -> list[Job]:
     rows = [(row, SEEDS[0]) for row in [*TUNED, *one]] + [(row, seed) for seed in SEEDS[1:] for row in TUNED]
     settings_of = {tuned: chosen(results, tuned) for (_, _, tuned), _ in rows}
     found += [
-        (name, teacher, settings_of[of], seed) for (name, teacher, of), seed in rows if settings_of[of] is not None
+        (name, teacher, setting, seed) for (name, teacher, of), seed in rows if (setting := settings_of[of]) is not None
     ]
     return found
 
 
 def chosen(results: Results, method: str) -> Setting | None:
-    """Return the setting with the best trial; None before all of the method's trials are there."""
+    """Return the setting with the best trial; None before all of the method's trials are done."""
     if method in OTHERS or method in OWNED:
         return {"lr": 0.1, "weight": (OTHERS | OWNED)[method]}
     names = [run_name(method, "easy", setting, SEEDS[0]) for setting in TRIALS[method]]
@@ -198,7 +198,7 @@ def chosen(results: Results, method: str) -> Setting | None:
 
 
 def score(result: dict[str, Any]) -> float:
-    """The figure that tuning maximises: student-student TAR at FAR 1e-3 over all pairs of the held-out identities."""
+    """Return the figure that tuning maximises: student-student TAR at FAR 1e-3 over all pairs of the hold-out."""
     for r in result["evaluation"]["results"]:
         if r["set"] == "hold-out" and r["probe"] == r["gallery"] == "student":
             return r["tar_at_far"]["1e-3"]["value"]
@@ -206,17 +206,17 @@ def score(result: dict[str, Any]) -> float:
 
 
 def stored(results: Results, name: str, teacher: str, settings_of: str) -> dict[str, dict[str, Any]]:
-    """The results of one row by the names of its runs, in the order of seeds; none before its settings are chosen."""
+    """Return the results of one row by run, in the order of seeds; none before its settings are chosen."""
     setting = chosen(results, settings_of)
     names = [] if setting is None else [run_name(name, teacher, setting, seed) for seed in SEEDS]
     return {name: results[name] for name in names if name in results}
 
 
 def paired(results: Results) -> set[str]:
-    """The runs whose resamples the tables need: those of the rows that have several seeds."""
+    """Return the runs whose resamples the tables need: those of the rows that have several seeds."""
     return {name for row in TUNED for name in stored(results, *row)}
 
 
 def own_teacher(results: Results) -> str:
-    """The run of the full-width student, which is a teacher afterwards."""
+    """Return the run of the full-width student, which is used as a teacher afterwards."""
     return run_name(OWN, "easy", chosen(results, "margin_softmax_l2") or {}, SEEDS[0])

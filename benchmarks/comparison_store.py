@@ -1,8 +1,8 @@
-"""Where the comparison keeps its results: two committed files, and a folder of runs that are not in them yet.
+"""The store of the comparison's results: two committed files, and a folder of runs that are not in them yet.
 
 `runs.jsonl` has one line for each run: settings, seed, commit, cost and figures. `resamples.npz` has the TAR in every
-bootstrap resample, for the runs that a table of paired differences needs. A process that trains writes one file of its
-own into the folder, so several processes never write to the same file. `collect` adds them to the two files.
+bootstrap resample, for the runs that a table of paired differences needs. A process that trains writes its own files
+into the folder, so several processes never write to the same file. `collect` adds them to the two files.
 """
 
 import json
@@ -17,13 +17,13 @@ from facedistill.files import atomic_write, claimed
 
 COMMITTED = Path(__file__).parent / "results" / "comparison"
 GALLERIES, FARS = ("student", "teacher"), ("1e-3", "1e-4", "1e-5")
-DIGITS = 5  # of a TAR in a resample; stored as a whole number of 1e-5
+DIGITS = 5  # of a TAR in a resample, which is stored as an integer multiple of 1e-5
 Run = dict[str, Any]
 Resamples = dict[str, dict[str, list[float]]]  # "student-GALLERY" -> FAR -> the TAR in each resample
 
 
 class Results:
-    """The results by the name of their run. A result never changes once it is there.
+    """The results by the name of their run. A stored result never changes.
 
     Args:
         waiting: the folder of results that are not committed yet; it need not exist.
@@ -51,7 +51,7 @@ class Results:
         return iter(sorted({*self._runs, *(file.stem for file in waiting if not file.name.startswith("."))}))
 
     def resampled(self, name: str) -> Resamples:
-        """The TAR in every resample of LFW all-pairs, the student as probe; {} where it is not kept."""
+        """Return the TAR in every resample of LFW all-pairs, the student as probe; {} if it is not kept."""
         if "resampled" in self[name]:
             return self[name]["resampled"]
         if name not in self._resamples:
@@ -79,7 +79,7 @@ class Results:
 
 
 def collect(waiting: Path, paired: Callable[[Results], set[str]], committed: Path = COMMITTED) -> Results:
-    """Add the results that wait to the committed files. The resamples go first: a run counts as done by its line.
+    """Add the waiting results to the committed files. The resamples are written first: a run's line marks it as done.
 
     Args:
         paired: returns the runs whose resamples are kept.
@@ -103,7 +103,7 @@ def collect(waiting: Path, paired: Callable[[Results], set[str]], committed: Pat
 
 
 def line(run: Run) -> Run:
-    """The run without what no table reads: curves, resamples, differences within the run."""
+    """Return the run without the parts that no table reads: curves, resamples, differences within the run."""
     evaluation = {key: value for key, value in run["evaluation"].items() if key != "differences"}
     evaluation["results"] = [_figures(result) for result in evaluation["results"]]
     return {key: value for key, value in run.items() if key != "resampled"} | {"evaluation": evaluation}

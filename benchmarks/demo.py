@@ -2,7 +2,7 @@
 
     python benchmarks/demo.py [--out DIR]
 
-On a shared machine OMP_NUM_THREADS=1, and the CPU seconds that it prints, are the steadier measure.
+On a shared machine, set OMP_NUM_THREADS=1 and read the printed CPU seconds: they vary less than wall time.
 """
 
 import argparse

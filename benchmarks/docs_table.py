@@ -1,4 +1,4 @@
-"""Tables in docs/ are generated from committed JSON: put one between its markers, or see whether it is up to date."""
+"""Tables in docs/ are generated from committed JSON: put one between its markers, or check that it is up to date."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def put_table(page: str, name: str, table: str) -> None:
-    """Replace what stands between `<!-- table: NAME -->` and `<!-- end of table -->` in docs/PAGE."""
+    """Replace the text between `<!-- table: NAME -->` and `<!-- end of table -->` in docs/PAGE."""
     before, _, after = _split(page, name)
     (DOCS / page).write_text(f"{before}\n{table.strip()}\n{after}", encoding="utf-8")
 
 
 def stored_table(page: str, name: str) -> str:
-    """Return what stands between the markers."""
+    """Return the text between the markers."""
     return _split(page, name)[1].strip()
 
 

@@ -1,10 +1,10 @@
-"""What evaluation costs beside the network itself: embedding, all-pairs, its bootstrap, searches, IJB-C's pairs.
+"""Measure the cost of evaluation beside the network: embedding, all-pairs, its bootstrap, searches, IJB-C's pairs.
 
     python benchmarks/evaluation.py run --lfw lfw.bin --model MODEL.onnx [--threads 1]
     python benchmarks/evaluation.py table
 
-Embedding and the bare forward pass of the same network on the same pixels take turns in one process; medians of wall
-time. The search and the template pairs run in fresh processes, so that their peak memory is their own.
+Embedding and the bare forward pass of the same network on the same pixels take turns in one process; times are medians
+of wall time. The search and the template pairs run in fresh processes, so that their peak memory is their own.
 """
 
 import argparse
@@ -38,16 +38,18 @@ PROBES, GALLERY, DISTRACTORS, DIM, BLOCK = 1000, 1000, 1_000_000, 512, 16_384
 
 
 def embedding(model: Model, lfw: str) -> dict[str, float]:
-    """Images per second of embed_dataset (decode, batch, normalise, both flips) and of the bare network."""
+    """Return images per second of embed_dataset (decode, batch, normalise, both flips) and of the bare network."""
     dataset = open_dataset(lfw).subset(range(IMAGES))
     pixels = dataset.batch(range(BATCH)).images
     model.eval()
     ready = model.normalise(pixels)
+    backbone = model.backbone
+    assert backbone is not None
 
     def bare() -> None:
         with torch.inference_mode():
             for _ in range(2 * IMAGES // BATCH):  # an image and its mirror image
-                model.backbone(ready)
+                backbone(ready)
 
     times: dict[str, list[float]] = {"bare": [], "evaluation": []}
     for _ in range(REPEATS):
@@ -59,7 +61,7 @@ def embedding(model: Model, lfw: str) -> dict[str, float]:
 
 
 def pairs(model: Model, lfw: str) -> dict[str, float]:
-    """Seconds of LFW all-pairs once the embeddings are there, without and with its bootstrap."""
+    """Return the seconds of LFW all-pairs on existing embeddings, without and with its bootstrap."""
     table = embed_dataset(model, open_dataset(lfw))
     unit = table.fused("sum")
     found = {}
@@ -79,12 +81,12 @@ def unit(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held, libraries included."""
+    """Return the peak memory of this process, libraries included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def template_pairs() -> dict[str, float]:
-    """Seconds and peak memory of 1:1 verification on a list as long as IJB-C's, with 1,000 resamples."""
+    """Return seconds and peak memory of 1:1 verification on a list as long as IJB-C's, with 1,000 resamples."""
     rng = np.random.default_rng(1)
     subject = np.sort(rng.integers(0, SUBJECTS, TEMPLATES))
     vectors = unit(rng, SUBJECTS)[subject] + 0.06 * rng.standard_normal((TEMPLATES, DIM), dtype=np.float32)
@@ -101,7 +103,7 @@ def template_pairs() -> dict[str, float]:
 
 
 def search() -> dict[str, float]:
-    """Seconds and peak memory of 1,000 probes looked for among a million distractors that come in blocks."""
+    """Return seconds and peak memory of a search for 1,000 probes among a million distractors, read in blocks."""
 
     spent = [0.0]
 

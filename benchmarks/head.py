@@ -1,4 +1,4 @@
-"""The frozen head against others: time, memory, exactness, and ten million classes from disk.
+"""Compare the frozen head with others: time, memory, exactness, and ten million classes from disk.
 
     python benchmarks/head.py speed [--classes 10000 100000 1000000]
     python benchmarks/head.py profile
@@ -8,9 +8,9 @@
     python benchmarks/head.py table
 
 The first five write benchmarks/results/head/NAME.json; `table` renders docs/head.md and its plot from them. A step is
-the loss and its gradient for the embeddings, and W's update where W is trained; the network is left out. Speed: the
-steps are interleaved in one process, medians. Memory: each step in a fresh process. `large` writes its synthetic W, up
-to 10 GB, into FOLDER and deletes it. Rivals: head_rivals.py. d = 512, batch 256, ArcFace 0.5, s = 64.
+the loss and its gradient for the embeddings, and W's update if W is trained; the network is left out. `speed`
+interleaves the steps in one process and takes medians. `memory` runs each step in a fresh process. `large` writes its
+synthetic W, up to 10 GB, into FOLDER and deletes it. Rivals: head_rivals.py. d = 512, batch 256, ArcFace 0.5, s = 64.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from result_file import write_result
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedistill.head.frozen_softmax import BLOCK, frozen_margin_softmax
+from facedistill.head.frozen_softmax import BLOCK_ROWS, frozen_margin_softmax
 from facedistill.head.margins import ArcFace
 from facedistill.head.nearest import nearest_classes
 from facedistill.head.products import product_type
@@ -44,11 +44,11 @@ SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int8: "int8"}
 OURS = "frozen, streaming, bf16 rows"
 NEIGHBOURS = 64
 NEAREST = f"frozen, {NEIGHBOURS} nearest of each class, bf16 rows"
-SEARCHED = 100_000  # classes up to which their nearest are searched for: the search grows with their square
+SEARCHED = 100_000  # the most classes whose nearest are searched for: the time grows with their square
 
 
 def batch(weight: Tensor, size: int = BATCH) -> tuple[Tensor, Tensor]:
-    """Embeddings at cosine 0.5 to their class, of norm 20, and their labels."""
+    """Return embeddings at cosine 0.5 to their class, of norm 20, and their labels."""
     labels = torch.randint(len(weight), (size,))
     noise = F.normalize(torch.randn(size, weight.shape[1]), dim=1)
     return 20 * (0.5 * weight[labels].float() + 0.75**0.5 * noise), labels
@@ -60,9 +60,9 @@ def make_weight(classes: int) -> Tensor:
 
 
 def steps(weight: Tensor) -> dict[str, Callable[[], rivals.Step]]:
-    """Every step by its name; what it needs beside W is made when called."""
+    """Return every step by its name; a step makes its other inputs beside W when called."""
     half = cache(weight.bfloat16)
-    momentum = cache(lambda: torch.zeros_like(weight))  # one for all: a million rows' is 2 GB
+    momentum = cache(lambda: torch.zeros_like(weight))  # shared by the steps: 2 GB for a million rows
     return {
         "frozen, streaming, fp32 rows": lambda: rivals.streaming(Rows(weight)),
         OURS: lambda: rivals.streaming(Rows(half())),
@@ -87,19 +87,19 @@ def steps(weight: Tensor) -> dict[str, Callable[[], rivals.Step]]:
 
 
 def timed(work: Callable[..., Any], *given: Any, **named: Any) -> float:
-    """Seconds that `work(*given, **named)` takes."""
+    """Return the seconds that `work(*given, **named)` takes."""
     start = time.perf_counter()
     work(*given, **named)
     return time.perf_counter() - start
 
 
 def speed(classes: list[int], repeats: int) -> dict[str, Any]:
-    """Milliseconds of every step, seconds of the search for the nearest classes, and the machine's matrix products."""
+    """Measure milliseconds of every step, seconds of the nearest-class search, and the machine's matrix products."""
     rivals.check_partial_fc()
     result: dict[str, Any] = {"products": {}, "steps": {}, "search_seconds": {}}
     for count in classes:
         weight = make_weight(count)
-        # At a million, what takes minutes is left out: torch's, and bfloat16 products where no unit takes them.
+        # At a million, steps of minutes are left out: torch's, and bfloat16 products without a bfloat16 unit.
         unit = product_type(Rows(weight[:1].bfloat16())) == torch.bfloat16
         slow = ["torch's", *([] if unit else ["bf16 products"])]
         all_steps = steps(weight).items()
@@ -122,25 +122,25 @@ def speed(classes: list[int], repeats: int) -> dict[str, Any]:
         result["products"][str(count)] = {name: statistics.median(g) for name, g in gemms.items()}
         print(count, json.dumps(result["steps"][str(count)], indent=1), result["products"][str(count)])
         del weight, chosen
-    return result | {"repeats": repeats, "block": BLOCK, "path": path_of(torch.bfloat16)}
+    return result | {"repeats": repeats, "block": BLOCK_ROWS, "path": path_of(torch.bfloat16)}
 
 
 def matrix_products() -> dict[str, float]:
-    """GFLOP/s of the head's two products on data in the cache: rows x embeddings, and exponentials x rows."""
+    """Return GFLOP/s of the head's two products on data in the cache: rows x embeddings, and exponentials x rows."""
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        rows, x = torch.randn(BLOCK, DIM).to(dtype), torch.randn(DIM, BATCH).to(dtype)
-        p, logits = torch.rand(BLOCK, BATCH).to(dtype), torch.empty(BLOCK, BATCH, dtype=dtype)
+        rows, x = torch.randn(BLOCK_ROWS, DIM).to(dtype), torch.randn(DIM, BATCH).to(dtype)
+        p, logits = torch.rand(BLOCK_ROWS, BATCH).to(dtype), torch.empty(BLOCK_ROWS, BATCH, dtype=dtype)
         gradient = torch.empty(BATCH, DIM, dtype=dtype)
         for name, factors, out in (("logits", (rows, x), logits), ("gradient", (p.T, rows), gradient)):
             torch.mm(*factors, out=out)
             seconds = statistics.median(timed(torch.mm, *factors, out=out) for _ in range(15))
-            found[f"{name}, {SHORT[dtype]}"] = 2e-9 * BLOCK * DIM * BATCH / seconds
+            found[f"{name}, {SHORT[dtype]}"] = 2e-9 * BLOCK_ROWS * DIM * BATCH / seconds
     return found
 
 
 def path_of(stored: torch.dtype) -> str:
-    """Which code our rows of this type run on here."""
+    """Return the code path that our rows of this type take on this machine."""
     rows = quantise(torch.ones(1, 1)) if stored == torch.int8 else Rows(torch.ones(1, 1, dtype=stored))
     return f"torch loop, {SHORT[product_type(rows)]} products"
 
@@ -154,7 +154,7 @@ GROUPS = {
 
 
 def profile(classes: int) -> dict[str, Any]:
-    """Where the time of our step with bf16 rows goes: the share of each group of operations; the rest is dispatch."""
+    """Measure our step with bf16 rows: the time share of each group of operations; the rest is dispatch."""
     weight = make_weight(classes)
     x, labels = batch(weight)
     step = steps(weight)[OURS]()
@@ -176,7 +176,7 @@ def profile_table(result: dict[str, Any]) -> str:
 
 
 def memory(classes: list[int]) -> dict[str, Any]:
-    """Peak memory of each step's second run over what is held before the first, in fresh processes; MB."""
+    """Measure the peak memory of each step's second run, less that before the first, in fresh processes; MB."""
     result: dict[str, Any] = {"steps": {}}
     for count in classes:
         result["steps"][str(count)] = {}
@@ -210,13 +210,13 @@ def one(classes: int, name: str) -> None:
         del weight
     held = _memory("VmRSS")
     step(x, labels)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     step(x, labels)
     print(round((_memory("VmHWM") - held) / 1e6, 1))
 
 
 def _memory(key: str) -> int:
-    """Bytes, from /proc/self/status."""
+    """Return bytes, from /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(key + ":")).split()[1])
 
@@ -226,14 +226,14 @@ def isotropic(classes: int) -> Tensor:
 
 
 def beside(rows: Tensor, cosine: float) -> Tensor:
-    """Unit vectors at this cosine to the rows."""
+    """Return unit vectors at this cosine to the rows."""
     noise = isotropic(len(rows))
     noise = F.normalize(noise - (noise * rows).sum(1, keepdim=True) * rows, dim=1)
     return cosine * rows + (1 - cosine**2) ** 0.5 * noise
 
 
 def clustered(classes: int) -> Tensor:
-    """Clusters of 50 around centres, and for every row a twin at cosine 0.99."""
+    """Return clusters of 50 around centres, and for every row a twin at cosine 0.99."""
     rows = F.normalize(isotropic(classes // 50).repeat(25, 1) + isotropic(classes // 2), dim=1)
     return torch.cat([rows, beside(rows, 0.99)])
 
@@ -242,10 +242,10 @@ COSINES = (0.0, 0.15, 0.3, 0.5, 0.7, 0.8, 0.95)
 
 
 def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
-    """Loss and gradient against float64, by W, scale, stored rows and products; worst over the embeddings' cosines.
+    """Compare loss and gradient with float64, by W, scale, stored rows and products; worst over embeddings' cosines.
 
-    Gradients against float64 on the same stored rows, and on the rows before they were rounded. The gradient of
-    10% sampling and of the nearest classes, whose losses and gradients are another problem's, by cosine.
+    Gradients are compared with float64 on the same stored rows, and on the rows before rounding. The gradients of 10%
+    sampling and of the nearest classes, which solve another problem, are compared by cosine.
     """
     rows_of: dict[str, tuple[Callable[[Tensor], Rows], torch.dtype]] = {
         "fp32": (Rows, torch.float32),
@@ -282,17 +282,17 @@ def exactness(classes: int = 10_000, size: int = 64) -> dict[str, Any]:
                     _, found = rivals.sampled(original.float())(x, labels)
                     case = {"W": make.__name__, "cosine": cosine}
                     drawn.append({**case, "gradient": _cosine(found, ideal)})
-                    loss, found = rivals.nearest(Rows(original.float()), neighbours)(x, labels)
+                    near_loss, found = rivals.nearest(Rows(original.float()), neighbours)(x, labels)
                     used = len(torch.cat([labels, neighbours[labels].flatten()]).unique()) / classes
                     _, as_many = rivals.sampled(original.float(), used)(x, labels)
                     gradients = {"gradient": _cosine(found, ideal), "gradient_drawn": _cosine(as_many, ideal)}
-                    near.append({**case, **gradients, "loss": loss.item(), "exact_loss": exact, "classes": used})
+                    near.append({**case, **gradients, "loss": near_loss.item(), "exact_loss": exact, "classes": used})
             worst += [{"W": make.__name__, "scale": scale, "rows": name, **cell} for name, cell in cells.items()]
     return {"classes": classes, "batch": size, "worst": worst, "sampled": drawn, "nearest": near}
 
 
 def _reference(x: Tensor, labels: Tensor, weight: Tensor, scale: float) -> tuple[float, Tensor]:
-    """The formula in float64, the rows as they are, without the cancellation of 1 - p: mean loss, gradient."""
+    """Return mean loss and gradient by the formula in float64, on unchanged rows, without the cancellation of 1 - p."""
     wide = x.double().requires_grad_()
     cos = F.normalize(wide, dim=1) @ weight.T
     target = scale * ArcFace().target(cos.gather(1, labels[:, None])[:, 0])
@@ -306,7 +306,7 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def large(folder: Path, classes: list[int], stretch: int) -> dict[str, Any]:
-    """Steps against a memory-mapped W, by size and stored type: seconds, and the process's memory."""
+    """Measure steps against a memory-mapped W, by size and stored type: seconds, and the process's memory."""
     result: dict[str, Any] = {"steps": [], "stretch": stretch}
     for dtype in (torch.bfloat16, torch.int8):
         for count in classes:
@@ -332,7 +332,7 @@ def large(folder: Path, classes: list[int], stretch: int) -> dict[str, Any]:
 
 
 def write_synthetic(path: Path, classes: int, dtype: torch.dtype) -> None:
-    """Random unit rows as safetensors, written in pieces: the whole never lies in memory."""
+    """Write random unit rows as safetensors in pieces, so that the whole is never in memory."""
     piece = 100_000
     tensors = {"weight": (dtype, [classes, DIM])}
     if dtype == torch.int8:
@@ -398,14 +398,14 @@ def mapped(file: Path, repeats: int) -> None:
 
 
 def tables() -> dict[str, str]:
-    """Each table of docs/head.md by its name, of those that were measured."""
+    """Return each measured table of docs/head.md by its name."""
     found = {name: RESULTS / f"{name}.json" for name in RENDER}
     return {name: RENDER[name](json.loads(p.read_text("utf-8"))) for name, p in found.items() if p.exists()}
 
 
 def speed_table(result: dict[str, Any]) -> str:
     counts = list(result["steps"])
-    # Where a unit takes bfloat16 products, bf16 rows have them anyway.
+    # With a bfloat16 unit, bf16 rows use bfloat16 products anyway.
     twice = "frozen, streaming, bf16 rows, bf16 products" if "bf16" in result["path"] else None
     names = [name for name in result["steps"][counts[0]] if name != twice]
     lines = ["| a step | " + " | ".join(f"C = {int(c):,}: ms | times ours" for c in counts) + " |"]
@@ -457,15 +457,15 @@ def exactness_table(result: dict[str, Any]) -> str:
     lines += ["", "| gradient cosine of 10% sampling | " + " | ".join(f"at {c}" for c in COSINES) + " |"]
     lines.append("| --- |" + " ---: |" * len(COSINES))
     for kind in ("isotropic", "clustered"):
-        cells = [f"{row['gradient']:.2f}" for row in result["sampled"] if row["W"] == kind]
-        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        cosines = [f"{row['gradient']:.2f}" for row in result["sampled"] if row["W"] == kind]
+        lines.append(f"| {kind} | " + " | ".join(cosines) + " |")
     if "nearest" in result:
         lines += ["", *_nearest_table(result["nearest"])]
     return "\n".join(lines)
 
 
 def _nearest_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Gradient and loss of the nearest classes against those of all; how many they are, and as many drawn at random."""
+    """Compare gradient and loss of the nearest classes, and of as many random ones, with those of all classes."""
     lines = [f"| {NEIGHBOURS} nearest of each class | " + " | ".join(f"at {c}" for c in COSINES) + " |"]
     lines.append("| --- |" + " ---: |" * len(COSINES))
     for kind in ("isotropic", "clustered"):
@@ -511,7 +511,7 @@ RENDER = {
 
 
 def plot() -> None:
-    """docs/images/head_growth.svg: seconds a step over classes."""
+    """Draw docs/images/head_growth.svg: seconds per step over classes."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -539,7 +539,7 @@ def _machine(result: dict[str, Any]) -> str:
 
 
 def _cpu() -> str:
-    """The processor's name, and which units for short numbers it has."""
+    """Return the processor's name and its units for short numbers."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     units = [unit for unit in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if f" {unit}" in info]

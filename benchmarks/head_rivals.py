@@ -1,7 +1,7 @@
 """The heads that benchmarks/head.py compares, each one step: loss, its gradient for x, W's update if it is trained.
 
-Written from their definitions, in plain torch, without what the original spends on logging or checking. ArcFace,
-m = 0.5, s = 64. `products` is the type of the matrix products; the rest is float32.
+They are written from their definitions in plain torch, without the originals' logging and checks. ArcFace, m = 0.5,
+s = 64. `products` is the type of the matrix products; the rest is float32.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def streaming(rows: Rows, products: torch.dtype | None = None) -> Step:
-    """Ours."""
+    """Our head."""
 
     def step(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
@@ -29,7 +29,7 @@ def streaming(rows: Rows, products: torch.dtype | None = None) -> Step:
 
 
 def nearest(rows: Rows, neighbours: Tensor) -> Step:
-    """Ours over the batch's classes and those nearest to each, found before."""
+    """Our head over the batch's classes and the nearest to each, which were found before."""
 
     def step(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         part, places = neighbourhood(rows, neighbours, labels)
@@ -39,7 +39,7 @@ def nearest(rows: Rows, neighbours: Tensor) -> Step:
 
 
 def full_logits(weight: Tensor) -> Step:
-    """A frozen W, all logits, the margin on the own class's alone. Products in W's type."""
+    """A frozen W with all logits; the margin changes only the own class's. Products are in W's type."""
 
     def step(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
@@ -77,7 +77,7 @@ def linear_cross_entropy(weight: Tensor) -> Step:
 class Trainable:
     """W trained by SGD with momentum, all its rows at every step.
 
-    `published`: insightface's CombinedMarginLoss, which takes arccos and cos of all logits; else of the own class's.
+    `published`: insightface's CombinedMarginLoss, which takes arccos and cos of all logits; else only of the own class.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class Trainable:
     def _loss(self, x: Tensor, w: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cos = (F.normalize(x).to(self.products) @ F.normalize(w).to(self.products).T).float().clamp(-1, 1)
         loss = F.cross_entropy(_insightface(cos, labels), labels) if self.published else _margin_loss(cos, labels)
-        return loss.detach(), *torch.autograd.grad(loss, (x, w))
+        x_gradient, w_gradient = torch.autograd.grad(loss, (x, w))
+        return loss.detach(), x_gradient, w_gradient
 
 
 class PartialFC(Trainable):
@@ -121,7 +122,7 @@ class PartialFC(Trainable):
 
 
 def check_partial_fc() -> None:
-    """At rate 1 PartialFC is the whole softmax: the same loss, gradient and updated W. Raises AssertionError."""
+    """Check that PartialFC at rate 1 is the whole softmax: the same loss, gradient and updated W; AssertionError."""
     generator = torch.Generator().manual_seed(0)
     weight, momentum = torch.randn(200, 16, generator=generator), torch.randn(200, 16, generator=generator)
     x, labels = torch.randn(32, 16, generator=generator), torch.randint(200, (32,), generator=generator)
@@ -131,7 +132,7 @@ def check_partial_fc() -> None:
     torch.testing.assert_close(partial(x, labels), whole(x, labels))
     torch.testing.assert_close(partial.weight, whole.weight)
     torch.testing.assert_close(partial.momentum, whole.momentum)
-    # And the whole is what autograd and torch's own optimiser make of the definition.
+    # The whole softmax in turn equals autograd and torch's own optimiser on the definition.
     theirs = weight.clone().requires_grad_()
     optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=5e-4)
     optimizer.state[theirs]["momentum_buffer"] = momentum.clone()
@@ -144,7 +145,7 @@ def check_partial_fc() -> None:
 
 
 def _margin_loss(cos: Tensor, labels: Tensor) -> Tensor:
-    # Indexing, unlike gather, does not keep `cos` for its gradient: it may be changed in place.
+    # Indexing, unlike gather, does not keep `cos` for its gradient, so `cos` may be changed in place.
     own = MARGIN.target(cos[torch.arange(len(labels)), labels])
     return F.cross_entropy(cos.scatter_(1, labels[:, None], own[:, None]).mul_(SCALE), labels)
 
@@ -157,13 +158,13 @@ def _insightface(cos: Tensor, labels: Tensor) -> Tensor:
 
 
 def _draw(labels: Tensor, classes: int, rate: float) -> Tensor:
-    """Sorted classes: those of the batch, and others up to `rate` of all."""
+    """Return sorted classes: those of the batch, and others up to `rate` of all."""
     chance = torch.rand(classes)
     chance[labels] = 2.0
     return chance.topk(max(int(rate * classes), len(labels.unique())))[1].sort()[0]
 
 
 def _sgd(weight: Tensor, gradient: Tensor, momentum: Tensor, lr: float) -> None:
-    """As torch.optim.SGD, momentum 0.9, weight decay 5e-4."""
+    """Do a step of torch.optim.SGD, momentum 0.9, weight decay 5e-4."""
     momentum.mul_(0.9).add_(gradient.add_(weight, alpha=5e-4))
     weight.sub_(momentum, alpha=lr)

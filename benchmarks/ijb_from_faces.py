@@ -1,11 +1,11 @@
-"""A set in IJB's layout made from any labelled faces: templates of several images, 1:1 pairs, 1:N galleries.
+"""Make a set in IJB's layout from any labelled faces: templates of several images, 1:1 pairs, 1:N galleries.
 
     python benchmarks/ijb_from_faces.py FACES --out IJB
     facedistill evaluate MODEL --on IJB
 
-Each person's images are shared out among two templates, and two images at a time count as one medium (a video).
-Crops are what IJB's are: the face lies somewhere in a larger picture, turned and scaled, and its landmarks say where.
-Half the people are in gallery G1, the other half in G2, but a tenth of them are in neither: their probes are non-mated.
+Each person's images are split into two templates, and every two images count as one medium (a video). Crops are like
+IJB's: the face is somewhere in a larger picture, turned and scaled, and its landmarks say where. A tenth of the people
+are in no gallery, so their probes are non-mated; half of the others are in gallery G1, half in G2.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from PIL import Image
 from facedistill.data import TEMPLATE, Dataset, open_dataset
 
 CROP = 160
-IMPOSTORS = 200  # pairs a template
+IMPOSTORS = 200  # pairs per template
 
 
 def crop(pixels: np.ndarray, rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
-    """The face turned, scaled and moved in a picture of CROP x CROP, and where its 5 landmarks are (5, 2)."""
+    """Return the face, turned, scaled and moved, in a picture of CROP x CROP, and its landmarks (5, 2)."""
     angle, scale = rng.uniform(-0.3, 0.3), rng.uniform(0.9, 1.2) * 112 / len(pixels)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre, moved = np.array(pixels.shape[1::-1]) / 2, CROP / 2 + rng.uniform(-8, 8, 2)
@@ -44,7 +44,9 @@ def write_ijb(faces: Dataset, folder: Path, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     (folder / "loose_crop").mkdir(parents=True)
     (folder / "meta").mkdir()
-    points, belongs, templates = [], [], []
+    points: list[str] = []
+    belongs: list[str] = []
+    templates: list[tuple[int, int]] = []
     for person in range(len(faces.class_names)):
         rows = np.flatnonzero(faces.labels == person)
         if len(rows) < 2:

@@ -1,4 +1,4 @@
-"""Results as JSON that stays small and can be read: an object or a list is on one line if it fits."""
+"""Results as small, readable JSON: an object or a list is on one line if it fits."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def write_result(file: Path, result: dict[str, Any]) -> None:
 
 
 def in_lines(value: Any) -> str:
-    """JSON in which every object or list longer than WIDTH has a line for each of its elements."""
+    """Return JSON in which every object or list longer than WIDTH has a line for each of its elements."""
     text = json.dumps(value)
     if len(text) <= WIDTH or not isinstance(value, dict | list):
         return text

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "facedistill"
 
 @cache
 def modules(root: Path = PACKAGE) -> dict[str, ast.Module]:
-    """Every module by its dotted name inside the package; a package by the name of its folder."""
+    """Return every module by its dotted name inside the package; a package by the name of its folder."""
     found = {}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -26,7 +26,7 @@ def modules(root: Path = PACKAGE) -> dict[str, ast.Module]:
 
 
 def imports(name: str, root: Path = PACKAGE) -> set[str]:
-    """Our modules that the module `name` imports, wherever in the file, those for the type checker alone left out.
+    """Return our modules that the module `name` imports anywhere in its file, except for the type checker alone.
 
     Raises:
         ValueError: a relative import.
@@ -58,18 +58,18 @@ def imports(name: str, root: Path = PACKAGE) -> set[str]:
 
 
 def room(name: str) -> str:
-    """The module or package at the top level in which the module lies."""
+    """Return the module or package at the top level that holds the module."""
     return name.partition(".")[0]
 
 
 def arrows(root: Path = PACKAGE) -> set[tuple[str, str]]:
-    """Pairs (room, room that it imports), the package's own __init__ left out."""
+    """Return the pairs (room, room that it imports), without the package's own __init__."""
     found = {(room(name), room(other)) for name in modules(root) for other in imports(name, root)}
     return {(a, b) for a, b in found if a and b and a != b}
 
 
 def floors(root: Path = PACKAGE) -> dict[str, int]:
-    """The floor of every room, from 1."""
+    """Return the floor of every room, from 1."""
     below: dict[str, set[str]] = {room(name): set() for name in modules(root) if name}
     for a, b in arrows(root):
         below[a].add(b)
@@ -82,7 +82,7 @@ def floors(root: Path = PACKAGE) -> dict[str, int]:
 
 
 def longest_function(root: Path = PACKAGE) -> tuple[int, str]:
-    """Lines of code of the longest function, its docstring left out, and its name."""
+    """Return the lines of code of the longest function, without its docstring, and its name."""
     found = []
     for name, tree in modules(root).items():
         for node in ast.walk(tree):
@@ -95,14 +95,14 @@ def longest_function(root: Path = PACKAGE) -> tuple[int, str]:
 
 
 def largest_file(root: Path = PACKAGE) -> tuple[int, str]:
-    """Lines of the largest module, and its name."""
+    """Return the lines of the largest module, and its name."""
     paths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in root.rglob("*.py")}
     path = max(paths, key=lambda p: paths[p])
     return paths[path], str(path.relative_to(root))
 
 
 def summary(root: Path = PACKAGE) -> str:
-    """Return the figures, a line each."""
+    """Return the figures, one per line."""
     names = [name for name in modules(root) if name]
     at_top = [name for name in names if "." not in name and not (root / name).is_dir()]
     levels = floors(root)

@@ -1,10 +1,10 @@
-"""What a training step costs, and where the time goes: scratch, proxylesskd, l2kd with a cached and an online teacher.
+"""Measure the cost of a training step by phase: scratch, proxylesskd, l2kd with a cached and an online teacher.
 
     python benchmarks/training.py --faces FOLDER --teacher TEACHER.onnx [--steps 15] [--threads 1]
 
-One process, the methods' steps interleaved, medians over steps after a warm-up. CPU seconds of the process stand beside
-wall seconds, the steadier measure on a shared machine. Writes benchmarks/results/training.json and the table in
-docs/training.md. The recipe is the study's: MobileFaceNet at width 0.5, 64 x 64 pixels, batch 128, W from centres.
+The methods' steps are interleaved in one process; figures are medians over steps after a warm-up. CPU seconds are
+recorded beside wall seconds, because they vary less on a shared machine. Writes benchmarks/results/training.json and
+the table in docs/training.md. Recipe: MobileFaceNet at width 0.5, 64 x 64 pixels, batch 128, W from centres.
 """
 
 import argparse
@@ -45,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 class Stepper:
-    """One method's training, a step at a time, with the seconds of each phase: (wall, CPU)."""
+    """One method's training, step by step, with the seconds of each phase: (wall, CPU)."""
 
     def __init__(self, assembly: Assembly, schedule: Any) -> None:
         self.assembly, self.method = assembly, assembly.method.train()
@@ -82,7 +82,8 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
 
         timed("optimiser", update)
-        phases["step"] = tuple(map(sum, zip(*phases.values(), strict=True)))  # type: ignore[assignment]
+        wall, cpu = (sum(seconds) for seconds in zip(*phases.values(), strict=True))
+        phases["step"] = wall, cpu
         return phases
 
 
@@ -145,7 +146,7 @@ def main() -> None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """CPU milliseconds a step, by phase, and the two ratios."""
+    """Return CPU milliseconds per step, by phase, and the two ratios."""
     phases = list(result["phases"]["scratch"])
     lines = [f"| CPU ms a step of {result['batch']} | {' | '.join(phases)} | images a CPU second |"]
     lines.append("| --- |" + " --- |" * (len(phases) + 1))

@@ -1,4 +1,4 @@
-"""The whole story on synthetic faces: a teacher, three students distilled or trained beside it, one table."""
+"""The demo on synthetic faces: train a teacher and three students, and print one table."""
 
 import json
 import time
@@ -17,14 +17,14 @@ from facedistill.results import markdown
 from facedistill.run import Busy
 from facedistill.training import missing_teachers, train
 
-SEED = 1
+DEMO_SEED = 1
 UNSEEN = 1_000_000  # the first identity of the evaluation; training counts from 0
 BATCH = 64
-SOFTMAX = {"margin": "cosface", "margin_options": {"size": 0.35}, "scale": 32}
-METHODS: dict[str, dict[str, Any]] = {
-    "proxylesskd": {"name": "proxylesskd", "terms": {"margin_softmax": SOFTMAX}},
+DEMO_SOFTMAX = {"margin": "cosface", "margin_options": {"size": 0.35}, "scale": 32}
+DEMO_METHODS: dict[str, dict[str, Any]] = {
+    "proxylesskd": {"name": "proxylesskd", "terms": {"margin_softmax": DEMO_SOFTMAX}},
     "l2kd": {"name": "l2kd"},
-    "scratch": {"name": "scratch", "terms": {"margin_softmax": SOFTMAX}},
+    "scratch": {"name": "scratch", "terms": {"margin_softmax": DEMO_SOFTMAX}},
 }
 LEARNING_RATES = {"teacher": 0.2, "proxylesskd": 0.2, "l2kd": 0.3, "scratch": 0.2}
 RESULT_FILES = ("table.md", "results.json")
@@ -32,7 +32,7 @@ RESULT_FILES = ("table.md", "results.json")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: people and photographs to train on, sizes of the networks, epochs, the evaluation."""
+    """The sizes of a demo: people and photographs to train on, networks, epochs, evaluation."""
 
     identities: int = 400
     teacher_images: int = 16
@@ -48,14 +48,14 @@ class Scale:
     pairs: int = 6000
 
     def faces(self, images: int) -> str:
-        """The training data: the first `images` photographs of every identity."""
-        return f"synthetic:identities={self.identities},images={images},size={self.size},seed={SEED}"
+        """Return the training data: the first `images` photographs of every identity."""
+        return f"synthetic:identities={self.identities},images={images},size={self.size},seed={DEMO_SEED}"
 
     @property
     def unseen(self) -> str:
         """The people of the evaluation."""
         people = f"identities={self.unseen_identities},images={self.unseen_images},size={self.size}"
-        return f"synthetic:{people},seed={SEED},first={UNSEEN}"
+        return f"synthetic:{people},seed={DEMO_SEED},first={UNSEEN}"
 
 
 FULL = Scale()
@@ -65,28 +65,28 @@ QUICK = Scale(identities=200, teacher_width=0.25, teacher_epochs=8, student_epoc
 def run_demo(out: str | Path, quick: bool = False) -> dict[str, Any]:
     """Run the demo into the folder `out`, print its table, and return what results.json holds.
 
-    Idempotent: what is done is not done again, what was interrupted goes on.
+    Idempotent: finished work is skipped, and interrupted runs resume.
 
     Raises:
-        UsageError: `out` holds something else, or a demo of another scale.
+        UsageError: `out` holds something other than a demo, or a demo of another scale.
     """
     return demo_at(QUICK if quick else FULL, out)
 
 
 def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
-    """As `run_demo`, at any scale."""
+    """Run the demo at any scale, see `run_demo`."""
     folder, began = Path(out).resolve(), time.perf_counter()
     _claim(folder)
     _draw_faces(scale, folder)
-    runs = ["teacher", *METHODS]
+    runs = ["teacher", *DEMO_METHODS]
     for place, name in enumerate(runs, 1):
         console.print(f"{place} of {len(runs)}: {_headline(name, scale)}")
         train(recipe_of(name, scale, folder), folder / name)
     evaluations = {name: json.loads((folder / name / "evaluation.json").read_text("utf-8")) for name in runs}
     result = {
         "schema": 1,
-        "seed": SEED,
-        "settings": {**asdict(scale), "batch": BATCH, "margin_softmax": SOFTMAX, "learning_rates": LEARNING_RATES},
+        "seed": DEMO_SEED,
+        "settings": {**asdict(scale), "batch": BATCH, "margin_softmax": DEMO_SOFTMAX, "learning_rates": LEARNING_RATES},
         "data": {"teacher": scale.faces(scale.teacher_images), "students": scale.faces(scale.student_images)}
         | {"evaluation": scale.unseen},
         "runs": evaluations,
@@ -100,7 +100,7 @@ def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
 
 
 def demo_teacher(cache: Path | None = None) -> Path:
-    """Return the run of the demo's teacher, trained when first asked for (minutes) and kept in the cache folder.
+    """Return the run of the demo's teacher, trained on the first call (minutes) and kept in the cache folder.
 
     It is the teacher of a recipe that names none; its classes are the first 400 synthetic identities of seed 1.
     """
@@ -113,12 +113,12 @@ def demo_teacher(cache: Path | None = None) -> Path:
     while True:
         try:
             return train(recipe, run)
-        except Busy:  # a process beside this one asked for it first
+        except Busy:  # another process is training it
             time.sleep(1)
 
 
 def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
-    """The recipe of one run of the demo in `folder`; without one, that of a teacher that is not evaluated."""
+    """Return the recipe of one run of the demo in `folder`; without `folder`, the run is not evaluated."""
     teacher = name == "teacher"
     images, epochs, width = (
         (scale.teacher_images, scale.teacher_epochs, scale.teacher_width)
@@ -135,7 +135,7 @@ def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
                 "embedding_dim": scale.embedding_dim,
             },
             "teachers": {} if teacher else {"teacher": str(folder / "teacher" if folder else "teacher")},
-            "method": METHODS["scratch" if teacher else name],
+            "method": DEMO_METHODS["scratch" if teacher else name],
             "schedule": {
                 "epochs": epochs,
                 "batch": BATCH,
@@ -144,7 +144,7 @@ def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
             },
             "evaluation": {"sets": [str(folder / "unseen.bin")] if folder else []},
             # Not the teacher's seed: two networks with the same initial weights are related without any distillation.
-            "seed": SEED if teacher else SEED + 1,
+            "seed": DEMO_SEED if teacher else DEMO_SEED + 1,
         }
     )
 
@@ -207,27 +207,27 @@ def _headline(name: str, scale: Scale) -> str:
 
 TITLE = "# A run of `facedistill demo`\n"
 README = f"""{TITLE}
-A teacher and three students, all trained here on synthetic faces, and what they reach on people they have never seen.
-The same command on this folder does only what is missing.
+A teacher and three students, all trained here on synthetic faces, and their results on people they have never seen.
+The same command on this folder makes only what is missing.
 
 | file | what it is |
 | --- | --- |
-| faces.png | people of the training data, one a row, as small as the networks see them |
+| faces.png | people of the training data, one per row, as small as the networks see them |
 | table.md | the table that was printed |
 | results.json | every figure of every run, with seed and settings |
-| unseen.bin, unseen_bin_names.txt | the pairs of the evaluation in the field's format, and who stands on each image |
+| unseen.bin, unseen_bin_names.txt | the pairs of the evaluation in the field's format, and the person on each image |
 | teacher/ | the teacher's run |
 | proxylesskd/ | the student that inherits the teacher's classifier, frozen |
 | l2kd/ | the student that imitates the teacher's embeddings |
-| scratch/ | the same student with a classifier of its own, no teacher: the control, in a space of its own |
+| scratch/ | the same student without a teacher, with its own classifier and its own space: the control |
 
 In a run: `recipe.yaml` (everything that was set), `log.jsonl`, `model/` (the model folder), `evaluation.json`.
 The students share data, order, network and epochs; they have fewer photographs, fewer epochs and a narrower network
 than the teacher.
 
-The recipes hold this folder's place: moved, it can be read and its models used, but not gone on with.
+The recipes hold the path of this folder. If you move it, you can read it and use its models, but not resume its runs.
 
-To go on from here, in this folder:
+Next steps, in this folder:
 
     facedistill show proxylesskd
     facedistill evaluate proxylesskd --on unseen.bin --against teacher
@@ -236,7 +236,7 @@ To go on from here, in this folder:
 
 
 def _claim(folder: Path) -> None:
-    """Write the README, or see that `folder` holds a demo already."""
+    """Write the README. Raises UsageError if `folder` holds something other than a demo."""
     readme = folder / "README.md"
     if in_use(folder):
         if not readme.is_file() or not readme.read_text("utf-8", errors="replace").startswith(TITLE):
@@ -253,7 +253,7 @@ def _draw_faces(scale: Scale, folder: Path) -> None:
             contact_sheet(open_source(scale.faces(scale.teacher_images)), images=12).save(temporary)
     if not (folder / "unseen.bin").exists():
         console.print(f"drawing {scale.unseen_identities} people for the evaluation")
-        save_verification(draw_pairs(open_source(scale.unseen), scale.pairs, SEED), folder / "unseen.bin")
+        save_verification(draw_pairs(open_source(scale.unseen), scale.pairs, DEMO_SEED), folder / "unseen.bin")
 
 
 def _write(file: Path, text: str) -> None:
@@ -263,17 +263,17 @@ def _write(file: Path, text: str) -> None:
 
 
 def with_demo_teachers(recipe: Recipe) -> Recipe:
-    """Return the recipe with the demo's teacher for each teacher that its method asks for and the recipe lacks.
+    """Return the recipe with the demo's teacher for each teacher that its method needs and the recipe lacks.
 
     Raises:
-        UsageError: the recipe names other teachers than its method asks for.
+        UsageError: the recipe names other teachers than its method needs.
     """
     missing = missing_teachers(recipe)
     if not missing:
         return recipe
     if given := list(recipe.teachers):
         raise UsageError(
-            f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} asks for "
-            f"{', '.join(missing)} too; the recipe has: {', '.join(given)}"
+            f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} also needs "
+            f"{', '.join(missing)}; the recipe has: {', '.join(given)}"
         )
     return replace(recipe, teachers={name: TeacherSpec(str(demo_teacher())) for name in missing})

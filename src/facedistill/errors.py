@@ -23,5 +23,5 @@ def closest(name: str, options: Iterable[str]) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first three names, and dots where there are more."""
+    """Return the first three names, and dots if there are more."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

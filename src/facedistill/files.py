@@ -1,4 +1,4 @@
-"""Writing without ever leaving half a file, fingerprints, and where caches live."""
+"""Atomic writes, locks, fingerprints, and the cache folder."""
 
 import fcntl
 import hashlib
@@ -19,7 +19,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one rename, on failure it is removed.
 
     The temporary path may be written as a file or made a folder (an existing folder at `path` is then replaced).
-    Raises UserError when the disk is full or the place cannot be written; what stood at `path` before still does.
+    Raises UserError when the disk is full or the folder cannot be written; `path` then keeps its old content.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
@@ -57,14 +57,14 @@ def _replace_folder(temporary: Path, path: Path) -> None:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether anything but hidden files, which a kill may have left, is in the folder; False where there is none."""
+    """Return whether `folder` exists and holds anything except hidden files, which a killed process may have left."""
     return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
-    """Whether what the file `lock` stands for is now this process's; the claim ends with the block, or the process."""
-    with open(lock, "a") as file:  # leaves its time alone
+    """Yield whether this process now holds the lock file `lock`. The lock ends with the block or with the process."""
+    with open(lock, "a") as file:  # does not change the file's modification time
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -86,5 +86,5 @@ def fingerprint(*parts: object) -> str:
 
 
 def cache_dir() -> Path:
-    """The folder for what can be computed again: $FACEDISTILL_CACHE, else ~/.cache/facedistill."""
+    """Return the folder for data that can be computed again: $FACEDISTILL_CACHE, else ~/.cache/facedistill."""
     return Path(os.environ.get("FACEDISTILL_CACHE") or Path.home() / ".cache" / "facedistill")

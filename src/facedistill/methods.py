@@ -5,7 +5,7 @@ from facedistill.recipe import ClassifierSpec, MethodSpec, SamplerSpec, TermSpec
 LEARNED = ClassifierSpec("random", "gradient")
 INHERITED = ClassifierSpec("teacher", "nothing")
 SOFTMAX = {"margin_softmax": TermSpec()}
-# Two labels an image leave no one class to keep a margin to.
+# A mixed image has two labels, so there is no single class to keep a margin to.
 STKD = {
     "margin_softmax": TermSpec(options={"margin": "cosface", "margin_options": {"size": 0.0}}),
     "soft_targets": TermSpec(),
@@ -14,7 +14,7 @@ PK = SamplerSpec("pk")
 
 
 def _rival(name: str, weight: float = 1.0, sampler: SamplerSpec | None = None) -> MethodSpec:
-    """A term of the method's own name beside the margin softmax, at its published weight where there is one."""
+    """Return a row of the margin softmax and the term called `name`, at its published weight if there is one."""
     return MethodSpec(name, LEARNED, {**SOFTMAX, name: TermSpec(weight)}, sampler or SamplerSpec())
 
 
@@ -37,7 +37,7 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", 1000, PK),  # no weight is published; at 1 its gradient is 2,000 times below the softmax's
         _rival("ekd", sampler=PK),
-        # 100 times a mean over the 128 dimensions of PocketNetS-128 too.
+        # 100 / d at the d = 128 of PocketNetS-128: the paper weights a mean over dimensions by 100.
         MethodSpec("pocketnet", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec(0.78)}, teacher_epoch="same"),
         MethodSpec("stkd", LEARNED, STKD, view=ViewSpec("mixup")),
         MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),

@@ -1,4 +1,4 @@
-"""Several processes: start, rank, gather. A page over torch.distributed; with one process everything is a no-op."""
+"""Several processes: start, rank, gather. A thin layer over torch.distributed that also works with one process."""
 
 import os
 import signal
@@ -16,17 +16,23 @@ from torch.nn.parallel import DistributedDataParallel
 from facedistill.errors import UserError
 
 PATIENCE = timedelta(days=1)  # one process may embed millions of images while the others wait
-AGAIN = "Give the same command again: the run goes on from its last checkpoint"
-ENDED = "another process of this run has ended, so this one ends too; that one says why, or its machine's log. " + AGAIN
-TOLD = f"this process was told to end: the run was stopped, or another process of it has ended and says why. {AGAIN}"
+AGAIN = "To resume from the last checkpoint, run the same command again"
+ENDED = (
+    "another process of this run failed, so this one is stopping. See that process's output, or its machine's log, for "
+    "the cause. " + AGAIN
+)
+TOLD = (
+    "this process was told to end: either the run was stopped, or another process of it failed and its output gives "
+    "the cause. " + AGAIN
+)
 
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Join the process group that torchrun describes in the environment, if it does; leave it at the end.
+    """Join the process group that torchrun's environment variables describe, if they are set; leave it at the end.
 
     Raises:
-        UserError: another process ended meanwhile, or this one was told to end.
+        UserError: another process ended, or this one was told to end.
     """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
@@ -34,7 +40,7 @@ def processes() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    before = signal.signal(signal.SIGTERM, _end)  # sent by torchrun to those that are left, or when it is stopped
+    before = signal.signal(signal.SIGTERM, _end)  # torchrun sends it when another process ended, or to stop all
     try:
         yield
     except RuntimeError as e:
@@ -52,7 +58,7 @@ def _end(*_: Any) -> None:
 
 @contextmanager
 def first_here() -> Iterator[None]:
-    """Let the first process of each machine do this before the others: they find what it has cached."""
+    """Let the first process of each machine run the block before the others, which then find what it cached."""
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if not first:
         barrier()
@@ -70,7 +76,7 @@ def world() -> int:
 
 
 def device() -> torch.device:
-    """The accelerator of this process, else the CPU."""
+    """Return the accelerator of this process, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -80,16 +86,16 @@ def barrier() -> None:
 
 
 def wrap(module: nn.Module) -> nn.Module:
-    """DDP around `module` where there are several processes. Buffers stay local; the caller saves rank 0's."""
+    """Return `module` in DDP if there are several processes. Buffers stay local; the caller saves rank 0's."""
     if world() == 1:
         return module
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # renamed in torch 2.13, and unknown by its new name before
+        warnings.simplefilter("ignore", FutureWarning)  # renamed in torch 2.13; older versions lack the new name
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def counts(x: Tensor) -> list[int]:
-    """Return len(x) of each process: slices are equal but for images that could not be read."""
+    """Return len(x) of each process. Slices differ only where images could not be read."""
     found = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world())]
     dist.all_gather(found, torch.tensor([len(x)], device=x.device))
     return [int(n) for n in found]
@@ -99,14 +105,14 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.counts = counts(x)
-        padded = x.new_zeros(max(ctx.counts), *x.shape[1:])  # all_gather wants one size
+        padded = x.new_zeros(max(ctx.counts), *x.shape[1:])  # all_gather needs equal sizes
         padded[: len(x)] = x
         parts = [torch.empty_like(padded) for _ in range(world())]
         dist.all_gather(parts, padded)
         return torch.cat([part[:n] for part, n in zip(parts, ctx.counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         # Every process computes the same loss of the whole batch and DDP averages the gradients, hence x world.
         return grad.split(ctx.counts)[rank()] * world()
 
@@ -117,10 +123,12 @@ def gather(x: Tensor) -> Tensor:
 
 
 def scatter_sum(x: Tensor, counts: list[int]) -> Tensor:
-    """Sum `x` (B, ...) over the processes and return this process's slice of it: the way back from `gather`.
+    """Sum `x` (B, ...) over the processes and return this process's slice of the sum: the reverse of `gather`.
+
+    No gradient passes.
 
     Args:
-        counts: how long the slices are, one number a process. No gradient passes.
+        counts: the length of each process's slice.
     """
     parts = [part.contiguous() for part in x.split(counts)]
     mine = torch.empty_like(parts[rank()])

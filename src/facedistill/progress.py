@@ -1,4 +1,4 @@
-"""One progress bar for all long work: what, how far, the rate, the time left. On a terminal's stderr."""
+"""One progress bar for all long work: task, progress, rate and time left, on stderr if that is a terminal."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -30,14 +30,14 @@ def bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,  # a log file wants no bars
+        disable=not console.is_terminal,  # no bars in a log file
     )
 
 
 def track(
     items: Iterable[T], description: str, total: int, unit: str = "images", size: Callable[[T], int] | None = None
 ) -> Iterator[T]:
-    """Yield `items` under a progress bar of `total` units; `size(item)` is how many units an item counts for."""
+    """Yield `items` under a progress bar of `total` units; `size(item)` is the number of units of an item."""
     with bar() as display:
         task = display.add_task(description, total=total, unit=unit, note="")
         for item in items:

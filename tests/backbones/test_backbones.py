@@ -23,7 +23,7 @@ def test_memory_format_does_not_change_the_embedding(name: str) -> None:
     network = create_backbone(name, embedding_dim=16, input_size=32, width=0.25).eval()
     x = torch.randn(2, 3, 32, 32)
     expected = network(x)
-    network = network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.testing.assert_close(network(x.to(memory_format=torch.channels_last)), expected, rtol=1e-3, atol=1e-4)
 
 

@@ -40,8 +40,10 @@ def test_names_are_those_of_arcface_torch(depth: int, blocks: tuple[int, ...]) -
 
 def test_the_last_scale_is_frozen_to_one_and_its_bias_trained() -> None:
     network = create_backbone("iresnet18", 16, 32, width=0.125)
-    assert torch.equal(network.features.weight, torch.ones(16)) and not network.features.weight.requires_grad
-    assert network.features.bias.requires_grad
+    last = network.features
+    assert isinstance(last, torch.nn.BatchNorm1d)
+    assert torch.equal(last.weight, torch.ones(16)) and not last.weight.requires_grad
+    assert last.bias.requires_grad
 
 
 def test_dropout_acts_only_in_training() -> None:

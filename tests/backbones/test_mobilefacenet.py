@@ -32,6 +32,7 @@ def test_width_scales_all_channels_to_multiples_of_8() -> None:
 @pytest.mark.parametrize("size", [32, 64, 112])
 def test_the_global_convolution_covers_the_whole_last_map(size: int) -> None:
     network = create_backbone("mobilefacenet", 16, size, width=0.125).eval()
+    assert isinstance(network.gdc, torch.nn.Sequential)
     assert network.gdc[0].kernel_size == (size // 16, size // 16)
     assert network(torch.randn(2, 3, size, size)).shape == (2, 16)
 

@@ -18,7 +18,9 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 SIZE, DIM = 32, 6
 
 
-def write(path: Path, batch: object = "N", outputs: int = 1, shape: list | None = None, external: bool = False) -> Path:
+def write(
+    path: Path, batch: str | int = "N", outputs: int = 1, shape: list[str | int] | None = None, external: bool = False
+) -> Path:
     """A convolution of 4x4 patches, its mean over positions, and a matrix product with a bias."""
     rng = np.random.default_rng(0)
     weights = {
@@ -59,7 +61,7 @@ def reference(path: Path, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 4])
-def test_embeddings_for_open_and_fixed_batches(tmp_path: Path, batch: object) -> None:
+def test_embeddings_for_open_and_fixed_batches(tmp_path: Path, batch: str | int) -> None:
     network = OnnxBackbone(write(tmp_path / "net.onnx", batch))
     assert (network.embedding_dim, network.input_size) == (DIM, SIZE)
     x = torch.randn(7, 3, SIZE, SIZE)

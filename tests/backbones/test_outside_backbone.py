@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ data: photos
 student: {backbone: "my_networks:Plain", input_size: 32, options: {channels: 8}}
 method: scratch
 """
-SPEC = {"name": "my_networks:Plain", "options": {"embedding_dim": 16, "input_size": 32, "channels": 4}}
+SPEC: dict[str, Any] = {"name": "my_networks:Plain", "options": {"embedding_dim": 16, "input_size": 32, "channels": 4}}
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_run_trains_it_and_another_process_loads_it(mine: Path) -> None:
     fd.train(recipe, "run")
     model = fd.load_model("run")
     assert model.backbone is not None
-    assert model.backbone.spec == SPEC | {"options": SPEC["options"] | {"channels": 8}}  # type: ignore[operator]
+    assert model.backbone.spec == SPEC | {"options": SPEC["options"] | {"channels": 8}}
     config = json.loads((mine / "run" / "model" / "config.json").read_text())
     assert config["architecture"] == "my_networks:Plain" and config["parameters"] > 0 and config["macs"] > 0
     assert "the Python module `my_networks`" in (mine / "run" / "model" / "README.md").read_text()
@@ -156,4 +157,4 @@ def test_a_model_folder_calls_nothing_but_backbones(mine: Path, name: str, messa
     with pytest.raises(UserError, match=message) as caught:
         fd.load_model("model")
     assert "config.json: backbone '" in str(caught.value) and "\n" not in str(caught.value)
-    assert caught.type is UserError and not sys.modules["my_networks"].CALLED  # type: ignore[attr-defined]
+    assert caught.type is UserError and not sys.modules["my_networks"].CALLED

@@ -21,6 +21,7 @@ def test_values_and_gradients_are_those_of_torch(memory: torch.memory_format, dt
         y.backward(gradient)
         results.append((y, given.grad, layer.weight.grad))
     (y, to_x, to_slope), (our_y, our_x, our_slope) = results
+    assert to_x is not None and our_x is not None
     assert torch.equal(our_y, y) and torch.equal(our_x, to_x)
     tolerance = 1e-12 if dtype == torch.float64 else 0.1
     torch.testing.assert_close(our_slope, to_slope, rtol=tolerance, atol=tolerance)

@@ -10,7 +10,7 @@ from facedistill.check import fit, fit_of, require_fit
 from facedistill.data.embeddings import Embeddings
 from facedistill.errors import UserError
 from facedistill.head.classifier import Classifier
-from facedistill.head.margins import AdaFace, ArcFace, CombinedMargin, CosFace, SphereFace, margin_softmax
+from facedistill.head.margins import AdaFace, ArcFace, CombinedMargin, CosFace, Margin, SphereFace, margin_softmax
 from facedistill.head.starts import centres
 
 ARC = ArcFace(0.5)
@@ -52,7 +52,7 @@ def test_classes_of_one_image_are_left_out_and_counted() -> None:
 
 def test_only_classes_of_one_image_is_an_error() -> None:
     table = table_of(classes=5, images=1)
-    with pytest.raises(UserError, match="several images a class"):
+    with pytest.raises(UserError, match="several images per class"):
         fit_of(centres(table), table, ARC, 64)
 
 
@@ -141,7 +141,9 @@ def test_missing_classes_and_other_dimensions_are_one_clear_line() -> None:
     ("margin", "largest"), [(ArcFace(0.2), 0.5), (CosFace(0.2), 0.35), (SphereFace(1.2), 1.7), (AdaFace(0.2), 0.4)]
 )
 @pytest.mark.parametrize("noise", [0.5, 2.0])
-def test_the_suggested_size_is_the_largest_that_half_the_embeddings_meet(margin, largest, noise) -> None:
+def test_the_suggested_size_is_the_largest_that_half_the_embeddings_meet(
+    margin: Margin, largest: float, noise: float
+) -> None:
     table = table_of(noise=noise)
     own = centres(table)
     before = margin.size
@@ -158,6 +160,7 @@ def test_the_suggested_size_is_the_largest_that_half_the_embeddings_meet(margin,
         return (changed.target(own_cos, sizes) > other).float().mean().item()
 
     size = found.suggested_size
+    assert size is not None
     assert met(size) >= 0.5 or size == (1.0 if isinstance(margin, SphereFace) else 0.0)
     assert size == largest or met(size + 0.05) < 0.5
 
@@ -167,22 +170,23 @@ def test_the_suggested_scale_has_the_smallest_loss() -> None:
     own = centres(table)
     found = fit_of(own, table, ARC, 64)
     x, labels = unit_rows(table), torch.from_numpy(table.labels)
+    assert found.suggested_size is not None
     best = ArcFace(found.suggested_size)
-    losses = {s: margin_softmax(x, labels, own.weight, best, s).mean().item() for s in fit.SCALES}
+    losses = {s: margin_softmax(x, labels, own.weight, best, s).mean().item() for s in fit.SUGGESTED_SCALES}
     assert found.suggested_scale == min(losses, key=losses.__getitem__)
-    assert found.suggested_scale not in (fit.SCALES[0], fit.SCALES[-1])
+    assert found.suggested_scale not in (fit.SUGGESTED_SCALES[0], fit.SUGGESTED_SCALES[-1])
 
 
 def test_a_margin_without_a_single_size_gets_a_scale_alone() -> None:
     table = table_of()
     found = fit_of(centres(table), table, CombinedMargin(1.0, 0.3, 0.2), 64)
-    assert found.suggested_size is None and found.suggested_scale in fit.SCALES
+    assert found.suggested_size is None and found.suggested_scale in fit.SUGGESTED_SCALES
 
 
 def test_large_sets_are_sampled_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_of(noise=2.0)
     whole = fit_of(centres(table), table, ARC, 64)
-    monkeypatch.setattr(fit, "BLOCK", 7)
+    monkeypatch.setattr(fit, "COMPARED_ROWS", 7)
     blocks = fit_of(centres(table), table, ARC, 64)
     assert blocks.own_class == whole.own_class and blocks.misnamed == whole.misnamed
     monkeypatch.setattr(fit, "MOST_IMAGES", 50)

@@ -55,7 +55,7 @@ def test_the_right_convention_is_beaten_by_none() -> None:
 
 
 @pytest.mark.parametrize(("colour", "mean", "std"), [("bgr", 127.5, 127.5), ("rgb", 0.0, 1.0), ("bgr", 0.0, 255.0)])
-def test_a_wrong_convention_is_beaten_by_the_right_one(colour, mean, std) -> None:
+def test_a_wrong_convention_is_beaten_by_the_right_one(colour: str, mean: float, std: float) -> None:
     found = rank_conventions(red_eye(colour, mean, std), Dataset(Patterns()))
     assert verdicts(found)["RGB /127.5 - 1"] == "better"
     # ImageNet's scaling differs from the right one by a factor that this network hardly minds.
@@ -106,6 +106,7 @@ def test_the_model_is_left_as_it_was() -> None:
     teacher = red_eye("bgr").train()
     before = teacher.fingerprint()
     rank_conventions(teacher, Dataset(Patterns()))
+    assert teacher.backbone is not None
     assert teacher.training and teacher.backbone.training and teacher.fingerprint() == before
     assert teacher.input.colour == "bgr"
 

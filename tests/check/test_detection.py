@@ -4,6 +4,7 @@ import importlib
 import tarfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from facedistill.data.dataset import open_dataset
 
 IDENTITIES = 60
-EXPECTED = {  # fault -> what every origin of W must find, beside the warning about the loss
+# fault -> what every origin of W must find, beside the warning about the loss
+EXPECTED: dict[str, tuple[set[str], set[str]]] = {
     "no fault": (set(), set()),
     "BGR for RGB": ({"input"}, set()),
     "/127.5 - 1 for 0..255": ({"input"}, set()),
@@ -30,9 +32,10 @@ def script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def bench(script: ModuleType, shared: Path, tmp_path_factory: pytest.TempPathFactory):
+def bench(script: ModuleType, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """mobileface256, the weakest of the real teachers, and 60 people of the training faces."""
-    folder, people = tmp_path_factory.mktemp("faces"), set()
+    folder = tmp_path_factory.mktemp("faces")
+    people: set[str] = set()
     with tarfile.open(shared / "train.tgz", "r|gz") as archive:
         for member in archive:
             if not member.isfile():
@@ -47,7 +50,7 @@ def bench(script: ModuleType, shared: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("fault", EXPECTED)
-def test_planted_faults_are_found(script: ModuleType, bench, fault: str) -> None:
+def test_planted_faults_are_found(script: ModuleType, bench: Any, fault: str) -> None:
     case = next(c for c in script.CASES if c.name == fault)
     faults, warnings = EXPECTED[fault]
     for column in case.columns:

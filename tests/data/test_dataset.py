@@ -29,10 +29,13 @@ class Pixels(Source):
         return pixels
 
 
+Shapes = dict[int, tuple[int, int] | None]
+
+
 class Sizes(Pixels):
     """40 images of 8 x 8 pixels, but those in `shapes`: (height, width), None one that cannot be read."""
 
-    def __init__(self, shapes: dict[int, tuple[int, int] | None]) -> None:
+    def __init__(self, shapes: Shapes) -> None:
         super().__init__(40, bad=tuple(i for i, shape in shapes.items() if shape is None))
         self.shapes = shapes
 
@@ -103,8 +106,9 @@ def test_without_a_size_neither_one_small_nor_one_large_image_decides(
 
 
 def test_the_shape_comes_from_the_first_32_images_that_can_be_read() -> None:
-    few, many = dict.fromkeys(range(1, 16), (9, 12)), dict.fromkeys(range(1, 18), (9, 12))
-    rest = {0: None} | dict.fromkeys(range(33, 40), (90, 90))
+    few: Shapes = dict.fromkeys(range(1, 16), (9, 12))
+    many: Shapes = dict.fromkeys(range(1, 18), (9, 12))
+    rest: Shapes = {0: None, **dict.fromkeys(range(33, 40), (90, 90))}
     shapes = [Dataset(Sizes(rest | first)).shape for first in (few, many)]
     assert shapes[0] != shapes[1] == (9, 12)
     assert Dataset(Sizes(rest | many)).image(33).shape == (9, 12, 3)

@@ -68,7 +68,7 @@ def test_blur_comes_before_shrinking_and_jpeg_after() -> None:
     expected = np.asarray(Image.open(file).convert("RGB").resize((24, 24), BICUBIC))
     assert np.abs(found.astype(int) - expected).max() <= 3
     for other in ({}, {"blur": 1.5}, {"jpeg": 30}, {"blur": 0.5, "jpeg": 30}, {"blur": 1.5, "jpeg": 95}):
-        plain = DegradedSource(pixel_set(noise(0), noise(1)), 16, **other).read(0)  # type: ignore[arg-type]
+        plain = DegradedSource(pixel_set(noise(0), noise(1)), 16, **other).read(0)
         assert np.abs(plain.astype(int) - expected).max() > 10
 
 

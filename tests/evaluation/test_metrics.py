@@ -146,7 +146,7 @@ def test_roc_points_where_everything_ties() -> None:
 
 @pytest.mark.parametrize("decimals", [1, 2, 12])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_histogram_is_numpys(decimals: int, dtype: type) -> None:
+def test_the_histogram_is_numpys(decimals: int, dtype: type[np.floating]) -> None:
     genuine, impostor = (s.astype(dtype) for s in scores(5, decimals))
     low, high, *counts = histogram(Roc.of(genuine, impostor), 17)
     every = np.r_[genuine, impostor]

@@ -74,8 +74,8 @@ def test_compatibility_is_the_sign_of_a_distinguishable_difference() -> None:
     without = {path: {k: v for k, v in entry.items() if k != "compatible"} for path, entry in found.items()}
     assert without == {path: d for path, d in differences(crossed, baseline).items() if path != "accuracy"}
     assert found["tar_at_far.1e-3"]["distinguishable"] is False
-    bare = [Measured({"tar_at_far.1e-1": Estimate(value, np.empty(0))}) for value in (0.75, 0.5)]
-    assert compatibility(*bare) == {"tar_at_far.1e-1": {"value": 0.25}}
+    bare, bare_baseline = (Measured({"tar_at_far.1e-1": Estimate(value, np.empty(0))}) for value in (0.75, 0.5))
+    assert compatibility(bare, bare_baseline) == {"tar_at_far.1e-1": {"value": 0.25}}
 
 
 def brute_p(a: int, b: int) -> Fraction:
@@ -120,6 +120,6 @@ def test_mcnemar_of_two_models_on_pairs() -> None:
         found = pair_protocol(x, x, pairs, same, resamples=0)
         assert found.decisions is not None
         right.append(found.decisions)
-    found = mcnemar(*right)
-    assert found["a_only"] - found["b_only"] == right[0].sum() - right[1].sum()
-    assert found["p"] < 1e-6
+    compared = mcnemar(*right)
+    assert compared["a_only"] - compared["b_only"] == right[0].sum() - right[1].sum()
+    assert compared["p"] < 1e-6

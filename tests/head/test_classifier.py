@@ -31,7 +31,7 @@ def test_takes_any_float_type_and_leaves_the_given_tensor_alone() -> None:
     [
         (torch.ones(3, 2), ["a", "b"], r"\(3, 2\) rows do not fit 2 class names"),
         (torch.ones(2), ["a", "b"], r"\(2,\) rows do not fit"),
-        (torch.ones(2, 2), ["a", "a"], "a class name stands twice"),
+        (torch.ones(2, 2), ["a", "a"], "a class name is listed twice"),
         (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), ["a", "b"], r"row 1 \('b'\) is zero or not finite"),
         (torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]), ["a", "b"], r"row 1 \('b'\) is zero or not finite"),
         (torch.tensor([[float("inf"), 0.0], [1.0, 0.0]]), ["a", "b"], r"row 0 \('a'\) is zero or not finite"),

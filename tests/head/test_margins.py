@@ -1,6 +1,8 @@
 """Margins against formulas written out, autograd, gradcheck and pytorch-metric-learning."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_finite_value_and_slope_at_the_edges(margin: Margin) -> None:
     cos = EDGES.clone().requires_grad_()
     value = margin.target(cos, margin.sizes(torch.full((len(cos),), 5.0)))
     value.sum().backward()
-    assert torch.isfinite(value).all() and torch.isfinite(cos.grad).all()
+    assert torch.isfinite(value).all() and cos.grad is not None and torch.isfinite(cos.grad).all()
     # AdaFace gives hard samples no margin worth the name at -1; no margin ever helps the own class.
     assert (value <= EDGES + 1e-3).all() or isinstance(margin, AdaFace)
 
@@ -108,6 +110,7 @@ def test_curricularface_follows_its_equations() -> None:
     cos_y, cos = torch.tensor([0.6]), torch.tensor([[0.1], [0.5]], requires_grad=True)
     threshold = math.cos(math.acos(0.6) + 0.5)
     assert 0.1 < threshold < 0.5
+    assert margin.negative is not None
     value, slope = margin.negative(cos, cos_y)
     torch.testing.assert_close(value.detach(), torch.tensor([[0.1], [0.5 * (0.3 + 0.5)]]))
     (expected,) = torch.autograd.grad(value.sum(), cos)
@@ -126,10 +129,10 @@ def test_curricularface_follows_its_equations() -> None:
     ],
     ids=["arcface", "cosface"],
 )
-def test_loss_and_gradient_equal_pytorch_metric_learning(margin: Margin, reference: object) -> None:
+def test_loss_and_gradient_equal_pytorch_metric_learning(margin: Margin, reference: Callable[[int, int], Any]) -> None:
     embeddings = torch.randn(16, 32, requires_grad=True)
     labels = torch.randint(7, (16,))
-    loss = reference(7, 32)  # type: ignore[operator]
+    loss = reference(7, 32)
     weight = loss.W.detach().T
     ours = margin_softmax(embeddings, labels, weight, margin, 64.0).mean()
     (mine,) = torch.autograd.grad(ours, embeddings)

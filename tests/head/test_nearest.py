@@ -19,6 +19,7 @@ from facedistill.head.frozen_softmax import frozen_margin_softmax
 from facedistill.head.margins import MARGINS, ArcFace
 from facedistill.head.nearest import cached_nearest, nearest_classes, neighbourhood
 from facedistill.head.rows import Rows, quantise
+from facedistill.recipe.schema import MovedBy
 from facedistill.terms import make_term
 from facedistill.terms.margin_softmax import MarginSoftmax
 from processes import start
@@ -156,7 +157,7 @@ def _batch(labels: list[Tensor], shares: list[float]) -> Batch:
     return Batch(pixels, pixels, list(zip(labels, shares)), torch.zeros(len(pixels), 2), 1.0, labels[0])
 
 
-def _term(moved_by: str = "nothing", **options: Any) -> MarginSoftmax:
+def _term(moved_by: MovedBy = "nothing", **options: Any) -> MarginSoftmax:
     term = MarginSoftmax(**({"scale": 16.0} | options))
     term.bind(ClassWeight(Classifier(_weight(), [f"c{i}" for i in range(CLASSES)]), moved_by), None)
     return term
@@ -193,7 +194,7 @@ def test_the_formula_over_the_nearest_alone(margin: str) -> None:
 
 
 @pytest.mark.parametrize("moved_by", ["gradient", "teacher"])
-def test_refused_where_w_moves(moved_by: str) -> None:
+def test_refused_where_w_moves(moved_by: MovedBy) -> None:
     with pytest.raises(UsageError, match=f"negatives=nearest needs a W that nothing moves.*moved_by is {moved_by}"):
         _term(moved_by, negatives="nearest")
 

@@ -27,7 +27,8 @@ def test_int8_rows_are_near_the_originals() -> None:
     rows = quantise(weight)
     assert rows.values.dtype == torch.int8 and rows.values.abs().max() == 127
     back = rows.of(torch.arange(100))
-    assert (back - weight).abs().max() <= rows.scales.max() / 2 + 1e-7  # type: ignore[union-attr]
+    assert rows.scales is not None
+    assert (back - weight).abs().max() <= rows.scales.max() / 2 + 1e-7
     assert F.cosine_similarity(back, weight).min() > 0.9999
 
 
@@ -89,7 +90,7 @@ def test_the_head_takes_rows_and_classifiers() -> None:
 def test_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"torch.float16 of shape \[2, 3\]"):
         Rows(torch.zeros(2, 3, dtype=torch.float16))
-    with pytest.raises(UserError, match="need a scale a row"):
+    with pytest.raises(UserError, match="need one scale per row"):
         Rows(torch.zeros(2, 3, dtype=torch.int8))
     with pytest.raises(UserError, match=r"2 rows do not fit scales of shape \[3\]"):
         Rows(torch.zeros(2, 3, dtype=torch.int8), torch.ones(3))

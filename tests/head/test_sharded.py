@@ -137,7 +137,7 @@ def _refusal() -> str:
 
 def _worker(folder: str) -> None:
     torch.set_num_threads(1)
-    frozen_softmax.BLOCK = 64
+    frozen_softmax.BLOCK_ROWS = 64
     rank = int(os.environ["RANK"])
     for world, port in zip(WORLDS, Path(folder, "ports").read_text().split()):
         os.environ |= {"WORLD_SIZE": str(world), "MASTER_PORT": port}

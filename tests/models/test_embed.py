@@ -53,6 +53,11 @@ def tiny() -> Model:
     return Model(Tiny(), InputSpec(size=16), offset=torch.arange(5.0), space="space")
 
 
+def network(model: Model) -> Tiny:
+    assert isinstance(model.backbone, Tiny)
+    return model.backbone
+
+
 def pixels(source: Noise) -> Tensor:
     return torch.from_numpy(source.pixels).permute(0, 3, 1, 2)
 
@@ -89,32 +94,35 @@ def test_zero_embedding_stays_zero() -> None:
 
 def test_modes_are_restored_and_statistics_untouched() -> None:
     model = tiny().train()
-    model.backbone.norm.eval()
-    before = model.backbone.norm.running_mean.clone()
+    inner = network(model)
+    inner.norm.eval()
+    assert inner.norm.running_mean is not None
+    before = inner.norm.running_mean.clone()
     embed_dataset(model, Dataset(Noise(20)))
     assert model.training
-    assert model.backbone.linear.training
-    assert not model.backbone.norm.training
-    assert torch.equal(model.backbone.norm.running_mean, before)
-    assert not torch.is_inference(model.backbone.linear.weight)
+    assert inner.linear.training
+    assert not inner.norm.training
+    assert torch.equal(inner.norm.running_mean, before)
+    assert not torch.is_inference(inner.linear.weight)
 
 
 def test_cache_knows_model_data_and_flips(tmp_path: Path) -> None:
     model, source = tiny(), Noise(10)
     first = embed_dataset(model, Dataset(source), cache=tmp_path)
-    calls = model.backbone.calls
+    calls = network(model).calls
     again = embed_dataset(model, Dataset(source), cache=tmp_path)
     plain = embed_dataset(model, Dataset(source), flips=False, cache=tmp_path)
-    assert model.backbone.calls == calls == 20
+    assert network(model).calls == calls == 20
     np.testing.assert_array_equal(again.vectors, first.vectors)
     np.testing.assert_array_equal(plain.vectors, first.vectors[:, :1])
     embed_dataset(model, Dataset(Noise(10, seed=1)), cache=tmp_path)
-    assert model.backbone.calls == calls + 20
+    assert network(model).calls == calls + 20
     with torch.no_grad():
-        model.backbone.linear.weight[0, 0] += 1
+        network(model).linear.weight[0, 0] += 1
     changed = embed_dataset(model, Dataset(source), cache=tmp_path)
-    assert model.backbone.calls == calls + 40
+    assert network(model).calls == calls + 40
     assert changed.model != first.model
+    assert model.offset is not None
     model.offset += 1
     assert embed_dataset(model, Dataset(source), cache=tmp_path).model != changed.model
 
@@ -137,7 +145,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(tmp_path: Path, capsys: p
     cache.touch()
     expected = embed_dataset(model, Dataset(source)).vectors
     found = embed_dataset(model, Dataset(source), cache=cache)
-    assert capsys.readouterr().err.startswith(f"the embeddings are not kept for next time: cannot write {cache}")
+    assert capsys.readouterr().err.startswith(f"the embeddings are not cached: cannot write {cache}")
     blocks = list(embed_blocks(model, Dataset(source), batch=10, cache=cache))
     assert capsys.readouterr().err.count("\n") == 1
     for vectors in (found.vectors, np.concatenate(blocks)):
@@ -212,7 +220,7 @@ def test_leaving_early_stops_the_threads() -> None:
 def test_embeddings_that_are_not_finite() -> None:
     model = tiny()
     with torch.no_grad():
-        model.backbone.linear.weight[0, 0] = float("nan")
+        network(model).linear.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="image 0 is not finite"):
         embed_dataset(model, Dataset(Noise(5)))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from facedistill.data.dataset import open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.head.margins import ArcFace, CosFace
 from facedistill.head.starts import fit_classifier
+from facedistill.models.arcface_torch import Names
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.importers import import_model
@@ -112,9 +114,9 @@ def test_a_missing_last_shard_is_found_by_the_class_names(run: Path) -> None:
         lambda w: {"weight": w.half()},
     ],
 )
-def test_orientation_is_decided_by_the_dimension(small: Path, tmp_path: Path, content: object) -> None:
+def test_orientation_is_decided_by_the_dimension(small: Path, tmp_path: Path, content: Callable[[Tensor], Any]) -> None:
     weight = rows(9, 16)
-    torch.save(content(weight), tmp_path / "head.pt")  # type: ignore[operator]
+    torch.save(content(weight), tmp_path / "head.pt")
     model = import_model(small, classifier=tmp_path / "head.pt")
     assert model.classifier is not None
     torch.testing.assert_close(model.classifier.weight, unit(weight), rtol=1e-2, atol=1e-3)
@@ -289,7 +291,7 @@ def test_classes_are_names_a_text_file_or_a_data_set(small: Path, tiny: Tiny, tm
     torch.save({"weight": rows(12, 16)}, tmp_path / "head.pt")
     for name in ("names.txt", "names.csv", "names"):
         (tmp_path / name).write_text("".join(f"{person}\n" for person in people))
-    named = [tmp_path / "names.txt", str(tmp_path / "names.csv"), tmp_path / "names"]
+    named: list[Names] = [tmp_path / "names.txt", str(tmp_path / "names.csv"), tmp_path / "names"]
     for classes in (people, *named, tiny.photos, str(tiny.photos)):
         model = import_model(small, classes=classes, classifier=tmp_path / "head.pt")
         assert model.classifier is not None and model.classifier.class_names == people, classes

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,8 +35,8 @@ def pixels(count: int = 3, size: int = SIZE) -> Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
 
 
-def student(**options: object) -> Model:
-    model = Model(create_backbone("mobilefacenet", DIM, SIZE, width=0.125), **options)  # type: ignore[arg-type]
+def student(**options: Any) -> Model:
+    model = Model(create_backbone("mobilefacenet", DIM, SIZE, width=0.125), **options)
     with torch.no_grad():  # running statistics that are not the initial ones
         model.train()(pixels(8))
     return model.eval()
@@ -141,7 +142,7 @@ def test_input_spec_that_does_not_fit() -> None:
         Model(Mean(), InputSpec(64))
     for options in ({"colour": "grb"}, {"mean": (1.0, 2.0)}, {"std": (0.0,)}):
         with pytest.raises(UsageError):
-            InputSpec(SIZE, **options)  # type: ignore[arg-type]
+            InputSpec(SIZE, **options)
 
 
 def test_thresholds_are_added_and_replaced(tmp_path: Path) -> None:
@@ -178,6 +179,7 @@ def test_model_folder_keeps_everything(tmp_path: Path) -> None:
     assert again.space == model.space == make_space(again)
     assert again.classifier is not None and model.classifier is not None
     assert again.classifier.class_names == model.classifier.class_names
+    assert again.classifier.counts is not None
     assert again.classifier.origin == "centres" and torch.equal(again.classifier.counts, torch.arange(1, 6))
     torch.testing.assert_close(again.classifier.weight, model.classifier.weight)
     assert load_model(tmp_path / "model", classifier=False).classifier is None

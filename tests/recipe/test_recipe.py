@@ -152,7 +152,7 @@ def test_errors_name_key_and_value(text: str, expected: str, tmp_path: Path) -> 
         ("schedule.epochs", "expected key=value"),
         ("schedule.epoch=3", "did you mean 'epochs'"),
         ("seed.value=3", "'seed' is a value, not a group of keys"),
-        ("schedule.milestones=[1,", "'[1,' is no value"),
+        ("schedule.milestones=[1,", "'[1,' is not a YAML value"),
         ("schedule.lr=fast", "schedule.lr: "),
         ("=3", "unknown key ''"),
     ],

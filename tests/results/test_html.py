@@ -344,8 +344,8 @@ def test_csv_of_the_page_equals_the_json(page: Page) -> None:
         ]
         assert mine == list(zip(r["curves"]["roc"]["far"], r["curves"]["roc"]["tar"]))
     rows = list(csv.DictReader(io.StringIO(page.download("tar-at-far-1e-3-against-resolution,-both"))))
-    mine = {row["images"]: float(row["tar_at_far.1e-3"]) for row in rows if row["series"] == "student → teacher"}
-    assert mine == {
+    points = {row["images"]: float(row["tar_at_far.1e-3"]) for row in rows if row["series"] == "student → teacher"}
+    assert points == {
         place: next(
             r["tar_at_far"]["1e-3"]["value"]
             for r in example()["results"]

@@ -126,10 +126,10 @@ def test_csv_holds_the_json_s_curves(results: dict[str, Any], drawn: list[Plot])
     assert header == ["series", "low", "high", "genuine", "impostor"]
     for name, result in results.items():
         bins = result["curves"]["scores"]
-        mine = [row for row in data if row[0] == name]
-        assert [int(row[3]) for row in mine] == bins["genuine"]
-        assert [int(row[4]) for row in mine] == bins["impostor"]
-        assert (float(mine[0][1]), float(mine[-1][2])) == (bins["low"], bins["high"])
+        bars = [row for row in data if row[0] == name]
+        assert [int(row[3]) for row in bars] == bins["genuine"]
+        assert [int(row[4]) for row in bars] == bins["impostor"]
+        assert (float(bars[0][1]), float(bars[-1][2])) == (bins["low"], bins["high"])
     assert rows(drawn[3])[:4] == [
         ["series", "rank", "rate"],
         *(["_under", str(k), v] for k, v in ((1, "0.5"), (2, "0.7"), (3, "0.9"))),

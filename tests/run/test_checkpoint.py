@@ -69,7 +69,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
         file.write_bytes(b"\x80\x02nothing of the kind")
     else:
         torch.save({"step": 2, "weights": torch.zeros(2)}, file)
-    with pytest.raises(UserError, match=r"step00000002\.pt .*delete it to go on from the one before") as caught:
+    with pytest.raises(UserError, match=r"step00000002\.pt .*delete it to resume from the one before") as caught:
         latest_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
     file.unlink()
@@ -139,3 +139,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     ):
         save_checkpoint(tmp_path, 2, {"method": torch.zeros(100_000)})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step00000001.pt"]
+
+
+def test_a_checkpoint_of_an_earlier_version_names_a_terms_w_otherwise(tmp_path: Path) -> None:
+    class Softmax(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Linear(3, 2, bias=False)
+
+    def method() -> nn.Module:
+        terms = nn.ModuleDict({"margin_softmax": Softmax()})
+        return nn.ModuleDict({"terms": terms, "student": nn.Linear(3, 3)})
+
+    old, new = method(), method()
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (old, new)]
+    state = _state(old, optimizers[0])
+    state["method"] = {name.replace(".weight.weight", ".classes.weight"): v for name, v in state["method"].items()}
+    assert "terms.margin_softmax.classes.weight" in state["method"]
+    restore_checkpoint(new, optimizers[1], state, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(old.state_dict().values(), new.state_dict().values()))

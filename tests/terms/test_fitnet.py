@@ -45,7 +45,9 @@ def test_gradcheck() -> None:
 def test_the_term_projects_the_students_channels_by_a_convolution_and_normalises_them() -> None:
     term = _term()
     own, other = _maps(3, 2, 2).float(), _maps(4, 2, 2).float()
-    weight = term.projection[0].weight.detach().double().numpy()
+    layer = term.projection[0]
+    assert isinstance(layer, torch.nn.Conv2d)
+    weight = layer.weight.detach().double().numpy()
     projected = np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], own.double().numpy())
     mean, std = (f(projected, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
     expected = np.mean(((projected - mean) / std - other.double().numpy()) ** 2)
@@ -73,7 +75,9 @@ def test_the_published_weight_trains_at_the_rate_of_a_margin_softmax() -> None:
 
 def test_the_stage_chooses_the_map_of_both_networks() -> None:
     term = _term(stage=2)
-    assert tuple(term.projection[0].weight.shape) == (6, 5, 1, 1)
+    layer = term.projection[0]
+    assert isinstance(layer, torch.nn.Conv2d)
+    assert tuple(layer.weight.shape) == (6, 5, 1, 1)
     own, other = (_maps(3, 4, 4), _maps(5, 2, 2)), (_maps(4, 2, 2), _maps(6, 2, 2))
     before, after = (
         term(Output(torch.zeros(2, 1), (change * own[0], own[1])), Output(torch.zeros(2, 1), other), batch_of([0, 1]))

@@ -9,6 +9,7 @@ import torch
 from facedistill.data.batch import Output
 from facedistill.errors import UsageError
 from facedistill.head.classifier import Classifier, ClassWeight
+from facedistill.recipe.schema import MovedBy
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
 from term_toys import batch_of, draw, loss_and_gradient, unit
@@ -18,7 +19,7 @@ ROWS = Classifier(draw(6, 5, 7), NAMES)
 LABELS = [0, 3, 3, 5]
 
 
-def _term(moved_by: str = "nothing", rows: Classifier = ROWS, **options: float) -> MarginDistillation:
+def _term(moved_by: MovedBy = "nothing", rows: Classifier = ROWS, **options: float) -> MarginDistillation:
     term = MarginDistillation(**({"scale": 10.0} | options))
     term.bind(ClassWeight(rows, moved_by), None)
     return term
@@ -46,7 +47,7 @@ def _expected(student: torch.Tensor, margins: np.ndarray, scale: float) -> float
 
 @pytest.mark.parametrize("moved_by", ["nothing", "gradient"])
 @pytest.mark.parametrize(("smallest", "largest"), [(0.2, 0.5), (0.0, 1.0)])
-def test_formula(moved_by: str, smallest: float, largest: float) -> None:
+def test_formula(moved_by: MovedBy, smallest: float, largest: float) -> None:
     s = ROWS.weight[LABELS] + draw(4, 5, 0).float() / 8  # near enough that theta + m stays below pi
     margins = _margins(_teacher(), smallest, largest)
     assert margins.max() == largest and margins.min() < largest - 0.02

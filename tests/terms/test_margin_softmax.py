@@ -1,7 +1,7 @@
 """The margin softmax term: formula, streaming against dense, warm-up, running statistics."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,14 +10,16 @@ import torch
 from facedistill.data.batch import Batch, Output
 from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier, ClassWeight
-from facedistill.head.margins import MARGINS, make_margin
+from facedistill.head.margins import MARGINS, AdaFace, CurricularFace, make_margin
+from facedistill.recipe.schema import MovedBy
 from facedistill.terms.margin_softmax import MarginSoftmax
 
+FROZEN_AND_LEARNED: tuple[MovedBy, ...] = ("nothing", "gradient")
 NAMES = [f"person {i}" for i in range(11)]
 ROWS = Classifier(torch.randn(11, 8, generator=torch.Generator().manual_seed(5)), NAMES)
 
 
-def _term(moved_by: str = "nothing", **options: Any) -> MarginSoftmax:
+def _term(moved_by: MovedBy | Literal["none"] = "nothing", **options: Any) -> MarginSoftmax:
     term = MarginSoftmax(**({"scale": 10.0} | options))
     term.bind(None, None) if moved_by == "none" else term.bind(ClassWeight(ROWS, moved_by), None)
     return term
@@ -46,14 +48,14 @@ def _expected(labels: torch.Tensor, scale: float, size: float) -> float:
     return float(np.mean(losses))
 
 
-@pytest.mark.parametrize("moved_by", ["nothing", "gradient"])
-def test_formula(moved_by: str) -> None:
+@pytest.mark.parametrize("moved_by", FROZEN_AND_LEARNED)
+def test_formula(moved_by: MovedBy) -> None:
     loss = _term(moved_by)(Output(_embedding()), None, _batch())
     assert loss.ndim == 0 and loss.item() == pytest.approx(_expected(_batch().targets[0][0], 10, 0.5), rel=1e-4)
 
 
-@pytest.mark.parametrize("moved_by", ["nothing", "gradient"])
-def test_mixed_targets_share_the_loss(moved_by: str) -> None:
+@pytest.mark.parametrize("moved_by", FROZEN_AND_LEARNED)
+def test_mixed_targets_share_the_loss(moved_by: MovedBy) -> None:
     batch = _batch(targets=[0.75, 0.25])
     expected = sum(share * _expected(labels, 10, 0.5) for labels, share in batch.targets)
     assert _term(moved_by)(Output(_embedding()), None, batch).item() == pytest.approx(expected, rel=1e-4)
@@ -67,7 +69,7 @@ def test_streaming_and_dense_agree_in_loss_and_gradient(margin: str, progress: f
     if margin == "combined":
         options["margin_options"] = {"m1": 1.1, "m2": 0.2, "m3": 0.1}
     found = []
-    for moved_by in ("nothing", "gradient"):
+    for moved_by in FROZEN_AND_LEARNED:
         x = _embedding().requires_grad_()
         loss = _term(moved_by, **options)(Output(x), None, _batch(progress))
         loss.backward()
@@ -105,13 +107,15 @@ def test_warm_up_is_refused_where_no_single_size_grows(margin: str) -> None:
 
 def test_adaface_takes_the_batchs_norms_before_the_loss_in_training_only() -> None:
     term, x = _term(margin="adaface"), _embedding()
+    margin = term.margin
+    assert isinstance(margin, AdaFace)
     norms = x.norm(dim=1)
     term.eval()(Output(x), None, _batch())
-    assert term.margin.mean.item() == 20 and term.margin.std.item() == 100  # type: ignore[union-attr]
+    assert margin.mean.item() == 20 and margin.std.item() == 100
     term.train()
     loss = term(Output(x), None, _batch())
     mean, std = 0.99 * 20 + 0.01 * norms.mean().item(), 0.99 * 100 + 0.01 * norms.std().item()
-    assert term.margin.mean.item() == pytest.approx(mean) and term.margin.std.item() == pytest.approx(std)  # type: ignore[union-attr]
+    assert margin.mean.item() == pytest.approx(mean) and margin.std.item() == pytest.approx(std)
     # With the statistics already updated, the same batch in eval mode gives the same loss.
     assert loss.item() == term.eval()(Output(x), None, _batch()).item()
     assert {"margin.mean", "margin.std"} <= set(term.state_dict())
@@ -119,17 +123,19 @@ def test_adaface_takes_the_batchs_norms_before_the_loss_in_training_only() -> No
 
 def test_curricularface_takes_the_batchs_target_cosine_in_training_only() -> None:
     term, x, batch = _term(margin="curricularface"), _embedding(), _batch()
+    margin = term.margin
+    assert isinstance(margin, CurricularFace)
     cos = torch.nn.functional.cosine_similarity(x, ROWS.weight[batch.targets[0][0]]).mean().item()
     term.eval()(Output(x), None, batch)
-    assert term.margin.t.item() == 0  # type: ignore[union-attr]
+    assert margin.t.item() == 0
     term.train()
     for step in (1, 2):
         term(Output(x), None, batch)
-        assert term.margin.t.item() == pytest.approx(cos * (1 - 0.99**step), rel=1e-5)  # type: ignore[union-attr]
+        assert margin.t.item() == pytest.approx(cos * (1 - 0.99**step), rel=1e-5)
 
 
 def test_float32_under_autocast() -> None:
-    for moved_by in ("nothing", "gradient"):
+    for moved_by in FROZEN_AND_LEARNED:
         with torch.autocast("cpu", torch.bfloat16):
             loss = _term(moved_by, scale=64.0)(Output(_embedding()), None, _batch())
         assert loss.dtype == torch.float32

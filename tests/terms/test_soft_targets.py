@@ -48,7 +48,8 @@ def test_gradient() -> None:
 def test_top_k_leaves_the_teachers_likeliest_classes_of_each_sample() -> None:
     s, t = torch.randn(6, 9).double(), torch.randn(6, 9).double()
     kept = np.argsort(-t.numpy(), axis=1)[:, :3]
-    expected = _kl(*(np.take_along_axis(z.numpy(), kept, 1) for z in (s, t)), 4.0)
+    own, theirs = (np.take_along_axis(z.numpy(), kept, 1) for z in (s, t))
+    expected = _kl(own, theirs, 4.0)
     assert soft_targets(s, t, 4.0, top_k=3).item() == pytest.approx(expected, rel=1e-10)
     assert soft_targets(s, t, 4.0, top_k=99).item() == pytest.approx(soft_targets(s, t, 4.0).item(), rel=1e-10)
     x = s[:3].requires_grad_()
@@ -76,7 +77,8 @@ def test_the_term_takes_scaled_cosines_to_each_networks_own_classifier() -> None
     assert term(Output(s), Output(t), BATCH).item() == pytest.approx(_kl(own_logits, their_logits, 2.0), rel=1e-4)
     term.top_k = 2
     kept = np.argsort(-their_logits, axis=1)[:, :2]
-    expected = _kl(*(np.take_along_axis(z, kept, 1) for z in (own_logits, their_logits)), 2.0)
+    own_kept, their_kept = (np.take_along_axis(z, kept, 1) for z in (own_logits, their_logits))
+    expected = _kl(own_kept, their_kept, 2.0)
     assert term(Output(s), Output(t), BATCH).item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -86,8 +88,8 @@ def test_classifiers_that_do_not_fit_are_refused() -> None:
     for own, theirs, expected in [
         (None, rows, "needs the student's and the teacher's classifier"),
         (weight, None, "needs the student's and the teacher's classifier"),
-        (weight, rows.select(NAMES[::-1]), "other classes or another order"),
-        (weight, rows.select(NAMES[:4]), "other classes or another order"),
+        (weight, rows.select(NAMES[::-1]), "differ in classes or in their order"),
+        (weight, rows.select(NAMES[:4]), "differ in classes or in their order"),
     ]:
         with pytest.raises(UserError, match=expected):
             SoftTargets().bind(own, theirs)

@@ -1,5 +1,7 @@
 """A teacher and faces that are made in milliseconds, with a truth that the tests know."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ SIZE = 16
 
 class RedEye(Backbone):
     """Sees the red channel alone, and it first; saturates at once outside -1..1: made for RGB / 127.5 - 1."""
+
+    order: Tensor
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__(16, SIZE)
@@ -45,9 +49,9 @@ class Patterns(Source):
         return self.pixels[i]
 
 
-def red_eye(colour: str = "rgb", mean: float = 127.5, std: float = 127.5, **options: object) -> Model:
+def red_eye(colour: str = "rgb", mean: float = 127.5, std: float = 127.5, **options: Any) -> Model:
     backbone = options.pop("backbone", None) or RedEye()
-    return Model(backbone, InputSpec(SIZE, colour, (mean,), (std,)), **options)  # type: ignore[arg-type]
+    return Model(backbone, InputSpec(SIZE, colour, (mean,), (std,)), **options)
 
 
 def table_of(classes: int = 30, images: int = 6, dim: int = 32, noise: float = 0.6, seed: int = 0) -> Embeddings:

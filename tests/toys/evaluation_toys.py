@@ -18,6 +18,8 @@ PEOPLE, PHOTOS = 12, 4
 class Pixels(Backbone):
     """A fixed random projection of the pixels: a network as fast as a test wants, and not symmetric under mirroring."""
 
+    matrix: Tensor
+
     def __init__(self, seed: int, dim: int = 16, noise: float = 0.0) -> None:
         super().__init__(dim, 16)
         generator = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -34,7 +35,9 @@ def make_tiny(root: Path) -> Tiny:
         for i, label in enumerate(source.labels.tolist()):
             folder = root / "photos" / source.class_names[label]
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(source.read(i)).save(folder / f"{i}.png")  # type: ignore[arg-type]
+            pixels = source.read(i)
+            assert isinstance(pixels, np.ndarray)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
         others = open_source("synthetic:identities=8,images=4,size=32,seed=1,first=500")
         save_verification(draw_pairs(others, 60, 1), root / "pairs.bin")
         raw = {

@@ -117,8 +117,10 @@ def test_without_a_teacher_the_student_has_the_size_it_asks_for() -> None:
 
 
 def test_a_random_w_depends_on_the_recipe() -> None:
-    rows = [_assemble(method="scratch", student={"embedding_dim": 8}, seed=seed).method.weight for seed in (0, 0, 1)]
-    assert torch.equal(rows[0].weight, rows[1].weight) and not torch.equal(rows[0].weight, rows[2].weight)  # type: ignore[union-attr]
+    student = {"embedding_dim": 8}
+    weights = [_assemble(method="scratch", student=student, seed=seed).method.weight for seed in (0, 0, 1)]
+    first, again, other = (w.weight for w in weights if w is not None)
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_stage_maps_need_a_network_that_gives_them(
         else set()
     )
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
-    with pytest.raises(UserError, match="needs of teacher 'teacher' its stage features, but only its embeddings"):
+    with pytest.raises(UserError, match="needs the stage features of teacher 'teacher', but only its embeddings"):
         _assemble(tmp_path / "table", method=method)
     monkeypatch.setattr(type(found.models["teacher"].backbone), "has_features", False)
     with pytest.raises(UserError, match="an ONNX file gives its embedding alone; import the teacher's checkpoint"):
@@ -204,7 +206,9 @@ def test_mixed_images_rule_out_what_knows_only_the_images_as_they_are(teacher: P
     assert found.method.teachers["teacher"].cache is None and _view(found) is Mixup
     assert _view(_assemble(teacher, method={"name": "stkd", "view": {"kind": "same"}})) is Same
     save_model(Model(None, classifier=Classifier(torch.randn(6, 8), NAMES)), tmp_path / "table")
-    with pytest.raises(UserError, match="its network to see the mixed images, but only its embeddings are known"):
+    with pytest.raises(
+        UserError, match="a term needs teacher 'teacher' to see the mixed images, but only its embeddings are known"
+    ):
         _assemble(tmp_path / "table", method="stkd")
     mixed = {"name": "proxylesskd", "view": {"kind": "mixup"}}  # the teacher does not run
     assert _view(_assemble(teacher, method=mixed)) is Mixup

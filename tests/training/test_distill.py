@@ -84,7 +84,7 @@ def test_methods_without_an_inherited_w_are_checked_too(prepared: Prepare, tiny:
     for file in sorted(tiny.photos.rglob("*.png"))[:8]:
         (flat / file.name).write_bytes(file.read_bytes())
     (line,) = prepared("data.hold_out=0", "method.classifier.start=instances", data=flat.parent)[1]
-    assert line.startswith("not checked: 1 identities have several images, and 10 could tell")
+    assert line.startswith("not checked: 1 identities have several images; 10 are needed to tell")
 
 
 def test_kd_trains_against_the_teachers_w_so_its_class_order_is_checked(prepared: Prepare, tiny: Tiny) -> None:
@@ -101,7 +101,7 @@ def test_a_teacher_without_a_network_cannot_be_checked(
     save_model(Model(None, classifier=model.classifier, space=model.space), tmp_path / "table")
     recipe = distillation_recipe(tmp_path / "table", str(tiny.photos), "mobilefacenet", tmp_path / "run")
     assert recipe.method.classifier.start is None
-    assert capsys.readouterr().out.startswith("not checked: the teacher's embeddings alone are known")
+    assert capsys.readouterr().out.startswith("not checked: only the teacher's embeddings are known")
 
 
 def test_what_does_not_fit_is_refused(prepared: Prepare, tiny: Tiny) -> None:

@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import open_source
 from facedistill.errors import UsageError, UserError
 from facedistill.files import claimed
@@ -75,7 +77,12 @@ def test_proxylesskd_never_runs_the_teacher(teacher: Path, tmp_path: Path, monke
 
     asked: list[Any] = []
     original = Teacher.__call__
-    monkeypatch.setattr(Teacher, "__call__", lambda self, b, n: asked.append(n) or original(self, b, n))
+
+    def watched(teacher: Teacher, batch: Batch, needs: frozenset[str]) -> Output | None:
+        asked.append(needs)
+        return original(teacher, batch, needs)
+
+    monkeypatch.setattr(Teacher, "__call__", watched)
     monkeypatch.setattr("facedistill.models.model.Model.outputs", _forbid_teacher(16), raising=True)
     train(_recipe(teacher=str(teacher), method="proxylesskd", student={"embedding_dim": None}), tmp_path / "run")
     assert asked and not any(asked)
@@ -181,7 +188,7 @@ def test_same_recipe_continues_another_is_refused(teacher: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="another recipe"):
         train(_recipe(), tmp_path / "own")
     assert (tmp_path / "own" / "recipe.yaml").read_text() == "method: scratch  # mine\n"
-    with claimed(tmp_path / "own" / ".lock"), pytest.raises(Busy, match="own: another process is at this run"):
+    with claimed(tmp_path / "own" / ".lock"), pytest.raises(Busy, match="own: another process is working on this run"):
         train(make_recipe({"method": "scratch"}), tmp_path / "own")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
@@ -276,20 +283,22 @@ def test_a_run_does_not_go_on_with_other_images_or_another_teacher(teacher: Path
     for i, key in enumerate(source.keys):
         file = (tmp_path / "faces" / key).with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.read(i)).save(file)
+        pixels = source.read(i)
+        assert isinstance(pixels, np.ndarray)
+        Image.fromarray(pixels).save(file)
     recipe = _recipe(data={"train": str(tmp_path / "faces")}, teacher=str(moved), method="l2kd",
                      student={"embedding_dim": None})  # fmt: skip
     run = train(recipe, tmp_path / "run")
     (run / "evaluation.json").unlink()
     shutil.copy(file, file.with_name("more.png"))
-    with pytest.raises(UserError, match="run: data: not what this run began with"):
+    with pytest.raises(UserError, match="run: data: changed since this run began"):
         train(recipe, run)
     file.with_name("more.png").unlink()
     model = load_model(moved)
     save_model(model, tmp_path / "kept")
     model.subtract_mean(torch.ones(16))
     save_model(model, moved)
-    with pytest.raises(UserError, match="run: teacher teacher: not what this run began with"):
+    with pytest.raises(UserError, match="run: teacher teacher: changed since this run began"):
         train(recipe, run)
     save_model(load_model(tmp_path / "kept"), moved)
     train(recipe, run)
@@ -379,7 +388,7 @@ def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path)
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
     save_model(model, moved)
-    with pytest.raises(UserError, match="W is not the one this run began with"):
+    with pytest.raises(UserError, match="W has changed since this run began"):
         train(recipe, run)
 
 
@@ -403,7 +412,7 @@ def test_a_resumed_run_with_two_teachers_sees_that_the_seconds_w_changed(teacher
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
     save_model(model, second)
-    with pytest.raises(UserError, match="W is not the one this run began with"):
+    with pytest.raises(UserError, match="W has changed since this run began"):
         train(recipe, run)
 
 
@@ -417,10 +426,12 @@ def test_the_callers_process_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(
-        "facedistill.training.engine._checkpoint",
-        lambda *_: (run / "log.jsonl").unlink() or (run / "log.jsonl").mkdir(),
-    )
+
+    def into_a_folder(*_: Any) -> None:
+        (run / "log.jsonl").unlink()
+        (run / "log.jsonl").mkdir()
+
+    monkeypatch.setattr("facedistill.training.engine._checkpoint", into_a_folder)
     with pytest.raises(UserError, match=r"cannot write .*log\.jsonl: Is a directory"):
         train(_recipe(schedule={"epochs": 1}), run)
 
@@ -490,7 +501,9 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest
     for i, key in enumerate(source.keys):
         file = (tmp_path / "faces" / key).with_suffix(".jpg")
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(source.read(i)).save(file)
+        pixels = source.read(i)
+        assert isinstance(pixels, np.ndarray)
+        Image.fromarray(pixels).save(file)
     broken = sorted((tmp_path / "faces").rglob("*.jpg"))[7]
     broken.write_bytes(broken.read_bytes()[:200])
     for memory in (True, False):

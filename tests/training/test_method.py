@@ -1,9 +1,10 @@
 """The method table, what a recipe changes in a row, terms from outside, and the module that runs them."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,11 +16,14 @@ from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.head.starts import STARTS, Fitted, NoClassifier
 from facedistill.methods import METHODS
+from facedistill.models.model import Model
 from facedistill.recipe.read import make_recipe
-from facedistill.recipe.schema import ClassifierSpec, MethodSpec, SamplerSpec, TermSpec, ViewSpec
+from facedistill.recipe.schema import ClassifierSpec, MethodSpec, MovedBy, SamplerSpec, TermSpec, ViewSpec
 from facedistill.terms import TERMS, Term, make_term
+from facedistill.terms.soft_targets import SoftTargets
 from facedistill.training.method import Method, WiredTerm, missing_teachers, wire_terms
 from facedistill.training.resolved import describe, resolve
+from facedistill.training.teacher import Teacher
 
 
 def _method(**raw: Any) -> MethodSpec:
@@ -174,7 +178,7 @@ def test_an_option_out_of_its_range_is_named(term: str, option: str, value: floa
 def test_a_margin_in_place_of_the_rows_own_has_its_own_size() -> None:
     own = wire_terms(resolve(_method(name="stkd")))["margin_softmax"].term
     other = resolve(_method(name="stkd", terms={"margin_softmax": {"margin": "arcface"}}))
-    assert own.margin.size == 0 and wire_terms(other)["margin_softmax"].term.margin.size == 0.5  # type: ignore[union-attr]
+    assert own.margin.size == 0 and wire_terms(other)["margin_softmax"].term.margin.size == 0.5
 
 
 def test_missing_teachers() -> None:
@@ -254,8 +258,10 @@ class _Student(nn.Module):
 
 class _FakeTeacher:
     def __init__(self, classifier: Classifier | None = None) -> None:
-        self.classifier, self.asked, self.epochs = classifier, [], []  # type: ignore[var-annotated]
-        self.model = _Student()
+        self.classifier = classifier
+        self.asked: list[frozenset[str]] = []
+        self.epochs: list[int] = []
+        self.model: nn.Module = _Student()
 
     def __call__(self, batch: Batch, needs: frozenset[str]) -> Output | None:
         self.asked.append(needs)
@@ -281,12 +287,12 @@ def _batch(count: int = 4) -> Batch:
     return Batch(images, images, [(labels, 1.0)], torch.stack([torch.arange(count), labels], 1), 0.0, labels)
 
 
-def _wired(terms: dict[str, tuple[Term, float, str]]) -> dict[str, WiredTerm]:
+def _wired(terms: Mapping[str, tuple[Term, float, str]]) -> dict[str, WiredTerm]:
     return {name: WiredTerm(*wired) for name, wired in terms.items()}
 
 
 def _together(terms: dict[str, tuple[Term, float, str]], teachers: dict[str, Any], weight: Any = None) -> Method:
-    return Method(_Student(), weight, teachers, _wired(terms))  # type: ignore[arg-type]
+    return Method(cast(Model, _Student()), weight, teachers, _wired(terms))
 
 
 def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
@@ -304,10 +310,11 @@ def test_needs_are_the_union_of_the_terms_needs_per_teacher() -> None:
         "b": frozenset({"embedding"}),
         "idle": frozenset(),
     }
-    method.student.asked.clear()  # type: ignore[union-attr,operator]
+    student: Any = method.student
+    student.asked.clear()
     method(_batch())
     assert teachers["a"].asked == [method.needs["a"]] and teachers["idle"].asked == [frozenset()]
-    assert method.student.asked == [True]  # type: ignore[comparison-overlap]
+    assert student.asked == [True]
     method.start_epoch(3)
     assert all(t.epochs == [3] for t in teachers.values())
 
@@ -327,12 +334,12 @@ def test_a_term_on_features_learns_their_shapes_once_and_leaves_the_networks_as_
 def test_losses_are_weighted_named_and_ask_for_no_features_in_vain() -> None:
     method = _together({"x": (_Needs(value=3.0), 0.5, "t"), "y": (_Needs(value=2.0), 4.0, "t")}, {})
     assert {name: loss.item() for name, loss in method(_batch()).items()} == {"x": 1.5, "y": 8.0}
-    assert method.student.asked == [False]  # type: ignore[comparison-overlap]
+    assert method.student.asked == [False]
 
 
 def test_teachers_are_no_part_of_the_module() -> None:
     teacher = _FakeTeacher()
-    teacher.model = nn.Linear(2, 2)  # type: ignore[attr-defined]
+    teacher.model = nn.Linear(2, 2)
     method = _together({"x": (_Needs("embedding"), 1.0, "t")}, {"t": teacher})
     assert set(method.state_dict()) == {"student.linear.weight", "student.linear.bias"}
 
@@ -361,7 +368,7 @@ def test_a_term_without_its_teacher_or_classifier_is_refused() -> None:
         (["margin_softmax", "soft_targets"], "random", "gradient", None),
     ],
 )
-def test_anchors(terms: list[str], origin: str | None, moved_by: str | None, anchor: str | None) -> None:
+def test_anchors(terms: list[str], origin: str | None, moved_by: MovedBy | None, anchor: str | None) -> None:
     rows = Classifier(torch.randn(2, 3), ["a", "b"], origin or "teacher")
     weight = ClassWeight(rows, moved_by) if moved_by else None
     method = _together({n: (TERMS[n](), 1.0, "t") for n in terms}, {"t": _FakeTeacher(rows)}, weight)
@@ -372,15 +379,17 @@ def test_anchors(terms: list[str], origin: str | None, moved_by: str | None, anc
 
 def test_a_frozen_w_stands_in_no_state_and_a_learned_one_does() -> None:
     rows = Classifier(torch.randn(2, 3), ["a", "b"])
-    for moved_by, there in (("nothing", False), ("gradient", True)):
+    cases: list[tuple[MovedBy, bool]] = [("nothing", False), ("gradient", True)]
+    for moved_by, there in cases:
         terms = {n: (TERMS[n](), 1.0, "t") for n in ("margin_softmax", "soft_targets")}
-        method = _together(terms, {"t": _FakeTeacher(rows)}, ClassWeight(rows, moved_by))  # type: ignore[arg-type]
+        method = _together(terms, {"t": _FakeTeacher(rows)}, ClassWeight(rows, moved_by))
         names = [n for n, _ in method.named_parameters()]
         assert ("weight.weight" in names) == there and len(names) == 2 + there
         assert any("weight" in n and "linear" not in n for n in method.state_dict()) == there
         method.double()
         assert method.weight is not None and method.weight.weight.dtype == torch.float64
-        assert method.terms["soft_targets"].teacher_weight.weight.dtype == torch.float64  # type: ignore[union-attr]
+        soft = method.terms["soft_targets"]
+        assert isinstance(soft, SoftTargets) and soft.teacher_weight.weight.dtype == torch.float64
 
 
 def test_a_teacher_that_moves_w_is_asked_for_its_embedding_and_w_moves_before_the_loss() -> None:
@@ -412,10 +421,10 @@ def test_student_teacher_and_terms_all_get_what_the_view_makes() -> None:
             seen.append(batch)
             return super().__call__(batch, needs)
 
-    batch, student = _batch(), _Student()
+    batch, teachers = _batch(), cast(dict[str, Teacher], {"t": Looking()})
     mixed = replace(batch, images=batch.images.flip(0).float())
     terms = {"x": (Watch("embedding"), 1.0, "t")}
-    method = Method(student, None, {"t": Looking()}, _wired(terms), lambda b: mixed)  # type: ignore[arg-type,dict-item]
+    method = Method(cast(Model, _Student()), None, teachers, _wired(terms), lambda b: mixed)
     method(batch)
     assert len(seen) == 2 and all(b is mixed for b in seen)
 
@@ -428,7 +437,7 @@ def test_each_teachers_w_serves_its_own_terms_and_the_student_lives_in_the_first
         "two": (TERMS["margin_softmax"](), 0.5, "u"),
     }
     teachers: Any = {"t": _FakeTeacher(), "u": _FakeTeacher()}
-    method = Method(_Student(), weight, teachers, _wired(terms), further={"u": other})  # type: ignore[arg-type]
+    method = Method(cast(Model, _Student()), weight, teachers, _wired(terms), further={"u": other})
     assert method.weights == [weight, other] and method.anchors == "t" and not method.terms["two"].anchors
     assert method.needs == {"t": frozenset(), "u": frozenset()}  # W is inherited: no teacher runs
     batch = _batch()

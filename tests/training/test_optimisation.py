@@ -1,6 +1,7 @@
 """The learning rate at the edges of every schedule, and which parameters decay."""
 
 import math
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from facedistill.training.optimisation import learning_rate, make_optimizer
 STEPS = 10
 
 
-def _rates(**options: object) -> list[float]:
-    schedule = Schedule(epochs=4, lr=0.2, **options)  # type: ignore[arg-type]
+def _rates(**options: Any) -> list[float]:
+    schedule = Schedule(epochs=4, lr=0.2, **options)
     return [learning_rate(schedule, step, STEPS) for step in range(4 * STEPS)]
 
 
@@ -60,14 +61,18 @@ def test_a_warm_up_as_long_as_the_schedule() -> None:
     st.integers(1, 5),
 )
 def test_the_rate_stays_between_zero_and_lr(
-    decay: str, warmup: float, power: float, milestones: list[float], steps: int
+    decay: Literal["step", "polynomial", "cosine", "none"],
+    warmup: float,
+    power: float,
+    milestones: list[float],
+    steps: int,
 ) -> None:
-    schedule = Schedule(3, lr=0.3, decay=decay, warmup_epochs=warmup, power=power, milestones=milestones)  # type: ignore[arg-type]
+    schedule = Schedule(3, lr=0.3, decay=decay, warmup_epochs=warmup, power=power, milestones=milestones)
     for step in range(3 * steps):
         assert 0 <= learning_rate(schedule, step, steps) <= 0.3 + 1e-12
 
 
-def _network() -> nn.Module:
+def _network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.Linear(4, 2))
 
 

@@ -71,12 +71,13 @@ class _Toy(nn.Module):
             self.network.weight.copy_(torch.randn(DIM, 4, generator=generator))
             self.network.bias.zero_()
         rows = Classifier(torch.randn(CLASSES, DIM, generator=generator), NAMES)
-        self.weights = nn.ModuleDict({moved: ClassWeight(rows, moved) for moved in ("nothing", "gradient")})
+        weights = {"nothing": ClassWeight(rows, "nothing"), "gradient": ClassWeight(rows, "gradient")}
+        self.weights = nn.ModuleDict(weights)
         self.terms = nn.ModuleDict()
         for name, moved in _wired():
             kind, options = CASES[name]
             term = TERMS[kind](**options)
-            term.bind(self.weights[moved], rows)  # type: ignore[arg-type]
+            term.bind(weights[moved], rows)
             term.bind_features([torch.Size([2, 1, 3])], [torch.Size([3, 1, 2])])
             for module in term.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -155,7 +156,7 @@ def _worker(out: str) -> None:
         rank, world = parallel.rank(), parallel.world()
         share = BATCH // world
         mine = slice(rank * share, (rank + 1) * share)
-        found = {"terms": _terms(mine), "gathered": _gathered(mine)}
+        found: dict[str, Any] = {"terms": _terms(mine), "gathered": _gathered(mine)}
         # Images that could not be read make slices unequal: 5 here, 3 there.
         found["unequal"] = _gathered(slice(0, 5) if rank == 0 else slice(5, BATCH))
         found["moved"] = _moved(mine)
@@ -176,8 +177,8 @@ def _stop_after(checkpoints: int) -> None:
     """Let training end, in every process, right after that many checkpoints."""
     keep, left = engine._checkpoint, [checkpoints]
 
-    def stopping(*args: Any) -> None:
-        keep(*args)
+    def stopping(*args: Any, **named: Any) -> None:
+        keep(*args, **named)
         left[0] -= 1
         if not left[0]:
             raise _Stopped

@@ -95,7 +95,7 @@ def test_a_run_that_another_process_has_is_left_to_it(tiny: Tiny, tmp_path: Path
 
 def test_under_torchrun_it_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="start it several times instead of with torchrun"):
+    with pytest.raises(UsageError, match="start the command several times instead of with torchrun"):
         sweep(combinations(["l2kd"], small(tiny)), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The networks, by name, and what they cost.
+"""The networks, by name, and their cost.
 
 To add one to the package: write a file with a `Backbone`, and add its row to BACKBONES: the class, or a function that
 makes it from embedding_dim, input_size and options. One outside the package is named `package.module:Class`.
@@ -49,8 +49,8 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
             input_size and its own options. Its module is imported; nothing of it is called unless it is a Backbone.
 
     Raises:
-        UsageError: an unknown name or option (the nearest is suggested), a class that cannot be imported or is no
-            Backbone, or a value the network refuses.
+        UsageError: an unknown name or option (the nearest is suggested), a class that cannot be imported or is not
+            a Backbone, or a value that the network refuses.
     """
     options = {"embedding_dim": embedding_dim, "input_size": input_size, **options}
     backbone = build(find(BACKBONES, name, "backbone", Backbone), options, f"backbone '{name}'")
@@ -60,7 +60,7 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
 
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters, trained or frozen; buffers (running statistics) do not count."""
-    if isinstance(module, OnnxBackbone):
+    if isinstance(module, Backbone) and module.foreign:
         return module.count_parameters()
     return sum(p.numel() for p in module.parameters())
 
@@ -68,9 +68,9 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: nn.Module, input_size: int) -> int:
     """Return the multiply-adds of one (3, input_size, input_size) image in convolutions and matrix products.
 
-    Nothing is computed: shapes alone are traced, once for all networks of one spec. (An ONNX graph is run once.)
+    Nothing is computed: only shapes are traced, once for all networks of one spec. (An ONNX graph is run once.)
     """
-    if isinstance(module, OnnxBackbone):
+    if isinstance(module, Backbone) and module.foreign:
         return module.count_macs()
     spec = getattr(module, "spec", None)
     key = (repr(spec), input_size, count_parameters(module))

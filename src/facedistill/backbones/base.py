@@ -1,4 +1,4 @@
-"""What every architecture shares: the interface, channel rounding, and the output block."""
+"""The parts that all architectures share: the interface, channel rounding, and the output block."""
 
 from typing import Any
 
@@ -16,11 +16,13 @@ class Backbone(nn.Module):
     Attributes:
         embedding_dim: d.
         input_size: H = W that the network expects.
-        spec: {"name", "options"} with which `create_backbone` makes it again; empty when made by hand.
-        has_features: True where `with_features` gives stage maps.
+        spec: {"name", "options"} with which `create_backbone` makes it again; empty if made by hand.
+        has_features: True if `with_features` returns stage maps.
+        foreign: True if another runtime holds the network, so that it counts its parameters and MACs itself.
     """
 
     has_features: bool = True
+    foreign: bool = False
 
     def __init__(self, embedding_dim: int, input_size: int) -> None:
         super().__init__()
@@ -33,6 +35,14 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_features(x)[0]
+
+    def count_parameters(self) -> int:
+        """Return the number of parameters; only for a foreign network."""
+        raise NotImplementedError
+
+    def count_macs(self) -> int:
+        """Return the multiply-adds for one image; only for a foreign network."""
+        raise NotImplementedError
 
 
 def check_size(input_size: int) -> int:
@@ -52,9 +62,9 @@ def scaled(channels: int, width: float) -> int:
 class OutputBlock(nn.Module):
     """The last linear layer and batch normalisation, always in fp32, because margins need exact cosines.
 
-    `output` says what follows the normalisation: "plain" nothing (the embedding's mean is pinned to 0), "bias" a
-    trained bias (as IResNet), "affine" a trained scale and bias. A student reaches its teacher's space best with
-    the teacher's kind of output.
+    `output` sets what follows the normalisation: nothing for "plain" (the embedding's mean is pinned to 0), a trained
+    bias for "bias" (as in IResNet), a trained scale and bias for "affine". A student reaches its teacher's space best
+    with the teacher's kind of output.
     """
 
     def __init__(self, inputs: int, embedding_dim: int, output: str, bias: bool = False) -> None:
@@ -83,7 +93,7 @@ def embed_fp32(x: Tensor, linear: nn.Linear, norm: nn.BatchNorm1d) -> Tensor:
 
 
 def init_kaiming(module: nn.Module) -> None:
-    """He initialisation by fan-in, which is also right for depthwise convolutions (their fan-in is the kernel)."""
+    """Apply He initialisation by fan-in, which also fits depthwise convolutions (their fan-in is the kernel)."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")

@@ -44,7 +44,7 @@ def stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 class IResNet(Backbone):
-    """See the module. `with_features` returns the four stage maps, at 1/2, 1/4, 1/8 and 1/16 of the input."""
+    """IResNet, see the module. `with_features` returns four stage maps, at 1/2, 1/4, 1/8 and 1/16 of the input."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class IResNet(Backbone):
         self._init()
 
     def _init(self) -> None:
-        # N(0, 0.1) as arcface_torch: a normalisation follows every convolution, so the scale only sets how fast
-        # directions move at a given learning rate, and the published rates go with this one.
+        # N(0, 0.1) as in arcface_torch. A normalisation follows every convolution, so the scale only sets how fast
+        # directions move at a given learning rate, and the published rates belong to this scale.
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.normal_(m.weight, std=0.1)

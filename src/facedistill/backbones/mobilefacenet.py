@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming, scaled
 from facedistill.backbones.prelu import PReLU
 
-# Of each stage: the expansion of its strided block, the number of residual blocks after it, and their expansion.
+# For each stage: the expansion of its strided block, the number of residual blocks after it, and their expansion.
 STAGES = ((128, 4, 128), (256, 6, 256), (512, 2, 256))
 LAST = 512
 
@@ -45,8 +45,8 @@ class MobileFaceNet(Backbone):
     """Stem, three stages, 1x1 convolution, global depthwise convolution (GDC), linear layer and normalisation.
 
     Args:
-        channels: of the stem and first stage, of the second stage, of the third.
-        stem_group: channels a group of the second convolution; 1 is depthwise.
+        channels: numbers of channels: of the stem and first stage, of the second stage, of the third.
+        stem_group: channels per group of the second convolution; 1 is depthwise.
         width: scales every number of channels, rounded to a multiple of 8.
         output: what follows the last normalisation, see `OutputBlock`.
 

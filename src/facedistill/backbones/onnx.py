@@ -22,7 +22,7 @@ class OnnxBackbone(Backbone):
     workers make their own.
 
     Args:
-        input_size: H = W, needed only where the graph leaves them open (then 112).
+        input_size: H = W, needed only if the graph leaves them open (default 112).
 
     Attributes:
         layout: nchw or nhwc. metadata: the file's own notes, by key.
@@ -33,6 +33,7 @@ class OnnxBackbone(Backbone):
     """
 
     has_features = False
+    foreign = True
 
     def __init__(self, path: str | Path, input_size: int | None = None) -> None:
         path = Path(path)
@@ -79,7 +80,7 @@ class OnnxBackbone(Backbone):
         if self._session is None:
             self._session = open_session(self.path)
         kind = DTYPES[self.input_type]
-        x = x.detach() if kind.is_floating_point else x.detach().round()  # resized pixels are not whole
+        x = x.detach() if kind.is_floating_point else x.detach().round()  # resized pixels are not integers
         pixels = _in_layout(x.to("cpu", kind), self.layout)
         step = self.batch or max(1, len(pixels))
         parts = [self._run(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
@@ -88,7 +89,7 @@ class OnnxBackbone(Backbone):
 
     def _run(self, pixels: np.ndarray, step: int) -> np.ndarray:
         count = len(pixels)
-        if self.batch and count < step:  # a graph of a fixed batch: fill up, cut off
+        if self.batch and count < step:  # a graph with a fixed batch: pad, then cut
             pixels = np.concatenate([pixels, np.zeros((step - count, *pixels.shape[1:]), pixels.dtype)])
         return self._session.run(None, {self.input_name: pixels})[0][:count]
 
@@ -118,7 +119,7 @@ class OnnxBackbone(Backbone):
         return b"".join(p.read_bytes() for p in [self.path, *beside])
 
     def save(self, target: Path) -> None:
-        """Write the graph to `target` as one file, whether or not its weights stood beside it."""
+        """Write the graph to `target` as one file, even if its weights are in files beside it."""
         if _external_files(self.path):
             onnx, _ = import_onnx_packages()
             onnx.save(onnx.load(str(self.path)), str(target))
@@ -137,7 +138,7 @@ def import_onnx_packages() -> tuple[Any, Any]:
 
 
 def open_session(path: Path) -> Any:
-    """Return a CPU session of torch's number of threads that flushes denormal weights to zero, as torch then does.
+    """Return a CPU session with torch's number of threads. It and torch flush denormal weights to zero from now on.
 
     Denormal weights make CPUs many times slower.
     """
@@ -156,7 +157,7 @@ def open_session(path: Path) -> Any:
 
 
 def one_of(path: Path, what: str, found: list[Any]) -> Any:
-    """Return the only element. Raises UserError listing what was found."""
+    """Return the only element. Raises UserError with a list of all if there is not exactly one."""
     if len(found) != 1:
         names = ", ".join(f"'{f.name}' {f.shape}" for f in found)
         raise UserError(
@@ -195,7 +196,7 @@ def _external_files(path: Path) -> set[str]:
 def graph_macs(path: Path, feed: dict[str, np.ndarray]) -> int:
     """Return the multiply-adds of Conv, Gemm and MatMul in one run on `feed`.
 
-    The shapes are those that the run produces: many graphs compute theirs, which shape inference cannot follow.
+    The shapes are taken from the run: many graphs compute theirs, which shape inference cannot follow.
     """
     onnx, ort = import_onnx_packages()
     model = onnx.load(str(path))

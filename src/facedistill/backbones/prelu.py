@@ -11,11 +11,11 @@ IN_CACHE = 1 << 17  # values of a pass: half a megabyte in float32
 
 
 class PReLU(nn.PReLU):
-    """y = max(x, 0) + a min(x, 0), one slope `a` a channel, x (B, C, H, W); parameters and values of `nn.PReLU`.
+    """y = max(x, 0) + a min(x, 0), one slope `a` per channel, x (B, C, H, W); parameters and values of `nn.PReLU`.
 
     PyTorch's CPU backward is a scalar loop that takes a third of MobileFaceNet's training step; ours is five
-    vectorised passes over what fits the cache (5 times faster, same gradient up to the order of summation). Not twice
-    differentiable.
+    vectorised passes over pieces that fit the cache (5 times faster, same gradient up to the order of summation). It is
+    not twice differentiable.
     """
 
     def forward(self, x: Tensor) -> Tensor:

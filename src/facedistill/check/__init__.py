@@ -1,4 +1,4 @@
-"""`check`: before anyone trains or enrols, do classifier, class names, pixels and spaces fit? What cannot be told?"""
+"""`check`: find out before training or enrolling whether classifier, class names, pixels and spaces fit."""
 
 from facedistill.check.conventions import Convention, rank_conventions
 from facedistill.check.fit import ClassifierFit, fit_of, require_fit

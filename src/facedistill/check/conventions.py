@@ -1,7 +1,7 @@
-"""Which colour order and pixel scale a network was made for, found from images alone, without its classifier.
+"""Find the colour order and pixel scale that a network was made for, from images alone, without its classifier.
 
 The same images are embedded under every plausible input convention. The right one separates pairs of one person from
-pairs of two best; whether it does so beyond chance is decided by drawing identities anew.
+pairs of two people best; resampled identities show whether the difference is beyond chance.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from facedistill.models import InputSpec, Model
 from facedistill.progress import track
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+PIXEL_SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "0..255": ((0.0,), (1.0,)),
     "0..1": ((0.0,), (255.0,)),
     "/127.5 - 1": ((127.5,), (127.5,)),
@@ -26,21 +26,21 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "ImageNet": IMAGENET,
 }
 PER_IDENTITY = 5
-SCREENED = 400  # images on which conventions that are far off drop out
-SAME = 0.99  # mean cosine from which two conventions are one and the same to a network
+SCREENED = 400  # images for the first pass, which drops conventions that are far off
+SAME = 0.99  # mean cosine above which two conventions are the same to a network
 CLEAR = 0.1  # gain in separation that proves another pixel scale right; see Convention.verdict
 INTERVAL = (0.005, 0.995)  # of the resamples; wide, because nine conventions are compared with the declared one
 LEAST_DEVIATION = 1e-3  # of cosines; below it a network gives everybody the same embedding
-BATCH = 64
+BATCH_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Convention:
-    """One input convention and how it did against the declared one on the same images.
+    """One input convention, compared with the declared one on the same images.
 
     Attributes:
-        recoloured: it differs from the declared one in nothing but the colour order.
-        images: on which it was measured; conventions that are far off are measured on fewer.
+        recoloured: True if it differs from the declared one only in the colour order.
+        images: the number it was measured on; conventions that are far off are measured on fewer.
         separation: by how many standard deviations of an image's impostor scores its genuine scores lie above their
             mean, on average; no skill is 0.
         difference: separation minus that of the declared convention; interval: its 99% interval over identities.
@@ -59,11 +59,11 @@ class Convention:
 
     @property
     def verdict(self) -> str:
-        """How it did: declared, same, better, slightly better, undecided or worse.
+        """One of: declared, same, better, slightly better, undecided, worse.
 
         "same": the network answers as under the declared one. "better" needs more than an interval above 0, unless only
-        the colour order differs: a network may like a little more contrast than it was trained with (one real one gains
-        4% from ImageNet's), whereas a wrong scale costs 10% or far more. What lies between is "slightly better".
+        the colour order differs: a network may gain from a little more contrast than it was trained with (a real one
+        gains 4% from ImageNet's), whereas a wrong scale costs 10% or far more. In between is "slightly better".
         """
         if self.declared:
             return "declared"
@@ -79,12 +79,12 @@ class Convention:
 def rank_conventions(model: Model, dataset: Dataset, images: int = 2000, seed: int = 0) -> list[Convention]:
     """Rank the model's declared input convention and every plausible other by separation, best first.
 
-    RGB and BGR times 0..255, 0..1, /127.5 - 1, (x - 127.5) / 128 and ImageNet. Where the model has an offset, every
-    convention is centred on its own mean over these images. All are measured on 400 images; those not clearly worse
-    than the declared one go on to all of them.
+    The others are RGB and BGR times 0..255, 0..1, /127.5 - 1, (x - 127.5) / 128 and ImageNet. If the model has an
+    offset, every convention is centred on its own mean over these images. All are measured on 400 images, and those
+    that are not clearly worse than the declared one on all images.
 
     Args:
-        images: at most so many, of identities with several images, up to 5 of each; drawn by `seed`.
+        images: the most images, from identities with several, up to 5 of each; drawn by `seed`.
 
     Raises:
         UserError: fewer than two identities have several images.
@@ -102,10 +102,10 @@ def rank_conventions(model: Model, dataset: Dataset, images: int = 2000, seed: i
 
 
 def likely_right(found: list[Convention]) -> list[Convention]:
-    """Those better than the declared one that may be the right one, the simplest change first; empty if none is better.
+    """Return those better than the declared one that may be right, the simplest change first; empty if none is better.
 
-    Pixel scales within a tenth of the best cannot be told apart (see `Convention.verdict`); of two colour orders at one
-    scale the better one stays.
+    Pixel scales within a tenth of the best are indistinguishable (see `Convention.verdict`). Of two colour orders at
+    one scale, the better one is kept.
     """
     better = [c for c in found if c.verdict == "better"]
     most = max((c.separation for c in better), default=0.0)
@@ -116,9 +116,9 @@ def likely_right(found: list[Convention]) -> list[Convention]:
 
 
 def conventions(declared: InputSpec) -> dict[str, InputSpec]:
-    """Every plausible convention by name; the declared one and its other colour order always among them."""
+    """Return every plausible convention by name, always with the declared one and its other colour order."""
     specs: dict[str, InputSpec] = {}
-    for scale, (mean, std) in SCALES.items():
+    for scale, (mean, std) in PIXEL_SCALES.items():
         rgb = InputSpec(declared.size, "rgb", mean, std)
         specs |= {f"RGB {scale}": rgb, f"BGR {scale}": recoloured(rgb)}
     if declared not in specs.values():
@@ -128,7 +128,7 @@ def conventions(declared: InputSpec) -> dict[str, InputSpec]:
 
 
 def recoloured(spec: InputSpec) -> InputSpec:
-    """The other colour order; mean and std follow, standing in the network's channel order."""
+    """Return the spec with the other colour order; mean and std, which are in channel order, are reversed too."""
     return InputSpec(spec.size, "bgr" if spec.colour == "rgb" else "rgb", spec.mean[::-1], spec.std[::-1])
 
 
@@ -149,7 +149,7 @@ def _plain(values: Sequence[float]) -> str:
 
 
 def sample_identities(dataset: Dataset, images: int, seed: int = 0) -> np.ndarray:
-    """Indices of up to `images` images, identity by identity in seeded order, 2 to 5 of each."""
+    """Return indices of up to `images` images, identity by identity in seeded order, 2 to 5 of each."""
     labels = np.asarray(dataset.labels)
     rng = np.random.default_rng(seed)
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
@@ -161,15 +161,14 @@ def sample_identities(dataset: Dataset, images: int, seed: int = 0) -> np.ndarra
             room -= len(chosen[-1])
     if len(chosen) < 2:
         raise UserError(
-            f"{dataset.source.path}: {len(chosen)} identities have several images; the input convention is found "
-            f"from pairs "
-            "of one person and pairs of two: give at least two identities with two images each"
+            f"{dataset.source.path}: {len(chosen)} identities have several images; this check compares pairs of "
+            "one person with pairs of two: give at least two identities with two images each"
         )
     return np.concatenate(chosen)
 
 
 def _first(labels: np.ndarray, images: int) -> np.ndarray:
-    """Indices of every k-th identity, so that about `images` images are left."""
+    """Return indices of every k-th identity, so that about `images` images are left."""
     return np.flatnonzero(labels % max(1, round(len(labels) / images)) == 0)
 
 
@@ -200,11 +199,11 @@ def _measure(model: Model, dataset: Dataset, specs: dict[str, InputSpec], declar
 
 
 def _separation(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each image the mean of (genuine score - mean impostor score) / deviation of the impostor scores, (N,).
+    """Return for each image the mean of (genuine score - mean impostor score) / deviation of the impostor scores, (N,).
 
     More sensitive than AUC, rank or pooled d' (a swapped colour order on two real networks, 309 identities: 20 and 29
     standard errors; the log of the rank 8 and 24, d' 6 and 17, AUC 3 and 14), and it has no ceiling that good networks
-    reach. 0 for an image without a genuine pair and where all scores tie.
+    reach. 0 for an image without a genuine pair, or if all scores tie.
     """
     scores = (vectors @ vectors.T).round(6)  # so that equal embeddings tie
     impostor = labels[:, None] != labels
@@ -218,14 +217,16 @@ def _separation(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _embed(model: Model, dataset: Dataset, specs: dict[str, InputSpec]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Unit embeddings (N, d) under each convention, zero where not finite, and the labels (N,)."""
+    """Return unit embeddings (N, d) under each convention, zero where not finite, and the labels (N,)."""
     variants = {
         name: Model(model.backbone, spec, projection=model.projection).to(model.device).eval()
         for name, spec in specs.items()
     }
     parts: dict[str, list[np.ndarray]] = {name: [] for name in specs}
     labels = []
-    steps = track(decoded(dataset, BATCH), "input conventions", len(dataset), size=lambda b: len(b) + len(b.unreadable))
+    steps = track(
+        decoded(dataset, BATCH_IMAGES), "input conventions", len(dataset), size=lambda b: len(b) + len(b.unreadable)
+    )
     for batch in steps:
         pixels = batch.images.to(model.device)
         labels.append(batch.labels.numpy())

@@ -1,4 +1,4 @@
-"""Does a class matrix W fit a teacher's embeddings? What the teacher itself reaches through it, in numbers."""
+"""Measure how well a class matrix W fits a teacher's embeddings: what the teacher itself reaches through W."""
 
 import copy
 import math
@@ -16,26 +16,26 @@ from facedistill.head import Classifier, Margin, frozen_margin_softmax
 
 MOST_IMAGES = 20_000  # enough for every rate here to 1%; bounds the work at a million classes
 SUGGESTED_ON = 4096  # images
-BLOCK = 16_384  # rows of W compared at once
-SCALES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
+COMPARED_ROWS = 16_384  # rows of W compared at once
+SUGGESTED_SCALES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 SIZE_STEP = 0.05
 
 
 @dataclass(frozen=True)
 class ClassifierFit:
-    """What `fit_of` measured. Shares are 0..1.
+    """The measurements of `fit_of`. Shares are 0..1.
 
     Attributes:
         origin, classes: of W.
-        images: measured; single: images left out because no other image of their class is in its centre.
+        images: the number measured; single: images left out because their class's centre has no other image.
         leave_one_out: each image was taken out of its own class's centre first.
         own_class: share of the images nearest to their own class's row.
-        misnamed: share of the images that look as if they carried another class's name (see `_misnamed`).
-        cosine: mean cos(f_T, w_y), with W as it is trained against.
-        loss: the teacher's own mean loss under margin and scale, with W as it is trained against.
+        misnamed: share of the images that seem to carry another class's name (see `_misnamed`).
+        cosine: mean cos(f_T, w_y), with the W that a student trains against.
+        loss: the teacher's own mean loss under margin and scale, with the W that a student trains against.
         crowding: mean cosine of two different rows of W.
         suggested_size, suggested_scale: see `suggest`; the size is None for a margin without a single size.
-        lost_classes: names of the classes of which no image is nearest to its own row.
+        lost_classes: names of the classes without an image that is nearest to its own row.
     """
 
     origin: str
@@ -54,17 +54,17 @@ class ClassifierFit:
 
     @property
     def chance_loss(self) -> float:
-        """log C: the loss of an answer that knows nothing."""
+        """log C: the loss of a uniform guess."""
         return math.log(self.classes)
 
 
 def fit_of(classifier: Classifier, embeddings: Embeddings, margin: Margin, scale: float) -> ClassifierFit:
-    """Measure how the teacher's embeddings (image and mirror image summed) fall on the rows of W.
+    """Compare the teacher's embeddings (image and mirror image summed) with the rows of W.
 
-    Rates over own and other classes are leave-one-out where W is the centres of these very images: the own row is
+    If W consists of the centres of the same images, rates over own and other classes are leave-one-out: the own row is
     (n c - f) / (n - 1), c the mean before normalisation; classes with one image are left out and counted. Loss, cosine
-    and suggestion take W as it is, because that is what a student trains against.
-    Above 20,000 images a seeded sample of them is measured.
+    and suggestion use W unchanged, because a student trains against it. Of more than 20,000 images, a seeded sample is
+    measured.
 
     Args:
         classifier: rows by class name; it may have more classes than the embeddings.
@@ -76,7 +76,7 @@ def fit_of(classifier: Classifier, embeddings: Embeddings, margin: Margin, scale
     if raw.shape[1] != classifier.dim:
         raise UserError(
             f"teacher: its embeddings have {raw.shape[1]} dimensions, its classifier {classifier.dim}; they do not "
-            "belong together: import the teacher anew with its own classifier"
+            "belong together: import the teacher again with its own classifier"
         )
     weight = classifier.weight
     labels = _rows(classifier, embeddings)
@@ -93,8 +93,8 @@ def fit_of(classifier: Classifier, embeddings: Embeddings, margin: Margin, scale
         held_out = (unit * F.normalize(sums[labels] - unit, dim=1)).sum(1)
     if not kept.any():
         raise UserError(
-            f"check: none of the {len(labels)} images shares its class with another, so centres of classes say nothing "
-            "about W; give data with several images a class"
+            f"check: none of the {len(labels)} images shares its class with another, so class centres say nothing "
+            "about W; give data with several images per class"
         )
     right = (held_out > other)[kept]
     few = slice(None, None, -(-len(labels) // SUGGESTED_ON))
@@ -119,13 +119,13 @@ def fit_of(classifier: Classifier, embeddings: Embeddings, margin: Margin, scale
 def require_fit(
     classifier: Classifier, embeddings: Embeddings, margin: Margin, scale: float, least: float
 ) -> ClassifierFit:
-    """`fit_of`, raising UserError below the own-class accuracy `least` (recipe: check.own_class)."""
+    """Return `fit_of`. Raises UserError if the own-class accuracy is below `least` (recipe: check.own_class)."""
     fit = fit_of(classifier, embeddings, margin, scale)
     if fit.own_class < least:
         raise UserError(
             f"teacher: only {fit.own_class:.1%} of its embeddings are nearest to their own row of W ({fit.origin}), at "
             f"least {least:.1%} expected: class names, colour order or normalisation do not fit the data; run "
-            "`facedistill check TEACHER --data D`, or lower check.own_class to train nevertheless"
+            "`facedistill check TEACHER --data D`, or lower check.own_class to train anyway"
         )
     return fit
 
@@ -133,12 +133,13 @@ def require_fit(
 def suggest(
     raw: Tensor, labels: Tensor, own: Tensor, other: Tensor, weight: Tensor, margin: Margin
 ) -> tuple[float | None, float]:
-    """Suggest a margin's size and a scale that the teacher's own embeddings can meet; a starting point, no optimum.
+    """Suggest a margin's size and a scale that the teacher's own embeddings can meet: a starting point, not an optimum.
 
     Size: the largest, up to the margin's published default, with which at least half of the teacher's embeddings still
     win their own class. A student cannot be asked for what its teacher mostly fails.
-    Scale: that of SCALES at which, with this margin, the teacher's mean loss is smallest (temperature scaling): below
-    it the softmax is too flat for embeddings that fit, above it the few that do not fit make up the loss.
+    Scale: the one of SUGGESTED_SCALES at which, with this margin, the teacher's mean loss is smallest (temperature
+    scaling).
+    Below it the softmax is too flat for embeddings that fit; above it the few that do not fit dominate the loss.
 
     Args:
         raw: embeddings (N, d); own, other: (N,) cosine to the own row, and to the nearest other one.
@@ -151,12 +152,12 @@ def suggest(
             wins = changed.target(own, changed.sizes(raw.norm(dim=1))) > other
             if size is None or wins.float().mean() >= 0.5:
                 size, chosen = candidate, changed
-    losses = [frozen_margin_softmax(raw, labels, weight, chosen, s).mean().item() for s in SCALES]
-    return size, float(SCALES[int(np.argmin(losses))])
+    losses = [frozen_margin_softmax(raw, labels, weight, chosen, s).mean().item() for s in SUGGESTED_SCALES]
+    return size, float(SUGGESTED_SCALES[int(np.argmin(losses))])
 
 
 def _sizes(margin: Margin) -> list[float]:
-    """From no margin to the published default of its kind; SphereFace's neutral size is 1."""
+    """Return the sizes from no margin to the published default of its kind; SphereFace's neutral size is 1."""
     published = type(margin)().size
     assert published is not None
     first = 1.0 if published > 1 else 0.0
@@ -165,12 +166,12 @@ def _sizes(margin: Margin) -> list[float]:
 
 
 def _rows(classifier: Classifier, embeddings: Embeddings) -> Tensor:
-    """The row of W of every image, int64 (N,), by class name."""
+    """Return the row of W of every image, int64 (N,), by class name."""
     if len(embeddings) == 0:
-        raise UserError("check: no images; give data with several images a class")
+        raise UserError("check: no images; give data with several images per class")
     used = np.unique(embeddings.labels)
     names = [embeddings.class_names[c] for c in used]
-    classifier.select(names)  # says which names are missing
+    classifier.select(names)  # raises UserError with the missing names
     row = {name: i for i, name in enumerate(classifier.class_names)}
     table = torch.zeros(len(embeddings.class_names), dtype=torch.long)
     table[torch.from_numpy(used)] = torch.tensor([row[n] for n in names])
@@ -178,13 +179,13 @@ def _rows(classifier: Classifier, embeddings: Embeddings) -> Tensor:
 
 
 def _sums(raw: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Sums (C, d) and counts (C,) of the unit embeddings of each class."""
+    """Return sums (C, d) and counts (C,) of the unit embeddings of each class."""
     sums = torch.zeros(classes, raw.shape[1]).index_add_(0, labels, F.normalize(raw, dim=1))
     return sums, torch.bincount(labels, minlength=classes)
 
 
 def _made_of(classifier: Classifier, sums: Tensor, counts: Tensor) -> bool:
-    """Whether the rows of the classes that occur are the centres of these very images."""
+    """Return whether the rows of the classes that occur are the centres of the same images."""
     present = counts > 0
     if classifier.counts is not None and not torch.equal(classifier.counts[present], counts[present]):
         return False
@@ -197,10 +198,10 @@ def _sample(count: int) -> Tensor:
 
 
 def _best_other(unit: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """The largest cosine to a row that is not the image's own, (N,); -1 where W has one row."""
+    """Return the largest cosine to a row that is not the image's own, (N,); -1 if W has one row."""
     best = torch.full((len(unit),), -1.0)
-    for start in range(0, len(weight), BLOCK):
-        block = weight[start : start + BLOCK]
+    for start in range(0, len(weight), COMPARED_ROWS):
+        block = weight[start : start + COMPARED_ROWS]
         for part in torch.arange(len(unit)).split(1024):
             cos = unit[part] @ block.T
             inside = torch.nonzero((labels[part] >= start) & (labels[part] < start + len(block))).flatten()
@@ -210,7 +211,7 @@ def _best_other(unit: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 
 
 def _misnamed(own: Tensor, other: Tensor) -> float:
-    """The share of images as near to another row as images are to their own, and as far from their own as from others.
+    """Return the share of images that are near another class's row and far from their own.
 
     "Near": at least the lower quartile of the own cosines of the images that win; "far": at most the median of their
     best other cosines. An image under another's name looks like this; so do two classes of one person.
@@ -223,7 +224,7 @@ def _misnamed(own: Tensor, other: Tensor) -> float:
 
 
 def _crowding(weight: Tensor) -> float:
-    """Mean cosine of two different unit rows: (|sum of rows|^2 - C) / (C (C - 1))."""
+    """Return the mean cosine of two different unit rows: (|sum of rows|^2 - C) / (C (C - 1))."""
     count = len(weight)
     if count < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a check found, in plain words and in numbers."""
+"""The findings of a check, in words and in numbers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass
 class CheckReport:
-    """Filled in by the checks.
+    """The findings of a check, which the checks add.
 
     Attributes:
-        lines: everything measured, and what cannot be told, for a person.
-        faults: why it failed, by kind: classes, own_class, input; dimension, space, agreement.
+        lines: all measurements as text, and the limits of what they can tell.
+        faults: the reasons of failure, by kind: classes, own_class, input; dimension, space, agreement.
         warnings: by kind: names, labels, loss, crowded, input, contrast; pairs.
         values: the measurements as numbers, for --json.
     """
@@ -22,11 +22,11 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """False when training, or probing, would go wrong."""
+        """False if training, or probing, would go wrong."""
         return not self.faults
 
     def text(self) -> str:
-        """The whole report, one finding a line, the verdict last."""
+        """Return the whole report, one finding per line, the verdict last."""
         verdict = "check passed" if self.passed else "check FAILED"
         warnings = [f"warning: {w}" for w in self.warnings.values()]
         return "\n".join([*self.lines, *warnings, *(f"fault: {f}" for f in self.faults.values()), verdict])

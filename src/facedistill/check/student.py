@@ -1,4 +1,4 @@
-"""May a student probe a gallery that its teacher enrolled?"""
+"""Check that a student may probe a gallery that its teacher enrolled."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ LEAST_TAR = 0.5  # of the teacher's own TAR at FAR 1e-2; two spaces that have no
 
 
 def check_student(student: Model, teacher: Model, dataset: Dataset, images: int = 2000) -> CheckReport:
-    """Same dimension, same space id, and measured to agree: then the student may probe the teacher's gallery.
+    """Check that a student may probe the teacher's gallery: same dimension, same space id, and embeddings that agree.
 
     Measured on up to `images` images of identities with several: mean cosine, and TAR of student against teacher (both
     directions pooled) beside teacher against teacher. It says whether the spaces agree, not how good the student is.
@@ -41,7 +41,7 @@ def check_student(student: Model, teacher: Model, dataset: Dataset, images: int 
 
 
 def _judge_agreement(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, report: CheckReport) -> None:
-    """Rows are unit embeddings of the same images."""
+    """Add the agreement to the report. The rows of probe and gallery are unit embeddings of the same images."""
     crossed = all_pairs(probe, gallery, labels, fars=FARS, resamples=200)
     ceiling = all_pairs(gallery, gallery, labels, fars=FARS, resamples=0)
     at = crossed.at_thresholds_of(ceiling)

@@ -1,4 +1,4 @@
-"""Does the teacher's classifier belong to this data, and do the pixels reach its network as it was made for?"""
+"""Check that a teacher's classifier fits the data, and that its network gets the pixels it was made for."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -28,15 +28,15 @@ def check_teacher(
     images: int = 2000,
     cache: Path | None = None,
 ) -> CheckReport:
-    """Check a teacher against the data that a student is to be trained on.
+    """Check a teacher against the data that a student will be trained on.
 
-    Three questions that fail or pass apart: the labels against the teacher's embeddings (leave-one-out centres, without
+    Three checks pass or fail independently: the labels against the teacher's embeddings (leave-one-out centres, without
     W), W against both, and the declared input convention against the other plausible ones (without W).
 
     Args:
-        margin, scale: of the margin softmax that a student is to be trained with.
-        least: own-class accuracy below which it fails (recipe: check.own_class).
-        images: for the input conventions; see `rank_conventions`.
+        margin, scale: of the margin softmax that a student will be trained with.
+        least: own-class accuracy below which the check fails (recipe: check.own_class).
+        images: the most images for the input conventions; see `rank_conventions`.
         cache: folder for embeddings.
 
     Raises:
@@ -57,7 +57,7 @@ def check_teacher(
 
 
 def _whole_classes(dataset: Dataset) -> Dataset:
-    """At most MOST_IMAGES images, all of each class that is in it, as centres need; else images of huge classes."""
+    """Return at most MOST_IMAGES images: whole classes, as centres need; single images if every class is too large."""
     if len(dataset) <= MOST_IMAGES:
         return dataset
     sizes = np.bincount(dataset.labels)
@@ -71,12 +71,12 @@ def _whole_classes(dataset: Dataset) -> Dataset:
 def _through_classifier(
     model: Model, dataset: Dataset, embeddings: Embeddings, margin: Margin, scale: float, report: CheckReport
 ) -> ClassifierFit | None:
-    """The fit through the model's own W; None where it has none or lacks classes of the data."""
+    """Return the fit through the model's own W, or None if it has no W or W lacks classes of the data."""
     own = model.classifier
     if own is None:
         report.lines.append(
-            "W: none of the teacher's own is used, so the class centres of this data stand for it; they are made under "
-            "the data's own names: a wrong class order cannot be told, and cannot happen"
+            "W: the teacher's own classifier is not used; class centres of this data replace it. They carry the data's "
+            "own names, so a wrong class order is impossible"
         )
         return None
     if len(own) != len(dataset.class_names):
@@ -93,9 +93,9 @@ def _through_classifier(
 def _judge_labels(by_centres: ClassifierFit, report: CheckReport) -> None:
     report.lines.append(
         f"labels, by leave-one-out class centres: {by_centres.own_class:.1%} of {by_centres.images:,} images are "
-        f"nearest to their own class; {by_centres.misnamed:.1%} look as if they carried another class's name (cannot "
-        f"tell: less than {MISNAMED:.0%}, and images of people without a class here"
-        f"{f', and {by_centres.single:,} classes of one image' if by_centres.single else ''})"
+        f"nearest to their own class; {by_centres.misnamed:.1%} seem to carry another class's name (this test "
+        f"cannot detect less than {MISNAMED:.0%}, or images of people without a class here"
+        f"{f', or {by_centres.single:,} classes of one image' if by_centres.single else ''})"
     )
     if by_centres.misnamed >= MISNAMED:
         report.warnings["labels"] = (
@@ -109,34 +109,34 @@ def _judge_fit(fit: ClassifierFit, by_centres: ClassifierFit, scale: float, leas
     suggestion = f"scale {fit.suggested_scale:g}"
     if fit.suggested_size is not None:
         suggestion = f"margin {fit.suggested_size:g}, {suggestion}"
-    how = "each image taken out of its own centre" if fit.leave_one_out else "as W is"
+    how = "with each image left out of its own centre" if fit.leave_one_out else "with W unchanged"
     report.lines += [
         f"W ({fit.origin}, {fit.classes:,} classes): {fit.own_class:.1%} of the embeddings are nearest to their own "
         f"row, {how}; mean cosine to it {fit.cosine:.3f}; mean cosine between two rows {fit.crowding:.3f}",
-        f"margin softmax: the teacher's own loss at scale {scale:g} is {fit.loss:.2f}, that of an answer that knows "
-        f"nothing log C = {fit.chance_loss:.2f}; suggested to start with: {suggestion}",
+        f"margin softmax: the teacher's own loss at scale {scale:g} is {fit.loss:.2f}, and a uniform guess "
+        f"has log C = {fit.chance_loss:.2f}; suggested start: {suggestion}",
     ]
     if fit.origin == "fitted":
         report.lines.append(
-            "W was fitted: if on these very images, it has learnt their labels by heart, right or wrong, and only the "
-            "class centres can tell"
+            "W was fitted: if it was fitted on these images, it has memorised their labels, right or wrong; rely on "
+            "the class centres instead"
         )
     if fit.own_class < least:
         report.faults["own_class"] = _why_not(fit, by_centres, least)
     elif lost := sorted(set(fit.lost_classes) - set(by_centres.lost_classes)):
         report.warnings["names"] = (
             f"{len(lost)} of {fit.classes:,} classes ({some(lost)}) have no image nearest to their row of W, though "
-            "their images agree with each other: their names in W may be exchanged"
+            "their images agree with each other: their names in W may be swapped"
         )
     if fit.loss > fit.chance_loss:
         report.warnings["loss"] = (
             f"the teacher's own loss {fit.loss:.2f} exceeds log C = {fit.chance_loss:.2f}: this margin and scale ask "
-            f"for more than the teacher itself does; try {suggestion}"
+            f"for more than the teacher itself reaches; try {suggestion}"
         )
     if fit.crowding > CROWDED:
         report.warnings["crowded"] = (
             f"the rows of W lie in a narrow cone (mean cosine {fit.crowding:.2f}, above {CROWDED}): a margin softmax "
-            "hardly tells them apart; import the teacher with --centre"
+            "hardly separates them; import the teacher with --centre"
         )
 
 
@@ -163,7 +163,7 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
     )
     if right := likely_right(found):
         best = right[0]
-        others = f", hardly to be told from {', '.join(c.name for c in right[1:])}" if right[1:] else ""
+        others = f", hardly distinguishable from {', '.join(c.name for c in right[1:])}" if right[1:] else ""
         report.values["right_input"] = [c.name for c in right]
         report.faults["input"] = (
             f"the declared input {declared.name} is wrong: with {best.name} genuine pairs lie {best.separation:.2f} "
@@ -172,7 +172,7 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
         )
     elif names["same"]:
         report.lines.append(
-            f"input, cannot tell from: {', '.join(names['same'])}: the network answers the same, so it does not matter"
+            f"input, equivalent here: {', '.join(names['same'])}: the network answers the same, so it does not matter"
         )
     if names["slightly better"] and not names["better"]:
         report.warnings["contrast"] = (
@@ -181,8 +181,8 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
         )
     if names["undecided"]:
         report.lines.append(
-            f"input, cannot tell from: {', '.join(names['undecided'])}: neither better nor worse here; more identities "
-            "may tell"
+            f"input, undecided: {', '.join(names['undecided'])}: neither better nor worse here; more identities may "
+            "decide"
         )
     if not any(names.values()):
         report.lines.append("input: every other colour order and pixel scale is clearly worse")

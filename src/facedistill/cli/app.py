@@ -34,16 +34,16 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: `arguments`, or those of the process. Exit codes: 0 done, 1 failed, 2 wrong usage."""
+    """Run the command line on `arguments`, or on those of the process. Exit codes: 0 done, 1 failed, 2 wrong usage."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes; stderr does so by itself
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes; stderr escapes them already
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as e:
         print(f"facedistill: {_explain(e)}", file=sys.stderr)
         raise SystemExit(2) from None
     except UserError as e:
-        print(f"facedistill: {' '.join(str(e).split())}", file=sys.stderr)  # one line, whatever a library wrote
+        print(f"facedistill: {' '.join(str(e).split())}", file=sys.stderr)  # a library's text may have more lines
         raise SystemExit(e.exit_code) from None
     except OSError as e:
         print(f"facedistill: {e.filename or 'a file'}: {e.strerror or e}", file=sys.stderr)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _explain(error: CycloptsError) -> str:
-    """One line for a command line that cannot be parsed, with what to do."""
+    """Return one line that says why the command line cannot be parsed, and what to do."""
     verb = " ".join(["facedistill", *(error.command_chain or ())])
     text = " ".join(str(error).split()).rstrip(".?")
     if error.unused_tokens and not isinstance(error, UnknownOptionError):

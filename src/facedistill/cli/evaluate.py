@@ -35,10 +35,10 @@ def evaluate(
     report: Path | None = None,
     show_faces: Annotated[bool, Flag] = False,
 ) -> None:
-    """Measure a model, also against another model's gallery.
+    """Measure a model, alone or against another model's gallery.
 
-    With --against: student against student, student against a gallery that the teacher enrolled, teacher against
-    teacher.
+    With --against, three comparisons are measured: student against student, student against a gallery that the teacher
+    enrolled, and teacher against teacher.
 
     Examples:
 
@@ -57,43 +57,43 @@ def evaluate(
     model:
         A model folder, a run, or an .onnx.
     on:
-        Of people not trained on: verification .bin files, a folder of them (RFW), a .csv of two image paths and a
-        label, data sets with class names, an IJB-B, IJB-C or TinyFace folder.
+        Sets of people who are not in the training data: verification .bin files, a folder of them (RFW), a .csv of two
+        image paths and a label, data sets with class names, an IJB-B, IJB-C or TinyFace folder.
     against:
         The teacher.
     baseline:
-        The same student without distillation: does the student against the teacher's gallery beat it?
+        The same student trained without distillation. The result says whether the distilled student, against the
+        teacher's gallery, beats it.
     protocol:
-        One of those that `facedistill list protocols` names, or `package.module:Class`. [default: what is usual for
-        each set]
+        Names from `facedistill list protocols`, or `package.module:Class`. [default: the usual protocol of each set]
     gallery:
-        Who is enrolled; --on then names the probes, matched by class name.
+        The images to enrol. --on then names the probes, which are matched by class name.
     distractors:
-        Images of nobody who is looked for, added to the gallery; as many as you like.
+        Images of people who are never searched for, any number. They enlarge the gallery.
     flip:
-        What is done with the mirrored image's embedding: it is added, joined on, or not made.
+        How the mirror image's embedding is used: added to the image's own, concatenated with it, or not computed.
     threshold:
-        Which thresholds the ten folds try: insightface's grid of 0.01 in squared distance, or every one.
+        The thresholds that the ten folds try: insightface's grid (0.01 apart in squared distance), or all of them.
     far:
         False-accept rates to measure at. [default: those of --save-threshold, else the protocol's own]
     resolution:
-        Measure again with images shrunk to so many pixels, the probes alone and both sides.
+        Measure again with images shrunk to this many pixels: the probes alone, then both sides.
     blur:
         With --resolution: blur before shrinking, sigma in pixels.
     jpeg:
         With --resolution: JPEG quality of the small image.
     weight_by_norm:
-        Templates: let an image weigh by the length of its embedding.
+        Weight each image of a template by the norm of its embedding.
     weight_by_detector_score:
-        Templates: let an image weigh by its detector score.
+        Weight each image of a template by its detector score.
     media_pooling:
-        Templates: let a video weigh like a photo.
+        Give a video the same weight in a template as a photo.
     save_threshold:
-        False-accept rates whose thresholds are written into the model folder, as measured on the first set.
+        False-accept rates. Their thresholds, measured on the first set, are saved in the model folder.
     json_:
         Also write the results to this file.
     report:
-        Also write them as a page to read: one HTML file with plots.
+        Also write the results as one HTML file with plots.
     show_faces:
         Put the images of the worst errors into the report.
     """
@@ -105,7 +105,7 @@ def evaluate(
     if not on:
         raise UsageError("evaluate: --on needs a value, e.g. --on lfw.bin or --on photos")
     if show_faces and report is None:
-        raise UsageError("evaluate: --show-faces shows them in the report; add --report result.html")
+        raise UsageError("evaluate: --show-faces puts images into the report; add --report result.html")
     if distractors is not None and gallery is None:
         raise UsageError("evaluate: --distractors are added to a gallery; name it with --gallery")
     if save_threshold:
@@ -155,8 +155,8 @@ def compare(
 ) -> None:
     """Put the results of several runs side by side.
 
-    First one table of what each recipe reaches and costs, the mean over its seeds; then every run. In the order given:
-    nothing is ranked.
+    The first table shows what each recipe reaches and costs, as the mean over its seeds; the next ones show every run.
+    Rows keep the order given: nothing is ranked.
 
     Examples:
 
@@ -169,12 +169,12 @@ def compare(
     runs:
         Finished runs, folders of runs, files that `evaluate --json` wrote, or published figures.
     to:
-        Recipes (runs of several seeds count as one, by their name without the seed) or methods: how all others differ
-        from them, with paired intervals of the mean over seeds.
+        Recipes or methods. All others are compared with them, by paired intervals of the mean over seeds. Runs of
+        several seeds count as one recipe, named as the runs are but without the seed.
     json_:
-        Also write all of it to this file.
+        Also write all results to this file.
     report:
-        Also write it as a page to read: one HTML file with plots, training curves among them.
+        Also write the results as one HTML file with plots, training curves among them.
     """
     from facedistill.results import (
         differences_to,

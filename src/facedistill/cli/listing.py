@@ -1,4 +1,4 @@
-"""What there is to choose from, a list for each kind of thing. Each imports only what it lists."""
+"""The lists of methods, terms, backbones and so on. Each function imports only what it lists."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from facedistill.errors import UsageError, closest
 
 
 def listing(what: str) -> str:
-    """Name the methods, terms or whatever `what` says, a line each. UsageError for anything else."""
+    """Return the entries of the kind `what` (methods, terms, ...), one a line. Raises UsageError for another kind."""
     kinds = {
         "methods": _methods,
         "terms": _terms,

@@ -43,23 +43,23 @@ def import_(
     out:
         The model folder to write.
     from_:
-        What FILE is, where its name does not tell.
+        The format of FILE, if its name does not show it.
     classes:
         The name of every row of the classifier, in order: a text file with one name a line, or the teacher's own data
         set. Without it the rows are called 0, 1, 2, ...
     classifier:
-        The file or the per-rank shards that hold the classifier, where they do not lie beside the network.
+        The file or the per-rank shards that hold the classifier, if they are not beside the network.
     colour:
         The channel order that the network was trained with. [default: rgb]
     mean:
-        Subtracted from pixels 0..255: one number, or three.
+        The value subtracted from pixels 0..255: one number, or three.
     std:
-        Divided by after that: one number, or three. [default: 127.5 and 127.5 for arcface_torch, 0 and 1 for ONNX]
+        The divisor after that: one number, or three. [default: 127.5 and 127.5 for arcface_torch, 0 and 1 for ONNX]
     centre:
-        A data set whose mean embedding becomes the origin of the space. For teachers whose embeddings lie in a narrow
-        cone: `check` says so.
+        A data set whose mean embedding becomes the origin of the space. Use it if `check` says that the teacher's
+        embeddings lie in a narrow cone.
     fit_classifier:
-        A data set on whose embeddings a classifier is trained while the network stays as it is. Minutes.
+        A data set. A classifier is trained on its embeddings in minutes; the network does not change.
     margin:
         The margin of --fit-classifier (`facedistill list margins`).
     scale:
@@ -88,10 +88,10 @@ def check(
     scale: float = 64.0,
     json_: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Do teacher and data fit? May the student probe that gallery?
+    """Check that a teacher fits the data, or that a student may probe a teacher's gallery.
 
-    Before training: do the classifier, its class order, the colours and the pixel scale belong to this data? With
-    --against, before use: is the student in the teacher's space? Exit code 1 when the check fails.
+    Before training: do the classifier, its class order, the colour order and the pixel scale fit this data? With
+    --against, before use: is the student in the teacher's space? The exit code is 1 if the check fails.
 
     Examples:
 
@@ -104,13 +104,13 @@ def check(
     model:
         The teacher; with --against the student.
     data:
-        The images that a student is to be trained on, or any others with class names.
+        The images that a student will be trained on, or any others with class names.
     against:
-        The teacher whose gallery the student is to probe.
+        The teacher whose gallery the student will probe.
     margin:
-        The margin that the student is to be trained with (`facedistill list margins`).
+        The margin that the student will be trained with (`facedistill list margins`).
     scale:
-        The scale that the student is to be trained with.
+        The scale that the student will be trained with.
     json_:
         Also write all measurements to this file.
     """
@@ -147,7 +147,7 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
     images:
         A data set.
     out:
-        The .npz to write: keys, class_names, labels, and vectors (N, 2, d) as the network gives them, not normalised.
+        The .npz file to write: keys, class_names, labels, and vectors (N, 2, d), not normalised.
     """
     from facedistill.data import open_dataset
     from facedistill.models import embed_dataset, load_model
@@ -163,14 +163,14 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
 
 @app.command(sort_key=10)
 def show(path: str, /) -> None:
-    """Say what a model, run, data set or table of embeddings is.
+    """Describe a model, run, data set or table of embeddings.
 
     Example: `facedistill show run`
 
     Parameters
     ----------
     path:
-        A model folder, a run, an .onnx, an .npz of embeddings, or whatever holds images.
+        A model folder, a run, an .onnx, an .npz of embeddings, or a data set.
     """
     from facedistill.cli.show import describe
 
@@ -179,7 +179,7 @@ def show(path: str, /) -> None:
 
 @app.command(name="list", sort_key=11)
 def list_(what: str, /) -> None:
-    """Name the methods, terms, backbones, margins, protocols or recipes.
+    """List the methods, terms, backbones, margins, protocols or recipes.
 
     Example: `facedistill list methods`
 

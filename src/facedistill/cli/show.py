@@ -1,4 +1,4 @@
-"""What a model, run, data set or table of embeddings is, in words."""
+"""Describe a model, run, data set or table of embeddings in words."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from facedistill.run import LOG, read_log
 
 
 def describe(path: str) -> str:
-    """Say what lies there: a model folder, a run, an .onnx, an .npz of embeddings, or whatever holds images.
+    """Describe what is at `path`: a model folder, a run, an .onnx, an .npz of embeddings, or a data set.
 
     Raises UserError for anything else.
     """
@@ -32,10 +32,10 @@ def describe(path: str) -> str:
 
 
 def describe_model(path: Path) -> str:
-    """Say what a model takes and gives, its size, its space and its classifier."""
+    """Describe a model: its input and output, size, space and classifier."""
     model = load_model(path)
     if model.backbone is None:
-        what = f"embeddings of {model.embedding_dim} dimensions only, no network: to inherit from, not to run"
+        what = f"embeddings of {model.embedding_dim} dimensions, no network: students inherit from it; it cannot run"
     else:
         size = f"{model.input_size} x {model.input_size} pixels -> {model.embedding_dim} dimensions"
         what = f"{size}, {model.parameters_count():,} parameters, {(model.macs() or 0) / 1e6:,.1f} M MACs"
@@ -50,14 +50,14 @@ def describe_model(path: Path) -> str:
 
 
 def _run(run: Path) -> str:
-    """The evaluation of a finished run, or how far an unfinished one came."""
+    """Return the evaluation of a finished run, or how far an unfinished one has come."""
     if (run / "evaluation.json").is_file():
         (result,) = load_evaluations([run]).values()
         return f"{run}: {result['method']}\n\n{render_table(result)}"
     recipe = load_recipe(str(run / "recipe.yaml"))
     log = read_log(run / LOG)
     at = f"in epoch {log[-1]['epoch'] + 1} of {recipe.schedule.epochs}" if log else "at its beginning"
-    again = f"`facedistill train {run}/recipe.yaml --out {run}` goes on"
+    again = f"`facedistill train {run}/recipe.yaml --out {run}` resumes it"
     return f"{run}: {recipe.method.name}, not finished, {at}; {again}"
 
 

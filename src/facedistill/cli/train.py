@@ -22,9 +22,9 @@ def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) 
     Parameters
     ----------
     out:
-        Folder for the faces, the models and the results. Run again, it does only what is missing.
+        The folder for the faces, models and results. If it exists, the demo makes only what is missing in it.
     quick:
-        Smaller and shorter: two minutes, and a weaker teacher.
+        Run a smaller demo: two minutes, with a weaker teacher.
     """
     from facedistill.demo import run_demo
 
@@ -33,10 +33,10 @@ def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) 
 
 @app.command(sort_key=5)
 def train(recipe: str, /, *overrides: str, out: Path) -> None:
-    """Train by a recipe: a teacher, or any method's student.
+    """Train a teacher or a student from a recipe.
 
-    Run again with the same recipe, it goes on where it stopped. A shipped recipe runs as it stands, on synthetic faces
-    and with the demo's teacher.
+    The same command resumes a run that stopped. A shipped recipe runs unchanged, on synthetic faces with the demo's
+    teacher.
 
     Examples:
 
@@ -66,9 +66,9 @@ def distill(
 ) -> None:
     """Distil a student from a teacher: check, train, evaluate.
 
-    A tenth of the identities is held out for the evaluation (data.hold_out). A teacher that brings no classifier for
-    these classes gets one made of class centres; the result says so. Where identities are few and no method is named,
-    it says what did better there. Run again with the same arguments, it goes on where it stopped.
+    A tenth of the identities is held out for the evaluation (data.hold_out). If the teacher has no classifier for these
+    classes, one is made of class centres, and the result says so. If there are few identities and you name no method,
+    a hint names a method that did better in that case. The same command resumes a run that stopped.
 
     Example: `facedistill distill --teacher teacher.onnx --data photos --out run student.options.width=0.5`
 
@@ -96,7 +96,7 @@ def distill(
 def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None:
     """Train every combination of recipes and values, each in a folder of its own.
 
-    What is finished is skipped, what was begun goes on; started several times at once, the processes share the work.
+    Finished runs are skipped, and interrupted ones resume. Several processes with the same command share the runs.
     `facedistill compare OUT` then puts the results side by side.
 
     Example: `facedistill sweep l2kd proxylesskd --out runs seed=0,1,2 schedule.lr=0.3,1 schedule.epochs=20`
@@ -104,11 +104,11 @@ def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None
     Parameters
     ----------
     recipes:
-        YAML files or shipped recipes, and key=value,value: a run for each value.
+        YAML files or names of shipped recipes, and key=value,value with one run for each value.
     out:
         The folder of the runs.
     plan:
-        Only print the runs and the hours they would take, from measured images per second.
+        Only print the runs and the hours that they would take, estimated from measured images per second.
     """
     from facedistill import training
     from facedistill.demo import with_demo_teachers
@@ -125,11 +125,11 @@ def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None
 
 
 def _train(recipe: "Recipe", out: Path) -> None:
-    """Train, with the demo's teacher where the recipe names none, and print the result."""
+    """Train, with the demo's teacher if the recipe names none, and print the result."""
     from facedistill import training
     from facedistill.cli.show import describe
     from facedistill.demo import with_demo_teachers
 
     training.train(with_demo_teachers(recipe), out)
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+    if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
         print(describe(str(out)))

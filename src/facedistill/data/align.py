@@ -1,11 +1,11 @@
-"""Five landmarks -> a face of 112 x 112 pixels, where the networks of the field expect it."""
+"""Alignment: move a face by its five landmarks to where the field's networks expect it in 112 x 112 pixels."""
 
 import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
-# Where ArcFace's training images have the eyes (left and right as seen), the nose and the corners of the mouth:
-# (x, y) in an image of 112 x 112 pixels, whole numbers at pixel centres.
+# The eyes (left and right as seen), nose and mouth corners in ArcFace's training images: (x, y) in 112 x 112 pixels,
+# with whole numbers at pixel centres.
 TEMPLATE_SIZE = 112
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -22,7 +22,9 @@ def align(pixels: np.ndarray, points: np.ndarray, size: int = TEMPLATE_SIZE) -> 
 
 
 def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The scaling, rotation and shift, without reflection, that moves `points` nearest to `target` (least squares).
+    """Return the scaling, rotation and shift, without reflection, that moves `points` nearest to `target`.
+
+    Nearest in the sense of least squares.
 
     Args:
         points, target: (K, 2), K at least 2.
@@ -31,7 +33,7 @@ def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
         float64 (2, 3): target is about M[:, :2] @ point + M[:, 2].
 
     Raises:
-        ValueError: none that has an inverse, as when the points are all in one place or not finite.
+        ValueError: no such transform has an inverse, e.g. because all points coincide or some are not finite.
     """
     # As complex numbers a scaling with a rotation is one factor, and least squares one division. It is the optimum
     # that Umeyama (1991) finds by a singular value decomposition in any dimension.
@@ -46,22 +48,22 @@ def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def warp(pixels: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Apply `transform` (2, 3) to uint8 (H, W, 3): what stands at (x, y) goes to `transform` @ (x, y, 1).
+    """Apply `transform` (2, 3) to uint8 (H, W, 3): the pixel at (x, y) moves to `transform` @ (x, y, 1).
 
-    As cv2.warpAffine by default, but for its rounding of coordinates to 1/32 pixel. Pillow's transform is no
+    Like cv2.warpAffine with its defaults, except that cv2 rounds coordinates to 1/32 pixel. Pillow's transform is no
     substitute: it counts from pixel corners, repeats the image's edge, and rounds brightness down.
     """
     back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
     place = np.arange(size)
     x, y = (row[0] * place + (row[1] * place + row[2])[:, None] for row in back)  # where each pixel comes from
-    # only the part of a large photo that is needed
+    # Convert only the part of a large photo that is needed.
     height, width = pixels.shape[:2]
     left, right = np.clip([np.floor(x.min()), np.floor(x.max()) + 2], 0, width).astype(int)
     top, bottom = np.clip([np.floor(y.min()), np.floor(y.max()) + 2], 0, height).astype(int)
     part = torch.from_numpy(pixels[top:bottom, left:right].astype(np.float32)).permute(2, 0, 1)
     if not part.numel():
         return np.zeros((size, size, pixels.shape[2]), np.uint8)
-    # grid_sample's unit is half of the image, and its zero the middle
+    # The unit of grid_sample is half of the image, and its zero is the middle.
     scaled = [(2 * (x - left) + 1) / (right - left) - 1, (2 * (y - top) + 1) / (bottom - top) - 1]
     grid = torch.from_numpy(np.stack(scaled, axis=-1).astype(np.float32))
     moved = grid_sample(part[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]

@@ -1,4 +1,4 @@
-"""What a training step works on."""
+"""The input of a training step, and the output of a network."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +11,12 @@ class Batch:
     """One step's images on the training device.
 
     Attributes:
-        images: uint8 (B, 3, H, W), RGB 0..255: what the student sees.
-        teacher_images: the same tensor, unless a view made two of it.
-        targets: [(rows of W int64 (B,), weight)]; more than one entry where images were mixed.
+        images: uint8 (B, 3, H, W), RGB 0..255, for the student.
+        teacher_images: the images for the teacher: the same tensor, unless a view made two of it.
+        targets: [(rows of W int64 (B,), weight)]; more than one entry if images were mixed.
         index: int64 (B, 2), sample number and flip: the key of cached teacher outputs.
         progress: 0..1 of the whole schedule.
-        labels: int64 (B,), the class of each image. Its row of W is another number where every image has one.
+        labels: int64 (B,), the class of each image. If every image has its own row of W, the row's number differs.
     """
 
     images: Tensor
@@ -29,7 +29,7 @@ class Batch:
 
 @dataclass
 class Output:
-    """What a network gives: `embedding` (B, d) raw, stage maps if asked for, and parts of a composed student."""
+    """The output of a network: `embedding` (B, d) raw, stage maps if asked for, and parts of a composed student."""
 
     embedding: Tensor
     features: tuple[Tensor, ...] = ()

@@ -1,4 +1,4 @@
-"""Any Source as batches of pixels: open, decode, resize, flip, keep in memory, count what cannot be read."""
+"""Any Source as batches of pixels: open, decode, resize, flip, keep in memory, count unreadable images."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from facedistill.progress import track
 
 __all__ = ["Dataset", "ImageBatch", "UnreadableImage", "open_dataset", "open_source"]
 
-LOOKED_AT = 32  # images, for the shape of all
+LOOKED_AT = 32  # the number of images whose median shape becomes that of all
 
 
 class UnreadableImage(UserError):
@@ -29,7 +29,7 @@ class UnreadableImage(UserError):
 
 @dataclass
 class ImageBatch:
-    """What a Dataset gives for a list of indices; unreadable images are left out of all three tensors.
+    """The images of a Dataset at a list of indices; unreadable ones are left out of all three tensors.
 
     images: uint8 (B, 3, H, W), RGB, mirrored where flipped. labels: int64 (B,).
     index: int64 (B, 2): the sample's place in its Dataset, and 1 where flipped. unreadable: names.
@@ -47,10 +47,10 @@ class ImageBatch:
 class Dataset(torch.utils.data.Dataset):
     """Images of a Source with class indexes.
 
-    `indices` picks images; classes without any are dropped and the others counted anew, names kept;
-    `size` makes every image (size, size); None takes the median height and width of the first 32 readable ones.
-    Unreadable images are skipped and listed in `unreadable`; more than the share `max_unreadable` of the images met
-    is a UserError.
+    `indices` picks images; classes without images are dropped and the others are renumbered but keep their names.
+    `size` makes every image (size, size); None takes the median height and width of the first 32 readable images.
+    Unreadable images are skipped and listed in `unreadable`. If they exceed the share `max_unreadable` of the images
+    read so far, a UserError is raised.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Dataset(torch.utils.data.Dataset):
 
     @cached_property
     def keys(self) -> list[str]:
-        """The source's name of every image."""
+        """The key of every image in its source."""
         return [self.source.keys[i] for i in self.indices]
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        """(height, width) of every image this data set gives."""
+        """(height, width) of every image that this data set returns."""
         if self.size is not None:
             return self.size, self.size
         shapes: list[tuple[int, ...]] = []
@@ -102,7 +102,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def is_in_memory(self) -> bool:
-        """True when batches are copied from decoded pixels, which needs no worker processes."""
+        """True if batches are copied from decoded pixels, so that no worker processes are needed."""
         return isinstance(self.source, MemorySource) and self.shape == tuple(self.source.pixels.shape[2:])
 
     def image(self, i: int) -> np.ndarray:
@@ -120,7 +120,7 @@ class Dataset(torch.utils.data.Dataset):
     def batch(
         self, indices: Sequence[int] | np.ndarray, flips: Sequence[bool] | np.ndarray | None = None
     ) -> ImageBatch:
-        """Return the images at `indices`, mirrored where `flips` (default: nowhere), less the unreadable ones."""
+        """Return the readable images at `indices`, mirrored where `flips` is true (default: nowhere)."""
         indices = np.asarray(indices, dtype=np.int64)
         flips = np.zeros(len(indices), dtype=bool) if flips is None else np.asarray(flips, dtype=bool)
         return self.count(self._batch(indices, flips))
@@ -148,19 +148,19 @@ class Dataset(torch.utils.data.Dataset):
         return pixels[: len(kept)], kept
 
     def __getitems__(self, items: list[tuple[int, bool]]) -> "ImageBatch | UserError":
-        """What a worker process runs. An error travels back as a value: torch would wrap it in a traceback."""
+        """Return a batch, or its error as a value: torch would wrap it in a traceback. Runs in worker processes."""
         try:
             return self._batch(np.array([i for i, _ in items]), np.array([f for _, f in items]))
         except UserError as e:
             return e
 
     def count(self, batch: ImageBatch) -> ImageBatch:
-        """Add a batch, perhaps from a worker, to the count of images met and unreadable; return it."""
+        """Add a batch, perhaps from a worker, to the counts of images read and unreadable; return it."""
         self.count_images(len(batch), batch.unreadable)
         return batch
 
     def count_images(self, readable: int, unreadable: list[str]) -> None:
-        """Add images that were met, and those of them that could not be read, by name."""
+        """Add a number of readable images and the names of unreadable ones to the counts."""
         self._met += readable + len(unreadable)
         self._failed += len(unreadable)
         self.unreadable += [name for name in unreadable if name not in self.unreadable]
@@ -168,11 +168,11 @@ class Dataset(torch.utils.data.Dataset):
             self.check_unreadable()
 
     def check_unreadable(self) -> None:
-        """Raise UserError when more than the allowed share of the images met so far could not be read."""
+        """Raise UserError if more than the allowed share of the images so far could not be read."""
         if self._failed > self.max_unreadable * self._met:
             raise UserError(
                 f"{self.source.path}: {self._failed} of {self._met} images cannot be read, more than the allowed "
-                f"share of {self.max_unreadable:g}: {_some(self.unreadable)}; mend or remove them, or allow more"
+                f"share of {self.max_unreadable:g}: {_some(self.unreadable)}; repair or remove them, or allow more"
             )
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
@@ -180,14 +180,14 @@ class Dataset(torch.utils.data.Dataset):
         indices = np.asarray(indices, dtype=np.int64)
         part = Dataset(self.source, self.indices[indices], self.size, self.max_unreadable)
         part.unreadable = list(self.unreadable)
-        part.__dict__["shape"] = self.shape  # not that of the subset's own first image
+        part.__dict__["shape"] = self.shape  # not the shape of the subset's own first images
         part.fingerprint = fingerprint(self.fingerprint, indices)
         return part
 
     def in_memory(self, threads: int | None = None) -> "Dataset":
-        """Decode every image once and return the data set of their pixels, without the unreadable ones.
+        """Decode every image once and return a data set of the readable ones' pixels.
 
-        The classes and the fingerprint stay as they are unless an image had to be dropped.
+        The classes and the fingerprint stay the same unless an image had to be dropped.
         """
         if self.is_in_memory:
             return self
@@ -216,7 +216,7 @@ class Dataset(torch.utils.data.Dataset):
 
 
 class MemorySource(Source):
-    """A Dataset's decoded images: `pixels` uint8 (N, 3, H, W), those not `kept` left out."""
+    """The decoded images of a Dataset, `pixels` uint8 (N, 3, H, W), without those that are not `kept`."""
 
     def __init__(self, dataset: Dataset, pixels: np.ndarray, kept: np.ndarray) -> None:
         self.path, self.class_names = dataset.source.path, dataset.class_names
@@ -235,5 +235,5 @@ def _some(names: list[str]) -> str:
 
 
 def open_dataset(spec: str | Path, size: int | None = None, max_unreadable: float = 0.01) -> Dataset:
-    """Open what `spec` names (see `open_source`) as a Dataset."""
+    """Open the data that `spec` names (see `open_source`) as a Dataset."""
     return Dataset(open_source(spec), size=size, max_unreadable=max_unreadable)

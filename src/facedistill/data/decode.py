@@ -1,4 +1,4 @@
-"""Encoded image -> RGB pixels: simplejpeg for what it takes (it is fast), Pillow for the rest."""
+"""Encoded image -> RGB pixels: fast simplejpeg for the files that it accepts, Pillow for the rest."""
 
 import io
 
@@ -6,14 +6,14 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-# What libjpeg says of a file whose pixels are lost. Pillow fills such places with grey and says nothing.
+# Messages of libjpeg about a file whose pixels are lost. Pillow silently fills such places with grey.
 DAMAGE = ("remature end", "bad Huffman", "instead of RST", "bad progression")
 
 
 def decode(data: bytes) -> np.ndarray:
     """Decode an image file to RGB uint8 (H, W, 3): grey is repeated, alpha dropped, EXIF rotation ignored.
 
-    Raises ValueError with the reason when the data is no image, is truncated or is damaged.
+    Raises ValueError with the reason if the data is not an image, is truncated or is damaged.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -27,8 +27,8 @@ def decode(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             return _rgb(image)
     except Image.UnidentifiedImageError:
-        raise ValueError("not an image format that is known") from None
-    except Exception as e:  # Pillow's plugins raise whatever the broken bytes lead them into
+        raise ValueError("not an image of a known format") from None
+    except Exception as e:  # broken bytes make Pillow's plugins raise almost anything
         raise ValueError(str(e) or type(e).__name__) from e
 
 

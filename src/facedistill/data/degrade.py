@@ -1,4 +1,4 @@
-"""Low resolution out of high: images shrunk to a few pixels and enlarged again."""
+"""Simulated low resolution: images shrunk to a few pixels and enlarged again."""
 
 import copy
 import io
@@ -22,11 +22,12 @@ class DegradedSource(Source):
     Shrinking averages (antialias), as Pillow does. Keys, labels and class names are those of `source`.
 
     Args:
-        blur: sigma, in pixels of the original image, of a Gaussian blur before shrinking; 0 for none.
-        jpeg: quality, 1 to 100, at which the small image is stored; None: it is not.
+        blur: sigma of a Gaussian blur before shrinking, in pixels of the original image; 0 for none.
+        jpeg: JPEG quality of the small image, 1 to 100; None for no compression.
 
     Raises:
-        UsageError: no such number of pixels, blur or quality; `read`: an image smaller than `pixels` on a side.
+        UsageError: a number of pixels, blur or quality that is out of range; from `read`, an image smaller than
+            `pixels` on a side.
     """
 
     def __init__(self, source: Source, pixels: int, blur: float = 0, jpeg: int | None = None) -> None:
@@ -42,7 +43,7 @@ class DegradedSource(Source):
         self.fingerprint, self.stamp = self.changed(source.fingerprint), source.stamp
 
     def changed(self, original: str) -> str:
-        """The fingerprint of data whose fingerprint was `original`."""
+        """Return the fingerprint of the degraded data, given that of the `original`."""
         return fingerprint("degraded", original, self.pixels, self.blur, self.jpeg)
 
     def read(self, i: int) -> np.ndarray:
@@ -74,7 +75,7 @@ class DegradedPairs(DegradedSource, VerificationSet):
 def degraded(dataset: Dataset, pixels: int, blur: float = 0, jpeg: int | None = None) -> Dataset:
     """Return `dataset` with degraded images (see DegradedSource); a verification set keeps its pairs.
 
-    Its images are degraded at the size its source stores them in, then made the data set's own size.
+    Images are degraded at the size that their source stores, then resized to the data set's size.
     """
     source, options = dataset.source, (pixels, blur, jpeg)
     changed = (

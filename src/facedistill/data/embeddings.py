@@ -1,4 +1,4 @@
-"""A table of embeddings, and how the embeddings of an image and its mirror image become one."""
+"""A table of embeddings, and the functions that combine the embeddings of an image and its mirror image."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,13 +14,13 @@ Flip = Literal["sum", "concat", "none"]
 
 @dataclass
 class Embeddings:
-    """A table of raw embeddings (the model's offset subtracted), one row an image that could be read.
+    """A table of raw embeddings (the model's offset subtracted), one row for each readable image.
 
     Attributes:
-        keys: the image's key in its data set.
-        class_names: all classes of the data set, also those without a row; labels: int64 (N,), index into them.
+        keys: the key of each image in its data set.
+        class_names: all classes of the data set, even those without a row; labels: int64 (N,), index into them.
         vectors: float32 (N, F, d); F = 2: the image and its mirror image, F = 1: the image alone.
-        space, model, data: space id, fingerprints of model and data; "" where unknown.
+        space, model, data: space id, and fingerprints of model and data; "" if unknown.
     """
 
     keys: list[str]
@@ -39,7 +39,7 @@ class Embeddings:
         return fuse(self.vectors, flip)
 
     def save(self, path: str | Path) -> None:
-        """Write one uncompressed .npz, atomically: an array for each attribute, readable without pickle."""
+        """Write one uncompressed .npz atomically, with an array for each attribute, readable without pickle."""
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
         with atomic_write(path) as temporary, open(temporary, "wb") as f:
             np.savez(f, **arrays)
@@ -48,7 +48,7 @@ class Embeddings:
     def load(cls, path: str | Path) -> "Embeddings":
         """Read what `save` wrote, or a table made by hand: keys, class_names, labels and vectors (N, d) or (N, F, d).
 
-        Raises UserError when an array is missing or the shapes do not fit.
+        Raises UserError if an array is missing or the shapes do not fit.
         """
         expected = "expected an .npz with keys (N,), class_names (C,), labels (N,) and vectors (N, d) or (N, F, d)"
         try:
@@ -72,10 +72,10 @@ class Embeddings:
 
 
 def combine(vectors: np.ndarray, flip: Flip) -> np.ndarray:
-    """Return one embedding an image, not normalised, (N, d), or (N, F d) for "concat", of raw ones (N, F, d).
+    """Combine raw embeddings (N, F, d) into one per image, not normalised: (N, d), or (N, F d) for "concat".
 
-    "sum" adds the embeddings of image and mirror image, "concat" joins them, "none" takes the image's alone. Without
-    mirror images (F = 1) all three are the same.
+    "sum" adds the embeddings of image and mirror image, "concat" concatenates them, and "none" takes the image's alone.
+    Without mirror images (F = 1) all three are the same.
     """
     if flip == "concat":
         return vectors.reshape(len(vectors), -1)
@@ -83,7 +83,7 @@ def combine(vectors: np.ndarray, flip: Flip) -> np.ndarray:
 
 
 def fuse(vectors: np.ndarray, flip: Flip) -> np.ndarray:
-    """As `combine`, each row normalised, float32. A zero embedding stays zero."""
+    """Return the rows of `combine`, normalised, float32. A zero embedding stays zero."""
     combined = combine(vectors, flip)
     norms = np.linalg.norm(combined, axis=1, keepdims=True)
     return np.ascontiguousarray(combined / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Batches of one epoch for one rank, decoded here or ahead of time in worker processes."""
+"""The batches of one epoch for one rank, decoded in this process or ahead of time in worker processes."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -18,7 +18,7 @@ from facedistill.errors import UsageError, UserError
 class Loader:
     """`epoch(e)` yields this rank's ImageBatch of every step: the rank-th of `world` equal slices of the global batch.
 
-    The order is the sampler's whatever `workers` is. A set in memory needs no workers and gets none.
+    The order is the sampler's for any number of `workers`. A data set in memory needs no workers and gets none.
     """
 
     def __init__(self, dataset: Dataset, sampler: Sampler, rank: int = 0, world: int = 1, workers: int = 0) -> None:
@@ -29,11 +29,11 @@ class Loader:
         self.dataset, self.sampler, self.rank, self.world = dataset, sampler, rank, world
         self.steps = sampler.steps
         self.workers = 0 if dataset.is_in_memory else workers
-        self._plan: list[list[tuple[int, bool]]] = []  # batches to come; the workers live on, the plan is replaced
+        self._plan: list[list[tuple[int, bool]]] = []  # batches to come; each epoch refills it for the same workers
         self._pool: torch.utils.data.DataLoader | None = None
 
     def epoch(self, e: int, skip: int = 0) -> Iterator[ImageBatch]:
-        """Yield the batches of epoch `e` from step `skip` on. UserError when too many images are unreadable."""
+        """Yield the batches of epoch `e` from step `skip` on. Raises UserError if too many images are unreadable."""
         indices, flips = self.sampler.epoch(e)
         share = self.sampler.batch // self.world
         mine = slice(self.rank * share, (self.rank + 1) * share)
@@ -54,7 +54,7 @@ class Loader:
                 num_workers=self.workers,
                 collate_fn=_same,
                 persistent_workers=True,
-                generator=torch.Generator(),  # torch's own is the run's, whose draws must not depend on the workers
+                generator=torch.Generator(),  # the default one is the run's, and workers must not change its draws
             )
         try:
             for batch in self._pool:
@@ -62,11 +62,11 @@ class Loader:
                     raise type(batch)(*batch.args)
                 yield self._readable(self.dataset.count(batch))
         except UserError:
-            self._pool = None  # else the traceback keeps the workers, and torch takes 5 s to end each when it is freed
+            self._pool = None  # else the traceback keeps the workers alive, and torch takes 5 s to end each
             raise
 
     def _readable(self, batch: ImageBatch) -> ImageBatch:
-        """The batch; a step needs at least one image."""
+        """Return the batch, or raise UserError if it has no image."""
         if not len(batch):
             where, example = self.dataset.source.path, batch.unreadable[0]
             raise UserError(f"{where}: a whole batch of images is unreadable, e.g. {example}")
@@ -81,12 +81,12 @@ DECODERS = 2
 AHEAD = 4  # batches decoded before the network asks for them
 
 
-def decoded(dataset: Dataset, batch: int) -> Iterator[ImageBatch]:
-    """Yield the readable images in order, in batches that threads decode ahead of the caller; no batch is empty."""
+def decoded(dataset: Dataset, batch: int) -> Generator[ImageBatch, None, None]:
+    """Yield the readable images in order, in batches that threads decode ahead of the caller. No batch is empty."""
     chunks = (
         [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)
     )
-    dataset.shape  # noqa: B018  found once, here, not in every thread
+    dataset.shape  # noqa: B018  computed once here, not in every thread
     with ThreadPoolExecutor(DECODERS) as pool:
         waiting: deque[Future] = deque(pool.submit(dataset.__getitems__, c) for c in islice(chunks, AHEAD))
         try:

@@ -1,7 +1,7 @@
-"""Which images, in which order, mirrored or not: pure functions of (seed, epoch).
+"""Samplers choose images, their order and whether each is mirrored, as pure functions of (seed, epoch).
 
-A sampler has `steps` and `epoch(e) -> (indices int64 (steps, batch), flips bool (steps, batch))`. The last, incomplete
-batch of an epoch is dropped.
+A sampler has `steps` and `epoch(e) -> (indices int64 (steps, batch), flips bool (steps, batch))`. An incomplete last
+batch is dropped.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from facedistill.recipe import build, find
 
 
 class Sampler(ABC):
-    """`labels` int64 (N,), `batch` images a step over all ranks, `seed` >= 0. An epoch is N // batch steps."""
+    """The base class. `labels` int64 (N,), `batch` images a step over all ranks, `seed` >= 0; N // batch steps."""
 
     def __init__(self, labels: np.ndarray, batch: int, seed: int) -> None:
         if batch < 1:
@@ -64,20 +64,20 @@ class PK(Sampler):
         super().__init__(labels, batch, seed)
         self.k, self.classes = k, np.unique(self.labels)
         if k < 1 or batch % k:
-            raise UsageError(f"pk sampler: batch {batch} is no multiple of k = {k}")
+            raise UsageError(f"pk sampler: batch {batch} is not a multiple of k = {k}")
         if len(self.classes) < batch // k:
             raise UserError(f"pk sampler: {batch // k} classes a batch, but the data has {len(self.classes)}; raise k")
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         p = self.batch // self.k
-        whole = len(self.classes) // p  # batches from one shuffle of the classes: none meets a class twice
+        whole = len(self.classes) // p  # batches from one shuffle of the classes, so that none has a class twice
         rounds = -(-self.steps // whole)
         turns = np.concatenate([rng.permutation(self.classes)[: whole * p] for _ in range(rounds)])[: self.steps * p]
         return _take_turns(self.labels, turns, self.k, rng)
 
 
 def _take_turns(labels: np.ndarray, turns: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """For every class in `turns`, the next `k` images of that class's own shuffled round: int64 (len(turns) * k,)."""
+    """Return the next `k` images of every class in `turns`, from the class's own shuffle: int64 (len(turns) * k,)."""
     shuffled = rng.permutation(len(labels))
     shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)

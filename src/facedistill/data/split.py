@@ -1,4 +1,4 @@
-"""Hold out identities without leaks: nobody's relatives, photos or other pictures stand on both sides."""
+"""Hold out identities without leaks: a person's images, relatives and group photos are all on one side."""
 
 import re
 
@@ -12,10 +12,10 @@ PHOTO = re.compile(r"(P\d+)_face\d+")
 
 
 def groups(dataset: Dataset) -> list[tuple[str, ...]]:
-    """What ties every image to others, one tuple an image.
+    """Return the ties of every image to others, one tuple per image.
 
-    Always "identity NAME". For an identity `fiw_<family>_<member>` (Families In the Wild) also "family FAMILY", and
-    "photo FAMILY/Pnnnnn" where the file is named Pnnnnn_face<k>: one photo often shows several relatives.
+    Every image has "identity NAME". An identity `fiw_<family>_<member>` (Families In the Wild) adds "family FAMILY",
+    and a file named Pnnnnn_face<k> adds "photo FAMILY/Pnnnnn": one photo often shows several relatives.
     """
     found = []
     for label, key in zip(dataset.labels.tolist(), dataset.keys, strict=True):
@@ -46,10 +46,10 @@ def components(ties: list[tuple[str, ...]]) -> np.ndarray:
 
 
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split into (train, held out): about `share` of the identities is held out, never more, whole components only.
+    """Split into (train, held out): whole components with up to `share` of the identities are held out.
 
     Components of `groups` are drawn in an order that depends on `seed` alone; one that would exceed the share is
-    passed over. Raises UserError when no component fits or all identities hang together.
+    skipped. Raises UserError if no component fits, e.g. because all identities are tied together.
     """
     if not 0 < share < 1:
         raise UsageError(f"hold-out share {share}: expected a number between 0 and 1")
@@ -64,8 +64,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     if not held.any():
         raise UserError(
             f"{dataset.source.path}: no group of related identities is small enough for a hold-out of {share:g}: "
-            f"{sizes.sum()} identities hang together in {len(sizes)} groups, the smallest of {sizes.min()}; hold out "
-            "more, or nothing (data.hold_out=0)"
+            f"{sizes.sum()} identities are tied together in {len(sizes)} groups, the smallest of {sizes.min()}; hold "
+            "out more, or nothing (data.hold_out=0)"
         )
     mask = held[component]
     return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))

@@ -1,4 +1,4 @@
-"""Views: what is done to a batch's images before the networks see them."""
+"""Views change a batch's images before the networks see them."""
 
 import random
 from collections.abc import Mapping
@@ -13,33 +13,33 @@ from facedistill.recipe import Positive, build, find
 
 
 class View:
-    """Batch -> Batch, on pixels. The signature of a view's __init__ is the schema of its options in a recipe.
+    """A function Batch -> Batch on pixels. The signature of __init__ is the schema of its options in a recipe.
 
     Attributes:
-        teacher_sees: what the teacher sees that is not an image of the data set, in words for a message, e.g. "the
-            mixed images". Then the teacher must be a network and runs at every step, because cached outputs are those
-            of the images as they are. Empty: the teacher sees the images as they are.
-        rules_out: what may not move W beside this view ("nothing", "gradient" or "teacher"), and the message that says
-            why.
+        teacher_sees: words for a message that name the changed images of the teacher, e.g. "the mixed images". The
+            teacher must then be a network and runs at every step, because the cache holds outputs of unchanged images.
+            Empty if the teacher sees unchanged images.
+        rules_out: the values of moved_by ("nothing", "gradient" or "teacher") that do not work with this view, each
+            with the message that says why.
     """
 
     teacher_sees: ClassVar[str] = ""
     rules_out: ClassVar[Mapping[str, str]] = {}
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        """Return what the networks see. A function of its arguments alone: a resumed run sees the same."""
+        """Return the changed batch. It depends on the arguments alone, so a resumed run sees the same images."""
         raise NotImplementedError
 
 
 class Same(View):
-    """Both networks see the images as they are."""
+    """Both networks see unchanged images."""
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         return batch
 
 
 class Mixup(View):
-    """Both networks see mixed images, see `mixup`."""
+    """Both networks see mixed images: see `mixup`."""
 
     teacher_sees = "the mixed images"
     rules_out: ClassVar[Mapping[str, str]] = {
@@ -54,12 +54,12 @@ class Mixup(View):
 
 
 def mixup(batch: Batch, alpha: float, seed: int) -> Batch:
-    """Mix neighbours in the batch, the first with the second and so on, and their targets alike (arXiv 1710.09412).
+    """Mix neighbours in the batch, the first with the second and so on, and their targets likewise (arXiv 1710.09412).
 
-    x~_i = lam x_i + (1 - lam) x_j, y~_i = lam y_i + (1 - lam) y_j, lam = max(l, 1 - l), l ~ Beta(alpha, alpha): the
-    larger share is the image's own, and its label the first of the targets. One lam a batch, a function of seed and
-    progress alone: it is the same after a resume, and with the pairs the same in any number of processes whose slices
-    are even. The last of an odd number of images stays as it is.
+    x~_i = lam x_i + (1 - lam) x_j, y~_i = lam y_i + (1 - lam) y_j, lam = max(l, 1 - l), l ~ Beta(alpha, alpha). The
+    image's own share is the larger one, and its own label is the first target. There is one lam per batch, a function
+    of seed and progress alone: a resumed run draws the same. The pairs too are the same in any number of processes if
+    each has an even number of images. If the number is odd, the last image is not mixed.
     """
     share = random.Random(f"{seed} {batch.progress}").betavariate(alpha, alpha)
     share = max(share, 1 - share)

@@ -14,7 +14,7 @@ def thresholds_of(
 ) -> list[dict[str, Any]]:
     """Return the thresholds of the first model as probe, against every gallery, from the first set that has them.
 
-    Each: {"far", "value" (cosine), "interval" [low, high], "impostors" (that decide it), "probe", "gallery"
+    Each: {"far", "value" (cosine), "interval" [low, high], "impostors" (how many decide it), "probe", "gallery"
     (fingerprints of the models), "space" (of the gallery), "flip", "set", "protocol"}.
 
     Raises:
@@ -58,6 +58,6 @@ def thresholds_of(
 
 
 def _rates(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The values with their thresholds, by rate, of a result whose protocol calibrates them."""
+    """Return the values and thresholds of a result by rate, or None if its protocol calibrates none."""
     figure = declaration(result).calibrating
     return result.get(figure.key) if figure else None

@@ -1,6 +1,6 @@
-"""What a protocol declares about its results. Tables, reports and file checks read it; they know no protocol by name.
+"""The declarations of a protocol about its results. Tables, reports and file checks know protocols only by these.
 
-Imports no torch: results are read on machines that measure nothing.
+Imports no torch, because results are also read on machines that measure nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,13 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class Target:
-    """For a figure that is taken at a threshold which meets a target rate of errors: each of its values says how.
+    """The target of a figure that is taken at a threshold which meets a target error rate.
 
     Attributes:
         rate: the name of the rate, "FAR".
         obtained: the key of the rate that the threshold gives.
-        decided_by: the key of how many comparisons the target lets pass. They decide the threshold; a value with fewer
-            than 20 of them is marked, and no set is summed up by it.
+        decided_by: the key of the number of comparisons that the target lets pass. They decide the threshold; a value
+            with fewer than 20 of them is marked, and no set is summarised by it.
     """
 
     rate: str
@@ -30,23 +30,23 @@ class Target:
 class Figure:
     """A number that a protocol measures, or a family of numbers: one for each rate, rank or count.
 
-    In a result stands {key: {"value": 0.9, "ci95": [0.88, 0.92]}}, for a family {key: {"1": {"value": 0.9}, "5": ...}}.
+    A result holds {key: {"value": 0.9, "ci95": [0.88, 0.92]}}, or for a family {key: {"1": {"value": 0.9}, "5": ...}}.
     A number's path is "key", or "key.1" in a family.
 
     Attributes:
         key: its key in a result of the evaluation JSON.
-        label: the head of its column. "{}" makes the figure a family and stands for the member: "rank {}".
-        sentence: what a model does, for the summary, "puts {} of the images into their class"; "{}" is the value,
-            "{of}" the member of a family. Without it: "reaches {} in" and the label.
+        label: the head of its column. "{}" makes the figure a family and is replaced by the member: "rank {}".
+        sentence: the predicate for the summary, "puts {} of the images into their class"; "{}" is the value, "{of}" the
+            member of a family. Default: "reaches {} in" and the label.
         unit: "%" for a fraction from 0 to 1, which is shown in percent. A value in any other unit is shown as it is.
         digits: decimals in the tables.
-        headline: True if a set may be summed up by the figure. The first such figure is taken that all results of the
-            set have; in a family with a target its lowest rate, otherwise its first member.
-        overview: whether it stands in the overview of several recipes: "leading" where its protocol leads the set
-            (see `PROTOCOLS`), "always" also beside a protocol that leads, "never" in the tables of the runs alone.
+        headline: True if the figure may summarise a set. The first such figure that all results of the set have is
+            taken; in a family with a target its lowest rate, otherwise its first member.
+        overview: when the overview of several recipes shows it: "leading" if its protocol leads the set (see
+            `PROTOCOLS`), "always" even if another protocol leads, "never" only in the tables of the runs.
         grouped: True for a fraction, 1 at best, that shows how equally the sets of a group are recognised.
         target: for a family whose members are target rates, highest first; other families start at the lowest.
-        calibrates: True if its thresholds are what a gallery keeps, and if backward compatibility is judged by it.
+        calibrates: True if a gallery keeps its thresholds, and backward compatibility is judged by it.
         bare: True if the result holds the number itself in place of {"value": ...}.
         interval: for a bare figure, the key of its interval in the result.
     """
@@ -69,13 +69,13 @@ class Figure:
         return "{}" in self.label
 
     def name(self, of: str = "") -> str:
-        """The label, with the member `of` a family in its place."""
+        """Return the label with the member `of` of a family filled in."""
         return self.label.replace("{}", of)
 
 
 @dataclass(frozen=True)
 class Count:
-    """A whole number of a result that says what its figures were counted over: ("pairs", "pairs")."""
+    """An integer of a result: the number of items that its figures were counted over, e.g. ("pairs", "pairs")."""
 
     key: str
     words: str
@@ -83,12 +83,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Line:
-    """A plot of one line a model, of `curves[key]` in a result: values at 1, 2, ..., or {"x": [...], "y": [...]}.
+    """A plot of one line per model, from `curves[key]` of a result: values at 1, 2, ..., or {"x": [...], "y": [...]}.
 
     Attributes:
         title, x, y: the title and the names of the axes.
-        about: what is shown, for readers who do not see it.
-        unit: as of a Figure, of the values.
+        about: a description for readers who cannot see the plot.
+        unit: of the values, as in a Figure.
     """
 
     key: str
@@ -101,12 +101,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Declaration:
-    """All that a protocol says about its results.
+    """All declarations of a protocol about its results.
 
     Attributes:
         figures: in the order of the columns.
-        counts: in the order in which they are said.
-        plots: what is drawn from "curves": "roc", "det" and "scores" of a Verification, or lines of its own.
+        counts: in the order in which they are printed.
+        plots: the plots of "curves": "roc", "det" and "scores" of a Verification, or lines of its own.
     """
 
     figures: tuple[Figure, ...] = ()
@@ -115,12 +115,12 @@ class Declaration:
 
     @classmethod
     def read(cls, content: Any) -> "Declaration":
-        """Take what `to_json` returned. Raises pydantic.ValidationError if it is something else."""
+        """Read what `to_json` returned. Raises pydantic.ValidationError for anything else."""
         return TypeAdapter(cls).validate_python(content)
 
     @classmethod
     def joined(cls, each: Iterable["Declaration"]) -> "Declaration":
-        """All that the declarations say; of one key the first one's."""
+        """Join declarations. If several declare one key, the first is taken."""
         each = list(each)
         if len(each) == 1:
             return each[0]
@@ -137,7 +137,7 @@ class Declaration:
         return cls(tuple(figures.values()), tuple(counts.values()), tuple(plots.values()))
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that is not the default."""
+        """Return every value that is not the default."""
         found = {f.name: [_without_defaults(one) for one in getattr(self, f.name)] for f in fields(self)}
         return {key: value for key, value in found.items() if value}
 
@@ -146,19 +146,19 @@ class Declaration:
         return next((figure for figure in self.figures if figure.key == key), None)
 
     def label(self, path: str) -> str:
-        """A path in words: "tar_at_far.1e-3" -> "TAR at FAR 1e-3"; one that is not declared as it is."""
+        """Return a path in words: "tar_at_far.1e-3" -> "TAR at FAR 1e-3"; an undeclared path unchanged."""
         figure = self.figure(path)
         return figure.name(path.partition(".")[2]) if figure else path
 
     def order(self, path: str) -> tuple[int, float]:
-        """The place of a figure among the columns, in a family by rate, rank or count. Undeclared ones come last."""
+        """Return a figure's place among the columns, in a family by rate, rank or count. Undeclared ones are last."""
         figure, of = self.figure(path), path.partition(".")[2]
         if figure is None:
             return len(self.figures), 0
         return self.figures.index(figure), (-float(of) if figure.target else float(of)) if of else 0
 
     def paths(self, results: Iterable[Mapping[str, Any]]) -> list[str]:
-        """The paths of all declared figures that any of the results has, in the order of the columns."""
+        """Return the paths of all declared figures that any of the results has, in the order of the columns."""
         found: set[str] = set()
         for result in results:
             for figure in self.figures:
@@ -179,7 +179,7 @@ class Declaration:
 
 
 def estimate(result: Mapping[str, Any], path: str, figure: Figure | None) -> dict[str, Any] | None:
-    """The number at a path of a result, with its "value" and, where known, "ci95"; None if the result lacks it."""
+    """Return the number at a path of a result, with "value" and, if known, "ci95"; None if the result lacks it."""
     found: Any = result
     for key in path.split(".", 1):
         if not isinstance(found, Mapping) or key not in found:

@@ -1,4 +1,4 @@
-"""Sets that belong together, as the four of RFW do: are they recognised equally well?"""
+"""Groups of sets, e.g. the four of RFW: are they recognised equally well?"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,15 +10,15 @@ from facedistill.evaluation.protocols import declaration
 
 
 def group_results(name: str, results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The grouped figure over the sets of the group `name`, one entry for each protocol and pair of models.
+    """Return the grouped figure over the sets of the group `name`, one entry for each protocol and pair of models.
 
     Args:
-        results: of the evaluation JSON, on the sets of the group; those whose protocol declares no figure as grouped
-            (accuracy is one), or that lack it, are left out.
+        results: results of the evaluation JSON on the sets of the group. A result is left out if its protocol declares
+            no grouped figure (such as accuracy), or if it lacks that figure.
 
     Returns:
-        {"group", "protocol", "probe", "gallery", "resolution" (where it was set), "sets": {set: value}, "mean",
-        "std" (over the sets, ddof 0), "skewed_error_ratio" (largest error over smallest; absent where that is 0)}.
+        {"group", "protocol", "probe", "gallery", "resolution" (if set), "sets": {set: value}, "mean", "std" (over the
+        sets, ddof 0), "skewed_error_ratio" (largest error over smallest; absent if the smallest is 0)}.
     """
     entries: dict[str, dict[str, Any]] = {}
     for result in results:

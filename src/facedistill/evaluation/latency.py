@@ -1,4 +1,4 @@
-"""How long one image takes, as a figure beside the accuracy."""
+"""The latency of a model for one image."""
 
 import time
 
@@ -11,7 +11,7 @@ REPEATS = 30
 
 @torch.inference_mode()
 def latency_ms(model: Model) -> float:
-    """Median milliseconds of a forward pass of one image, from pixels to embedding, on the model's device, here."""
+    """Return the median milliseconds of a forward pass of one image, pixels to embedding, on the model's device."""
     training = model.training
     model.eval()
     image = torch.zeros(1, 3, model.input_size, model.input_size, dtype=torch.uint8, device=model.device)

@@ -1,4 +1,4 @@
-"""What every protocol returns: numbers for the JSON, and their resamples for paired comparisons."""
+"""The result of a protocol: numbers for the JSON, and their resamples for paired comparisons."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ class Measurement(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """The measured keys of a result; absent where they do not apply, never null."""
+        """Return the measured keys of a result; keys that do not apply are absent, never null."""
 
     @abstractmethod
     def estimates(self) -> dict[str, Estimate]:
-        """Every number that two models may be compared in, by its path in the JSON: "accuracy", "tar_at_far.1e-3"."""
+        """Return the numbers in which two models can be compared, by path: "accuracy", "tar_at_far.1e-3"."""
 
 
 @dataclass(frozen=True)
 class Values(Measurement):
-    """A measurement that is its figures and no more.
+    """A measurement that consists of figures alone.
 
     Attributes:
         figures: by their paths, "share" or "share.5" in a family.
-        counts: what they were counted over.
-        curves: what the plots draw.
+        counts: the numbers of items that they were counted over.
+        curves: the data of the plots.
     """
 
     figures: Mapping[str, Estimate]

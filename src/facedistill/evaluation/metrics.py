@@ -1,7 +1,7 @@
-"""What the scores of genuine and impostor pairs say: TAR at a FAR, EER, AUC. Pure numpy.
+"""Metrics of the scores of genuine and impostor pairs: TAR at a FAR, EER, AUC. Pure numpy.
 
-A pair is accepted when its score is at or above the threshold. FAR is the share of impostor pairs accepted,
-TAR the share of genuine pairs accepted. Pairs of equal score are accepted or refused together, always.
+A pair is accepted if its score is at or above the threshold. FAR is the share of impostor pairs accepted,
+TAR the share of genuine pairs accepted. Pairs of equal score are always accepted or refused together.
 """
 
 import math
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# far * pairs is a whole number for the usual targets, but 1e-3 is no binary fraction: without this slack a product
-# that comes out at 2.9999999 would lose a pair.
+# far * pairs is an integer for the usual targets, but 1e-3 is not a binary fraction: without this slack, a product of
+# 2.9999999 would lose a pair.
 FAR_SLACK = 1 + 1e-12
 
 
@@ -22,7 +22,7 @@ def far_key(far: float) -> str:
 
 @dataclass(frozen=True)
 class Roc:
-    """How many genuine and impostor pairs have each score: all that the metrics need, for 6,000 pairs or 60 million.
+    """The numbers of genuine and impostor pairs at each score: all that the metrics need, for any number of pairs.
 
     Attributes:
         scores: (K,) distinct scores, ascending.
@@ -35,26 +35,26 @@ class Roc:
 
     @classmethod
     def of(cls, genuine: np.ndarray, impostor: np.ndarray) -> "Roc":
-        """Count two lists of scores (one number a pair, same dtype)."""
+        """Count two lists of scores (one number per pair, same dtype)."""
         scores, inverse = np.unique(np.concatenate([genuine, impostor]), return_inverse=True)
         counts = [np.bincount(part, minlength=len(scores)) for part in np.split(inverse, [len(genuine)])]
         return cls(scores, *counts)
 
     @property
     def pairs(self) -> tuple[int, int]:
-        """Numbers of genuine and impostor pairs."""
+        """The numbers of genuine and impostor pairs."""
         return int(self.genuine.sum()), int(self.impostor.sum())
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """FAR and TAR, float64 (K + 1,): with nothing accepted, then with the threshold at each score, falling."""
+        """Return FAR and TAR, float64 (K + 1,): nothing accepted, then the threshold at each score, descending."""
         far, tar = (np.append(0, np.cumsum(counts[::-1])) / counts.sum() for counts in (self.impostor, self.genuine))
         return far, tar
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it does. `impostors`: the number of impostor pairs that the target FAR lets pass,
-    floor(far * impostor pairs). It is the count that decides the threshold: 3 of them decide nothing."""
+    """A threshold and its rates. `impostors`: the number of impostor pairs that the target FAR lets pass,
+    floor(far * impostor pairs). This count decides the threshold: with only 3, the threshold means nothing."""
 
     threshold: float
     far: float
@@ -63,13 +63,14 @@ class OperatingPoint:
 
 
 def tar_at_far(roc: Roc, far: float) -> OperatingPoint | None:
-    """TAR at the largest threshold whose FAR is the highest possible one up to `far`.
+    """Return TAR at the largest threshold whose FAR is the highest possible one up to `far`.
 
-    That threshold is the lowest impostor score at or above which at most far * impostors lie: impostor pairs alone
-    calibrate it, genuine pairs do not move it. With ties the FAR obtained may be well below the target; if already the
-    highest score has too many of them it is 0, and the threshold lies just above that score.
-    None, "not measurable": no genuine pairs, or fewer than 1 / far impostor pairs, so that no impostor at all may
-    pass and the value would rest on the one highest impostor score.
+    The threshold is the lowest impostor score at or above which at most far * impostors lie: impostor pairs alone
+    calibrate it, genuine pairs do not move it. With ties, the FAR obtained may be well below the target. If too many
+    impostors tie at the highest score, FAR is 0 and the threshold lies just above that score.
+
+    None if not measurable: without genuine pairs, or with fewer than 1 / far impostor pairs, because then no impostor
+    may pass and the value would rest on the single highest impostor score.
     """
     genuine, impostors = roc.pairs
     allowed = math.floor(far * impostors * FAR_SLACK)
@@ -85,31 +86,31 @@ def tar_at_far(roc: Roc, far: float) -> OperatingPoint | None:
 
 
 def rates_at(roc: Roc, threshold: float) -> tuple[float, float]:
-    """FAR and TAR when every pair with score >= `threshold` is accepted. Needs both kinds of pair."""
+    """Return FAR and TAR if every pair with score >= `threshold` is accepted. Needs both kinds of pair."""
     first = int(np.searchsorted(roc.scores.astype(np.float64), threshold))
     genuine, impostors = roc.pairs
     return float(roc.impostor[first:].sum() / impostors), float(roc.genuine[first:].sum() / genuine)
 
 
 def closest_far(roc: Roc, far: float) -> tuple[float, float]:
-    """FAR and TAR at the point of the ROC whose FAR is closest to `far`, ties to the highest TAR.
+    """Return FAR and TAR at the point of the ROC whose FAR is closest to `far`; of ties, the highest TAR.
 
-    That is the number insightface prints, on the points that scikit-learn's roc_curve keeps for it: a threshold
-    between two equal steps is none. Needs both kinds of pair. The FAR obtained may lie above the target: `tar_at_far`
-    is the better definition.
+    This is the number that insightface prints, on the points that scikit-learn's roc_curve keeps: it drops a threshold
+    between two equal steps. Needs both kinds of pair. The FAR obtained may lie above the target, so `tar_at_far` is the
+    better definition.
     """
     turns = (np.diff(roc.genuine[::-1]) != 0) | (np.diff(roc.impostor[::-1]) != 0)
-    turns[:1] = True  # roc_curve judges every point but its first two and its last
+    turns[:1] = True  # roc_curve always keeps its first two points and its last
     fars, tars = (rates[np.r_[True, turns, True]] for rates in roc.curve())
     last = len(fars) - 1 - int(np.abs(fars - far)[::-1].argmin())
     return float(fars[last]), float(tars[last])
 
 
 def roc_points(roc: Roc, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """FAR and TAR at up to `count` points of the ROC, whose FAR is spaced evenly on a log axis, for drawing it.
+    """Return FAR and TAR at up to `count` points of the ROC for a plot, with FARs evenly spaced on a log axis.
 
-    Each is the last point up to one of the FARs from 1 / impostors to 1. Points of FAR 0 have no place on that axis
-    and are left out. Needs both kinds of pair.
+    Each is the last point up to one of the FARs from 1 / impostors to 1. Points of FAR 0 are not on that axis and are
+    left out. Needs both kinds of pair.
     """
     far, tar = roc.curve()
     targets = np.geomspace(1 / roc.pairs[1], 1, count)
@@ -119,9 +120,9 @@ def roc_points(roc: Roc, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 
 def histogram(roc: Roc, bins: int = 100) -> tuple[float, float, list[int], list[int]]:
-    """Lowest and highest score, and how many genuine and impostor pairs lie in each of `bins` equal parts between.
+    """Return the lowest and highest score, and the numbers of genuine and impostor pairs in `bins` equal parts.
 
-    Where all scores are equal, low and high lie 0.5 beside them. Needs a pair.
+    If all scores are equal, low and high lie 0.5 below and above them. Needs a pair.
     """
     edges = np.histogram_bin_edges(roc.scores, bins)
     inner = np.searchsorted(roc.scores, edges[1:-1])
@@ -130,7 +131,7 @@ def histogram(roc: Roc, bins: int = 100) -> tuple[float, float, list[int], list[
 
 
 def auc(roc: Roc) -> float | None:
-    """The chance that a genuine pair scores above an impostor pair, a tie counting half. None without both kinds."""
+    """Return the chance that a genuine pair scores above an impostor pair; ties count half. None without both kinds."""
     genuine, impostors = roc.pairs
     if genuine == 0 or impostors == 0:
         return None
@@ -139,7 +140,7 @@ def auc(roc: Roc) -> float | None:
 
 
 def eer(roc: Roc) -> float | None:
-    """The error where FAR = 1 - TAR, on the ROC with straight lines between thresholds. None without both kinds."""
+    """Return the error at FAR = 1 - TAR, on the ROC with straight lines between thresholds. None without both kinds."""
     if 0 in roc.pairs:
         return None
     far, tar = roc.curve()

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: one typed object, made by the command line and by keywords in Python."""
+"""The options of an evaluation: one typed object, made by the command line or from keywords in Python."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -9,13 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from facedistill.data import Dataset, Flip, degraded
 from facedistill.errors import UsageError, closest
-from facedistill.evaluation.protocols.pairs import Thresholds
 from facedistill.evaluation.statistics import RESAMPLES, SEED
+
+Thresholds = Literal["grid", "exact"]
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Images as a camera of `pixels` x `pixels` would give them; None leaves them as they are."""
+    """Images as a camera of `pixels` x `pixels` would give them; None leaves them unchanged."""
 
     pixels: int | None = None
     blur: float = 0.0
@@ -27,23 +28,23 @@ class Resolution:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What holds for all sets and protocols of an evaluation.
+    """The options for all sets and protocols of an evaluation.
 
     Attributes:
-        protocols: names of `PROTOCOLS`, or `package.module:Class`; None takes those that are usual for each set.
-        flip: what is done with the mirror image's embedding, see `fuse`.
-        threshold: which thresholds the folds of a list of pairs try, see pairs.pair_protocol.
+        protocols: names of `PROTOCOLS`, or `package.module:Class`; None takes the usual ones of each set.
+        flip: how the mirror image's embedding is used, see `fuse`.
+        threshold: the thresholds that the folds of a list of pairs try, see pairs.pair_protocol.
         fars: false-accept rates to measure at; None takes each protocol's own.
-        resolutions: each set is measured anew with the probe's images, and with both sides', at each of them.
+        resolutions: each set is also measured at each of them: with the probe's images, and with both sides'.
         resamples, seed: of the bootstrap; 0 resamples for no intervals.
         weight_by_norm, weight_by_detector_score, media_pooling: see templates.template_vectors.
         latency: also measure how long one image takes.
         errors: also list the worst false accepts and false rejects of labelled sets and lists of pairs, by image keys.
-        keep_resamples: also list each figure's value in every resample, by which `compare` pairs runs.
+        keep_resamples: also list each figure's value in every resample, which `compare` needs to pair runs.
         cache: folder for embeddings.
 
     Raises:
-        UsageError: a value of another type, an unknown flip or threshold, a rate that is not between 0 and 1.
+        UsageError: a value of the wrong type, an unknown flip or threshold, a rate that is not between 0 and 1.
     """
 
     protocols: tuple[str, ...] | None = None
@@ -80,7 +81,7 @@ class EvaluationOptions:
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
-    """The value as the type `kind` has it."""
+    """Return the value, converted to the type `kind`."""
     if get_origin(kind) is Literal and value not in get_args(kind):
         known = get_args(kind)
         raise UsageError(f"{name} '{value}'{closest(str(value), known)}: expected one of {', '.join(known)}")

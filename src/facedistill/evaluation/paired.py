@@ -10,10 +10,10 @@ from facedistill.evaluation.verification import TAR
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
-    """a - b in every number that both measured, by its path: {"value", "ci95", "distinguishable"}.
+    """Return a - b in every number that both measured, by its path: {"value", "ci95", "distinguishable"}.
 
     The interval is paired: both must come from one set, with the same resamples and seed. A difference is
-    distinguishable when its interval excludes 0. Without resamples there is the value alone.
+    distinguishable if its interval excludes 0. Without resamples, only the value is returned.
     """
     theirs = b.estimates()
     found: dict[str, dict[str, Any]] = {}
@@ -27,10 +27,10 @@ def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
 
 
 def compatibility(student_teacher: Measurement, baseline: Measurement, key: str = TAR.key) -> dict[str, dict[str, Any]]:
-    """Backward compatibility: is TAR(student probe, teacher gallery) above TAR(baseline, baseline)?
+    """Judge backward compatibility: is TAR(student probe, teacher gallery) above TAR(baseline, baseline)?
 
-    Returns the `differences` in TAR at each FAR, with "compatible", true or false, where they are distinguishable.
-    `key` names the family of figures that is judged; with "" none is.
+    Returns the `differences` in TAR at each FAR, with "compatible", true or false, if they are distinguishable.
+    `key` names the family of figures that is judged; "" judges none.
     """
     found = differences(student_teacher, baseline)
     return {
@@ -41,18 +41,18 @@ def compatibility(student_teacher: Measurement, baseline: Measurement, key: str 
 
 
 def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> dict[str, Any]:
-    """McNemar's exact test on the decisions of two models about the same pairs, both bool (P,).
+    """Return McNemar's exact test on the decisions of two models about the same pairs, both bool (P,).
 
-    Returns the pairs that only a, and only b, decides rightly, and "p": the chance, were both models equally good, of
-    counts at least that far apart (two-sided, binomial). Pairs count as independent, which those of one person are not:
-    the intervals of `differences` are more careful.
+    It has the numbers of pairs that only a, and only b, decides correctly, and "p": the probability of counts at least
+    that far apart if both models are equally good (two-sided, binomial). It treats pairs as independent, but pairs of
+    one person are not: the intervals of `differences` are more careful.
     """
     a_only, b_only = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     return {"a_only": a_only, "b_only": b_only, "p": _two_sided(a_only, b_only)}
 
 
 def _two_sided(a: int, b: int) -> float:
-    """P(min(X, n - X) <= min(a, b)), X binomial of n = a + b throws of a coin; whole numbers, so exact."""
+    """Return P(min(X, n - X) <= min(a, b)), X binomial with n = a + b fair trials. Exact, because it uses integers."""
     n, ways, total = a + b, 1, 1
     for k in range(min(a, b)):
         ways = ways * (n - k) // (k + 1)

@@ -1,4 +1,4 @@
-"""Every pair of models on every set by every protocol, as the evaluation JSON of docs/evaluation.md."""
+"""Evaluate every pair of models on every set by every protocol; the result is the JSON of docs/evaluation.md."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -25,8 +25,8 @@ from facedistill.evaluation.verification import Verification
 from facedistill.evaluation.worst import worst_errors, worst_pairs
 from facedistill.models import Model
 
-SCHEMA = 1
-FULL = Resolution()
+RESULT_SCHEMA = 1
+FULL_RESOLUTION = Resolution()
 
 
 def evaluate(
@@ -44,7 +44,7 @@ def evaluate(
             and the later one as gallery (student-student, student-teacher, teacher-teacher); a cross pair in both
             directions, pooled. Cross pairs whose dimensions differ are left out. A model named "baseline" is a student
             that was not distilled: "compatibility" then says whether student against teacher beats it.
-        sets: whatever `open_sets` takes, by name or not. Sets named "group/..." are also summed up as a group (RFW).
+        sets: as `open_sets` takes them, with or without names. Sets named "group/..." also make a group (RFW).
         options: what is measured and how, see `EvaluationOptions`.
         paths: where each model came from, for the record.
         changes: options by their names, in place of those of `options`: `protocols=["pairs"], flip="none"`.
@@ -53,7 +53,7 @@ def evaluate(
         The evaluation JSON, see docs/evaluation.md.
 
     Raises:
-        UsageError: an unknown option or protocol; an option of another type; a protocol that does not fit a set.
+        UsageError: an unknown option or protocol; an option of the wrong type; a protocol that does not fit a set.
         UserError: an unreadable image in a list of pairs; a model without a network; an embedding that is not finite.
     """
     options = (options or EvaluationOptions()).changed(changes)
@@ -68,7 +68,7 @@ def evaluate(
         members = [r for r in found["results"] if r["set"].startswith(f"{group}/")]
         found["groups"] += group_results(group, members)
     return {
-        "schema": SCHEMA,
+        "schema": RESULT_SCHEMA,
         "made": {"facedistill": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()},
         "models": {name: _describe(model, (paths or {}).get(name), options.latency) for name, model in models.items()},
         **{key: value for key, value in found.items() if value or key == "results"},
@@ -76,7 +76,7 @@ def evaluate(
 
 
 def protocols_of(data: EvaluationSet, name: str, asked: Sequence[str] | None) -> list[type[Protocol]]:
-    """Return the protocols that `asked` names, or those that are usual for the set called `name`.
+    """Return the protocols that `asked` names, or the usual ones of the set called `name`.
 
     Raises:
         UsageError: a protocol is unknown or cannot measure this kind of set; two protocols have one name.
@@ -108,7 +108,7 @@ def _either(kinds: Sequence[str]) -> str:
 
 
 class _Evaluation:
-    """One set: its results, and how they differ, appended to the lists of the evaluation JSON."""
+    """The evaluation of one set, which appends results and their differences to the lists of the evaluation JSON."""
 
     def __init__(
         self, models: Mapping[str, Model], name: str, there: EvaluationSet, options: EvaluationOptions
@@ -124,8 +124,8 @@ class _Evaluation:
     def run(self, protocols: Iterable[type[Protocol]], found: dict[str, list[dict[str, Any]]]) -> None:
         for protocol in (kind(self.set, self.options) for kind in protocols):
             at, declared = {"protocol": protocol.name, "set": self.name}, carried(type(protocol))
-            conditions = [(FULL, FULL)]
-            conditions += [pair for r in self.options.resolutions for pair in ((r, FULL), (r, r))]
+            conditions = [(FULL_RESOLUTION, FULL_RESOLUTION)]
+            conditions += [pair for r in self.options.resolutions for pair in ((r, FULL_RESOLUTION), (r, r))]
             measured: dict[tuple[Resolution, Resolution], dict[tuple[str, str], Measurement]] = {}
             for condition in conditions:
                 settings = _resolution_settings(condition)
@@ -142,7 +142,7 @@ class _Evaluation:
 
     @cached_property
     def kinds(self) -> np.ndarray | None:
-        """The family and source of every image, where identities are related."""
+        """The family and source of every image, or None if no identities are related."""
         return relatives.kinds_of(self._readable(self.set.dataset)) if isinstance(self.set, LabelledSet) else None
 
     def _side(self, model: str, resolution: Resolution) -> Side:
@@ -154,7 +154,7 @@ class _Evaluation:
         return self.sides[key]
 
     def _sides(self, pair: tuple[str, str], condition: tuple[Resolution, Resolution]) -> tuple[Side, Side]:
-        """Probe and gallery; one and the same object where model and resolution are."""
+        """Return probe and gallery: one object if model and resolution are the same."""
         probe, gallery = (self._side(model, resolution) for model, resolution in zip(pair, condition, strict=True))
         for part in self.set.held:
             if probe.table(part).keys != gallery.table(part).keys:
@@ -170,7 +170,7 @@ class _Evaluation:
         measurement, settings = protocol.measure(probe, gallery)
         for path in measurement.estimates():
             if protocol.declaration().figure(path) is None:
-                raise UserError(f"protocol '{protocol.name}' measured '{path}', which is none of its `figures`")
+                raise UserError(f"protocol '{protocol.name}' measured '{path}', which is not one of its `figures`")
         return measurement, settings
 
     def _result(
@@ -182,7 +182,7 @@ class _Evaluation:
         own_settings: dict[str, Any],
         reference: Measurement | None,
     ) -> dict[str, Any]:
-        """`reference`: the gallery's own model at the gallery's resolution, which is where a system is calibrated."""
+        """Return one result. `reference`: the gallery's own model at the gallery's resolution, for calibration."""
         probe, gallery = self._sides(pair, condition)
         o = self.options
         settings: dict[str, Any] = {"flip": o.flip, **own_settings, "resamples": o.resamples, "seed": o.seed}
@@ -214,7 +214,7 @@ class _Evaluation:
         return result
 
     def _worst(self, there: LabelledSet, pair: tuple[str, str]) -> dict[str, Any]:
-        probe, gallery = self._sides(pair, (FULL, FULL))
+        probe, gallery = self._sides(pair, (FULL_RESOLUTION, FULL_RESOLUTION))
         table, units = gallery.table("images"), (probe.unit("images"), gallery.unit("images"))
         if there.named or there.pair_list is None:
             worst = worst_errors(*units, table.labels)
@@ -228,7 +228,7 @@ class _Evaluation:
         return {"set": self.name, "probe": pair[0], "gallery": pair[1], **named}
 
     def _readable(self, dataset: Dataset) -> Dataset:
-        table = self._side(next(iter(self.models)), FULL).table("images")
+        table = self._side(next(iter(self.models)), FULL_RESOLUTION).table("images")
         return dataset if len(table) == len(dataset) else dataset.subset(_rows(dataset, table))
 
 
@@ -238,7 +238,7 @@ def _rows(dataset: Dataset, table: Embeddings) -> list[int]:
 
 
 def _resolution_settings(condition: tuple[Resolution, Resolution]) -> dict[str, Any]:
-    """{"resolution": {"probe": 14, "gallery": 14}} and what else was done to the images; {} where nothing was."""
+    """Return {"resolution": {"probe": 14, "gallery": 14}}, with blur and JPEG quality; {} for unchanged images."""
     probe, gallery = condition
     if probe.pixels is None:
         return {}
@@ -248,7 +248,7 @@ def _resolution_settings(condition: tuple[Resolution, Resolution]) -> dict[str, 
 
 
 def _resampled(measured: Measurement) -> dict[str, list[float]]:
-    """Each figure in every resample, to six digits; a figure that some resample lacks is left out."""
+    """Return each figure in every resample, to six digits; a figure that some resample lacks is left out."""
     found = {path: estimate.resampled for path, estimate in measured.estimates().items()}
     return {
         path: values.round(6).tolist() for path, values in found.items() if len(values) and np.isfinite(values).all()
@@ -259,7 +259,7 @@ Measured = Mapping[tuple[str, str], Measurement]
 
 
 def _differences(measured: Measured) -> list[dict[str, Any]]:
-    """Each model's own result against each other's, and each cross result against every own one."""
+    """Return the differences between the models' own results, and between each cross result and every own one."""
     own = [pair for pair in measured if pair[0] == pair[1]]
     crossed = [pair for pair in measured if pair[0] != pair[1]]
     found = []
@@ -276,7 +276,7 @@ def _differences(measured: Measured) -> list[dict[str, Any]]:
 
 
 def _compatibility(measured: Measured, protocol: Protocol) -> list[dict[str, Any]]:
-    """Student against teacher beside the baseline against itself."""
+    """Compare student against teacher with the baseline against itself."""
     figure = protocol.declaration().calibrating
     baseline = measured.get(("baseline", "baseline"))
     if baseline is None:
@@ -289,7 +289,7 @@ def _compatibility(measured: Measured, protocol: Protocol) -> list[dict[str, Any
 
 
 def _mean_cosine(probe: Side, gallery: Side) -> dict[str, float]:
-    """Mean cosine of the two embeddings of each image; "ceiling": of the gallery's embedding and its class row."""
+    """Return the mean cosine of each image's two embeddings; "ceiling": of the gallery's embedding and its row of W."""
     table, vectors, classifier = gallery.table("images"), gallery.unit("images"), gallery.model.classifier
     found = {"value": _mean_dot(probe.unit("images"), vectors)}
     if (

@@ -1,6 +1,6 @@
-"""What can be evaluated on: a labelled set, a list of pairs, a gallery with probes, templates.
+"""Evaluation sets: a labelled set, a list of pairs, a gallery with probes, templates.
 
-A set says of which kinds it is and what each model must embed (`parts`). How it is measured is the protocols' business.
+A set declares its kinds and the images that each model must embed (`parts`). Protocols decide how it is measured.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,31 +27,33 @@ class Side:
         self._units: dict[str, np.ndarray] = {}
 
     def table(self, part: str) -> Embeddings:
-        """The raw embeddings of all readable images of a part."""
+        """Return the raw embeddings of all readable images of a part."""
         if part not in self._tables:
             flips = self.flip != "none"
             self._tables[part] = embed_dataset(self.model, self.parts[part], flips, cache=self.cache)
         return self._tables[part]
 
     def unit(self, part: str) -> np.ndarray:
-        """Unit embeddings of a part, float32 (N, d): always the same array."""
+        """Return the unit embeddings of a part, float32 (N, d): always the same array."""
         if part not in self._units:
             self._units[part] = self.table(part).fused(self.flip)
         return self._units[part]
 
     def blocks(self, part: str) -> Iterator[np.ndarray]:
-        """Unit embeddings of a part that may be too large to hold, block by block."""
+        """Yield the unit embeddings of a part that may be too large to hold, block by block."""
         if part in self.parts:
             for vectors in embed_blocks(self.model, self.parts[part], self.flip != "none", cache=self.cache):
                 yield fuse(vectors, self.flip)
 
 
 class EvaluationSet:
-    """Attributes:
-    kinds: what it is, as protocols ask for it (`Protocol.kinds`).
-    parts: what a model embeds, by name. held: those of them whose embeddings are held in memory.
-    fingerprint: of all parts.
-    path: where it was read, for messages.
+    """A set to evaluate models on.
+
+    Attributes:
+        kinds: the kinds of set that it is, see `Protocol.kinds`.
+        parts: the data that a model embeds, by name. held: the names of parts whose embeddings are held in memory.
+        fingerprint: of all parts.
+        path: its origin, for messages.
     """
 
     kinds: tuple[str, ...]
@@ -65,7 +67,7 @@ class EvaluationSet:
 
 
 class LabelledSet(EvaluationSet):
-    """Images with class names; of a verification set also its list of pairs."""
+    """Images with class names, and the list of pairs if they are a verification set."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.parts, self.fingerprint = dataset, {"images": dataset}, dataset.fingerprint
@@ -77,9 +79,9 @@ class LabelledSet(EvaluationSet):
 
 
 class GallerySet(EvaluationSet):
-    """Probes to look for in a gallery, with distractors that match nobody and are never held in memory at once.
+    """Probes to search for in a gallery. Distractors match nobody and are never all held in memory.
 
-    Classes are matched by name; a probe whose class the gallery lacks is a non-mated one.
+    Classes are matched by name; a probe whose class the gallery lacks is non-mated.
     """
 
     kinds = ("gallery",)
@@ -93,7 +95,7 @@ class GallerySet(EvaluationSet):
 
 
 class TemplateSet(EvaluationSet):
-    """IJB-B and IJB-C: several images make a template. There are pairs of them, and galleries if the lists exist."""
+    """IJB-B and IJB-C: templates of several images, with pairs of them, and with galleries if the lists exist."""
 
     def __init__(self, source: IjbSource) -> None:
         self.source = source
@@ -108,10 +110,9 @@ Spec = str | Path | Dataset | EvaluationSet
 def open_sets(
     specs: Sequence[Spec] | Mapping[str, Spec], gallery: str | None = None, distractors: str | None = None
 ) -> dict[str, EvaluationSet]:
-    """Open sets by name: data sets, IJB and TinyFace folders; probes to be looked for where a `gallery` is given.
+    """Open sets by name: data sets, IJB and TinyFace folders; with a `gallery`, probes to search for in it.
 
-    A folder of several .bin files is a group of sets (RFW), named "folder/file". Raises UsageError for a name that
-    stands twice.
+    A folder of several .bin files is a group of sets (RFW), named "folder/file". Raises UsageError for a repeated name.
     """
     named = list(specs.items()) if isinstance(specs, Mapping) else [(_name(spec), spec) for spec in specs]
     names = [name for name, _ in named]
@@ -143,7 +144,7 @@ def _open(spec: Spec, gallery: str | None, distractors: str | None) -> Evaluatio
 
 
 def _name(spec: Spec) -> str:
-    """lfw for .../lfw.bin, the folder's name for a folder, the whole text for synthetic:..."""
+    """Return lfw for .../lfw.bin, the folder's name for a folder, the whole text for synthetic:..."""
     if isinstance(spec, EvaluationSet):
         spec = next(iter(spec.parts.values()))
     path = str(spec.source.path if isinstance(spec, Dataset) else spec)

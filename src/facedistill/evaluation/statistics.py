@@ -1,9 +1,9 @@
-"""Intervals by the bootstrap: what a number is worth.
+"""Confidence intervals by the bootstrap.
 
 Pairs that share a person are not independent, so persons (clusters) are drawn with replacement, not pairs. A person
 drawn w_a times gives each of its genuine pairs the weight w_a, and an impostor pair of persons a and b the weight
-w_a w_b. The threshold is derived anew in every resample. Draw r depends only on (seed, r, number of clusters): two
-models evaluated on the same set are resampled alike, and their difference has a paired interval.
+w_a w_b. The threshold is derived again in every resample. Draw r depends only on (seed, r, number of clusters): two
+models that are evaluated on the same set are resampled alike, so their difference has a paired interval.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its value in every resample, float64 (resamples,); NaN where a resample lacks a kind of pair."""
+    """A number with its value in every resample, float64 (resamples,); NaN if a resample lacks a kind of pair."""
 
     value: float
     resampled: np.ndarray
@@ -32,13 +32,13 @@ class Estimate:
         return [float(q) for q in np.quantile(finite, [0.025, 0.975])] if len(finite) else None
 
     def to_json(self) -> dict[str, Any]:
-        """{"value", "ci95"}; without resamples the value alone."""
+        """Return {"value", "ci95"}; without resamples, only the value."""
         ci95 = self.ci95
         return {"value": self.value} | ({"ci95": ci95} if ci95 else {})
 
 
 def paired_difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b, resample by resample. Both must come from the same set with the same seed."""
+    """Return a - b, resample by resample. Both must come from the same set with the same seed."""
     return Estimate(a.value - b.value, a.resampled - b.resampled)
 
 
@@ -52,9 +52,9 @@ def draws(clusters: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterat
 def resampled_mean(
     values: np.ndarray, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
-    """The mean of `values` (N,) in each resample of their `clusters` (int64 (N,), any numbers): float64 (resamples,).
+    """Return the mean of `values` (N,) in each resample of their `clusters` (int64 (N,)): float64 (resamples,).
 
-    NaN in a resample that draws none of them; values that are themselves NaN count for nothing.
+    NaN in a resample that draws no value. Values that are NaN are ignored.
     """
     known = np.isfinite(values)
     cluster = np.unique(clusters, return_inverse=True)[1]
@@ -71,7 +71,7 @@ class Weights:
 
     Attributes:
         genuine, impostor: one weight for each given score, in the same order.
-        impostor_total: the weight of all impostor pairs, also of those whose scores are not held.
+        impostor_total: the weight of all impostor pairs, including those whose scores are not held.
     """
 
     genuine: np.ndarray
@@ -80,22 +80,22 @@ class Weights:
 
 
 class TooFewImpostors(Exception):
-    """The highest impostor scores that are held do not reach down to the threshold of a resample: hold more."""
+    """The impostor scores that are held do not reach down to the threshold of a resample: hold more of them."""
 
 
 def resampled_points(
     genuine: np.ndarray, impostor: np.ndarray, fars: Sequence[float], weights: Iterator[Weights], complete: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """TAR and threshold at each FAR in each resample, both float64 (resamples, FARs), as metrics.tar_at_far has them.
+    """Return TAR and threshold at each FAR in each resample, both float64 (resamples, FARs); see metrics.tar_at_far.
 
     Args:
         genuine, impostor: scores, both descending; `impostor` may be only the highest ones (then complete=False).
-        weights: one a resample, for scores in that order.
+        weights: one per resample, for scores in that order.
 
     Raises:
-        TooFewImpostors: see there; only when not `complete`.
+        TooFewImpostors: see there; only if not `complete`.
     """
-    # genuine pairs that pass when the threshold is impostor score i, or just above it; where its ties begin
+    # The genuine pairs that pass if the threshold is impostor score i, or just above it; where its ties begin.
     ascending = genuine[::-1]
     at = len(genuine) - np.searchsorted(ascending, impostor, side="left")
     above = len(genuine) - np.searchsorted(ascending, impostor, side="right")
@@ -119,10 +119,10 @@ def resampled_points(
 
 
 def pair_weights(clusters: np.ndarray, same: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return how a draw weighs a list of pairs.
+    """Return the function that maps a draw to the weights of a list of pairs.
 
     Args:
-        clusters: int64 (P, 2), the person on either side; or (P, 1), when persons are unknown: a pair is a cluster.
+        clusters: int64 (P, 2), the person on either side; or (P, 1) if persons are unknown, so each pair is a cluster.
         same: bool (P,).
     """
     first, last = clusters[:, 0], clusters[:, -1]

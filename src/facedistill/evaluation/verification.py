@@ -1,4 +1,4 @@
-"""What a verification protocol measured for one (probe model, gallery model), and its form in the evaluation JSON."""
+"""The measurement of a verification protocol for one (probe model, gallery model), and its evaluation JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,10 +43,10 @@ class Verification(Measurement):
 
     Attributes:
         roc: counts of all pairs by score (cosine).
-        tar_at_far: by name of the target FAR ("1e-3"); absent where the set cannot measure it (metrics.tar_at_far).
+        tar_at_far: by name of the target FAR ("1e-3"); absent if the set cannot measure it (metrics.tar_at_far).
         thresholds: by the same names, the threshold in each resample.
-        accuracy, std: of the folds, where the protocol has folds.
-        decisions: bool, whether each comparison is decided rightly at the threshold of its fold; not in the JSON.
+        accuracy, std: of the folds, if the protocol has folds.
+        decisions: bool, whether each comparison is decided correctly at the threshold of its fold; not in the JSON.
     """
 
     roc: Roc
@@ -76,7 +76,7 @@ class Verification(Measurement):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The measured keys of a result; absent where they do not apply, never null."""
+        """Return the measured keys of a result; keys that do not apply are absent, never null."""
         genuine, impostors = self.roc.pairs
         json: dict[str, Any] = {"pairs": genuine + impostors, "genuine": genuine}
         if self.accuracy is not None:
@@ -90,7 +90,7 @@ class Verification(Measurement):
         return found | {f"tar_at_far.{key}": estimate for key, (_, estimate) in self.tar_at_far.items()}
 
     def at_thresholds_of(self, other: "Verification") -> dict[str, dict[str, float]]:
-        """By target FAR: FAR and TAR that these pairs get at the threshold calibrated on `other`."""
+        """Return, by target FAR, the FAR and TAR of these pairs at the threshold calibrated on `other`."""
         if 0 in self.roc.pairs:
             return {}
         rates = {
@@ -113,7 +113,7 @@ class Verification(Measurement):
 
 
 def _curves(roc: Roc) -> dict[str, Any] | None:
-    """What a report draws: the ROC, where there are both kinds of pair, and the histograms of the scores."""
+    """Return the curves of a report: the ROC, if there are both kinds of pair, and the histograms of the scores."""
     if not len(roc.scores):
         return None
     low, high, genuine, impostor = histogram(roc)

@@ -1,4 +1,4 @@
-"""The errors worth a look: the impostor pairs that score highest and the genuine pairs that score lowest."""
+"""The worst errors: the impostor pairs that score highest and the genuine pairs that score lowest."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,8 +24,8 @@ def worst_errors(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, cou
     """Compare every image with every other, in tiles; return the `count` worst impostor and genuine pairs.
 
     An image is never compared with itself. Symmetric (`probe is gallery`): each unordered pair once. Otherwise both
-    (i probe, j gallery) and (j probe, i gallery). Two persons are taken for one, and a person is rejected, at most once
-    in a list: one person under two names, or one image of somebody else, would fill it.
+    (i probe, j gallery) and (j probe, i gallery). A list holds each pair of confused persons, or each rejected person,
+    at most once: else one person under two names, or one image of somebody else, would fill it.
 
     Args:
         probe, gallery: unit rows (N, d) of the same images. labels: int64 (N,).
@@ -42,9 +42,9 @@ def worst_errors(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray, cou
 
 
 def worst_pairs(probe: np.ndarray, gallery: np.ndarray, pairs: np.ndarray, same: np.ndarray, count: int = 12) -> Errors:
-    """The worst of a list of pairs, int64 (P, 2), rows of both embeddings; same: bool (P,).
+    """Return the worst of a list of pairs, int64 (P, 2), rows of both embeddings; same: bool (P,).
 
-    Where `probe` and `gallery` differ, both directions of each pair are compared, as in pairs.pair_protocol.
+    If `probe` and `gallery` differ, both directions of each pair are compared, as in pairs.pair_protocol.
     """
     accepts, rejects = _Worst(count), _Worst(count)
     for directed in [pairs] if probe is gallery else [pairs, pairs[:, ::-1]]:
@@ -67,19 +67,19 @@ class _Worst:
 
     @property
     def least(self) -> float:
-        """What a pair's badness must exceed to come in."""
+        """The badness that a pair must exceed to be kept."""
         badness = self.columns[2]
         return float(badness.min(initial=np.inf)) if len(badness) == self.count else -np.inf
 
     def add(self, a: np.ndarray, b: np.ndarray, badness: np.ndarray, once: np.ndarray) -> None:
-        """All (M,)."""
+        """Add pairs; all arguments are (M,)."""
         columns = [np.concatenate(both) for both in zip(self.columns, (a, b, badness, once))]
         order = np.argsort(-columns[2], kind="stable")
         first = np.sort(np.unique(columns[3][order], return_index=True)[1])[: self.count]
         self.columns = [column[order[first]] for column in columns]
 
     def pairs(self, sign: int = 1) -> list[Scored]:
-        """The worst first; `sign` makes badness the score again."""
+        """Return the pairs, the worst first; their score is `sign` times the badness."""
         a, b, badness, _ = self.columns
         return [Scored(*pair) for pair in zip(a.tolist(), b.tolist(), (sign * badness).tolist())]
 

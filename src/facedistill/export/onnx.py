@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class Onnx(Target):
             )
         assert program is not None
         graph = program.model_proto
+        _forget_sources(graph)
         if form.precision == "fp16":
             graph = half(graph)
         elif form.precision == "int8":
@@ -63,3 +65,13 @@ class Onnx(Target):
         _, ort = import_onnx_packages()
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _forget_sources(graph: Any) -> None:
+    """Remove what the exporter notes of each node: stack traces with paths of this machine, a fifth of a small file."""
+    del graph.metadata_props[:]
+    for part in (graph.graph, *graph.graph.node, *graph.graph.initializer, *graph.graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for value in (*graph.graph.input, *graph.graph.output):
+        del value.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The class matrix W, and W inside a training run: what moves it. Where it starts: starts.py."""
+"""The class matrix W, and W inside a training run with what moves it. starts.py makes the first W."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +17,15 @@ from facedistill.recipe import MovedBy, Stored
 class Classifier:
     """W with unit rows, float32 (C, d), and the name of each row.
 
-    Raw rows may have any norm: they are normalised here, because a teacher's rows do not all have the same
-    norm and copying them raw silently changes the loss.
+    Raw rows may have any norm. They are normalised here, because a teacher's rows differ in norm, and copying them raw
+    silently changes the loss.
 
     Attributes:
         origin: "teacher" (trained with its network), "centres", "fitted", "instances" or "random"; in every result.
-        counts: int64 (C,), the number of embeddings each centre is the mean of; only for centres.
-        unit: True for rows that a model folder holds: they have unit length, so nothing of what may be a memory-mapped
-            file of gigabytes is read or copied here.
-        of_teacher: True where the rows lie in a teacher's space; None: unless they are "random".
+        counts: int64 (C,), the number of embeddings averaged in each centre; only for centres.
+        unit: True if the rows already have unit length, as those of a model folder do. A memory-mapped file of
+            gigabytes is then neither read nor copied here.
+        of_teacher: True if the rows lie in a teacher's space; None means True unless `origin` is "random".
 
     Raises:
         UserError: names and rows differ in number, a name repeats, or a row is zero or not finite.
@@ -48,7 +48,7 @@ class Classifier:
                 "expected one row of W per name, in the same order"
             )
         if len(set(self.class_names)) != len(self.class_names):
-            raise UserError("classifier: a class name stands twice; names must be unique")
+            raise UserError("classifier: a class name is listed twice; names must be unique")
         if self.unit and self.weight.dtype == torch.float32:
             return
         weight = self.weight.detach().float()
@@ -67,7 +67,7 @@ class Classifier:
         return self.weight.shape[1]
 
     def select(self, names: Sequence[str]) -> "Classifier":
-        """Return the rows of `names`, in that order. Raises UserError naming the classes W lacks."""
+        """Return the rows of `names`, in that order. Raises UserError that names the classes that W lacks."""
         if list(names) == self.class_names:
             return self
         row = {name: i for i, name in enumerate(self.class_names)}
@@ -86,14 +86,15 @@ class Classifier:
 class ClassWeight(nn.Module):
     """W inside a training run.
 
-    Moved by "gradient" it is a parameter; by "teacher" a buffer, float32, which `move` changes; by "nothing" a plain
-    tensor, neither parameter nor buffer, so that no optimiser, checkpoint or DDP broadcast touches it. Then it may be
-    stored shorter, and in several processes each may hold a share.
+    If moved by "gradient", it is a parameter; by "teacher", a float32 buffer that `move` changes; by "nothing", a plain
+    tensor, neither parameter nor buffer, so that no optimiser, checkpoint or DDP broadcast touches it. A plain tensor
+    may be stored in fewer bits, and each of several processes may hold a share.
 
     Args:
-        stored, whole: see `hold_rows`; of a W that something moves every process holds all, in float32.
-        student_dim: of the embeddings, where W lies in another space than theirs: `place` then takes them there by a
-            linear projection, trained with the rest and no part of the student.
+        stored, whole: see `hold_rows`. They apply to moved_by "nothing"; otherwise every process holds all of W in
+            float32.
+        student_dim: the size of the student's embeddings, if W lies in another space. `place` then maps them there by a
+            linear projection, which is trained too but is not part of the student.
     """
 
     weight: Tensor
@@ -111,8 +112,8 @@ class ClassWeight(nn.Module):
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         self.of_teacher = bool(classifier.of_teacher)
         if moved_by == "gradient":
-            # Unit rows also where W is random: from short ones (N(0, 0.01) is common) a step of a high rate throws the
-            # rows far out, where they hardly turn any more, and training from scratch is held back.
+            # A random W has unit rows too. Short ones (N(0, 0.01) is common) become very long in one step at a high
+            # learning rate; they then hardly turn any more, which slows training from scratch.
             self.weight = nn.Parameter(classifier.weight.clone())
         elif moved_by == "teacher":
             self.register_buffer("weight", classifier.weight.clone())
@@ -130,33 +131,33 @@ class ClassWeight(nn.Module):
 
     @property
     def rows(self) -> Rows:
-        """The rows as they are held here, as the frozen head takes them; no gradient reaches W through them."""
+        """The rows of this process, in the form that the frozen head takes. No gradient reaches W through them."""
         return self.frozen_rows if self.moved_by == "nothing" else as_rows(self.weight)
 
     @property
     def anchors(self) -> bool:
-        """True where W ties the student to the teacher's space: no gradient moves it, and its rows lie there."""
+        """True if W ties the student to the teacher's space: no gradient moves it, and its rows lie in that space."""
         in_space = self.of_teacher or self.moved_by == "teacher"
         return self.frozen and in_space and self.projection is None
 
     @property
     def frozen(self) -> bool:
-        """True where W gets no gradient: the streaming head may be used."""
+        """True if W gets no gradient, so that the streaming head can be used."""
         return not isinstance(self.weight, nn.Parameter)
 
     def place(self, embeddings: Tensor) -> Tensor:
-        """Return the student's embeddings (B, d') in W's space (B, d), float32."""
+        """Map the student's embeddings (B, d') into W's space (B, d), float32."""
         embeddings = embeddings.float()
         return embeddings if self.projection is None else self.projection(embeddings)
 
     @torch.no_grad()
     def move(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
-        """AdaDistill's step of the rows of the batch's classes towards the teacher's embeddings (arXiv 2407.01332).
+        """Move the rows of the batch's classes towards the teacher's embeddings as AdaDistill does (arXiv 2407.01332).
 
-        w_y <- a w_y + (1 - a) f_T(x), a = relu(cos(f_S(x), f_T(x))) relu(cos(w_y, f_T(x))), f_T of unit length: near to
-        single embeddings while the student knows little, then to the class's centre. A reconstruction from the authors'
-        code, but: rows return to unit length; a class with several images in the batch of all processes takes the mean
-        of their steps, where the code keeps whichever is written last, and each process has a W of its own.
+        w_y <- a w_y + (1 - a) f_T(x), a = relu(cos(f_S(x), f_T(x))) relu(cos(w_y, f_T(x))), f_T of unit length. While
+        the student knows little, a row is near single embeddings; later it is near the class centre. A reconstruction
+        from the authors' code with two changes. Rows return to unit length. A class with several images in the batch of
+        all processes takes the mean of their steps; that code keeps the last one written, in a W per process.
 
         Shapes: (b, d), (b, d), int64 (b,), of this process.
         """
@@ -166,9 +167,9 @@ class ClassWeight(nn.Module):
             weight = self.weight[classes][row]
             kept = ((own * other).sum(1).relu() * (weight * other).sum(1).relu())[:, None]
             moved = kept * weight + (1 - kept) * other
-            # A matrix product, because adding row by row has no fixed order on a GPU, and all processes need one W.
+            # A matrix product: adding row by row has no fixed order on a GPU, but all processes need the same W.
             self.weight[classes] = F.normalize(F.one_hot(row).to(moved).T @ moved, dim=1)
 
     def trained(self) -> Classifier:
-        """Return the W that training made, as the model's own: whoever inherits it inherits a "teacher" W."""
+        """Return the trained W as the model's own classifier. Its origin is "teacher", as for any trained model."""
         return Classifier(self.weight.detach().cpu().clone(), self.class_names, "teacher")

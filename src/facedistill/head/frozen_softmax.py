@@ -1,8 +1,8 @@
 """The margin softmax against a W that no gradient moves: loss and gradient in one streaming pass over W.
 
-The B x C logits are never held: for each block of rows of W the pass adds exp(s cos) to a sum and its product with
-the rows to the embeddings' gradient. W may be sharded: each process passes everyone's embeddings over its own rows,
-and the sums are added. What is computed once a sample, not once a logit, is computed in float64.
+The B x C logits are never held: for each block of rows of W, the pass adds exp(s cos) to a sum, and exp(s cos) times
+the rows to the embeddings' gradient. W may be sharded: each process compares the embeddings of all processes with its
+own rows, and the sums are added. Values per sample, as opposed to per logit, are computed in float64.
 """
 
 from typing import Any
@@ -19,15 +19,15 @@ from facedistill.head.margins import Margin, observe
 from facedistill.head.products import make_products, product_type
 from facedistill.head.rows import Rows, as_rows
 
-BLOCK = 1024  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
-# exp(+-64) x 1e8 classes is still a normal float32: up to here logits need no shift, beyond it a running maximum.
+BLOCK_ROWS = 1024  # rows of W in one pass: large enough for full matrix-product speed, small enough for the cache
+# exp(+-64) x 1e8 classes is still a normal float32. Up to here logits need no shift; beyond, a running maximum.
 LARGEST_EXPONENT = 64.0
 
 
 class _LogSumOfNegatives(torch.autograd.Function):
     """log sum_{j != y} exp(s n(cos_j)) of each sample, with its gradient computed in the same pass.
 
-    Shapes: x (b, d) unit rows, cos_y (b,), labels (b,) of this process's samples -> float64 (b,); -inf where C = 1.
+    Shapes: x (b, d) unit rows, cos_y (b,), labels (b,) of this process's samples -> float64 (b,); -inf if C = 1.
     """
 
     @staticmethod
@@ -49,7 +49,7 @@ class _LogSumOfNegatives(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad[:, None], None, None, None, None, None, None
 
@@ -64,7 +64,7 @@ def _stream(
     dtype: torch.dtype,
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Pass once over the rows: (shift (B,), total (B,), gradient (B, d)).
+    """Pass once over the rows and return (shift (B,), total (B,), gradient (B, d)).
 
     total = sum_{j != y} exp(s n(cos_j) - shift), and gradient = sum_{j != y} exp(s n(cos_j) - shift) n'(cos_j) w_j.
     """
@@ -73,11 +73,11 @@ def _stream(
     total = x.new_zeros(len(x), dtype=torch.float64)
     gradient = torch.zeros_like(x) if need_gradient else None
     scaled = margin.negative is None
-    products = make_products(rows, scale * x if scaled else x, dtype, BLOCK, 1.0 if scaled else scale)
+    products = make_products(rows, scale * x if scaled else x, dtype, BLOCK_ROWS, 1.0 if scaled else scale)
     order, bounds = _by_block(labels, len(rows))
-    for start, first, last in zip(range(0, len(rows), BLOCK), bounds, bounds[1:]):
+    for start, first, last in zip(range(0, len(rows), BLOCK_ROWS), bounds, bounds[1:]):
         samples = order[first:last]
-        logits, slope = products.start(start, start + BLOCK, (labels[samples] - start, samples)), None
+        logits, slope = products.start(start, start + BLOCK_ROWS, (labels[samples] - start, samples)), None
         if margin.negative is not None:
             logits, slope = margin.negative(logits, cos_y)
             logits = logits.mul_(scale)
@@ -95,16 +95,16 @@ def _stream(
 
 
 def _by_block(labels: Tensor, count: int) -> tuple[Tensor, list[int]]:
-    """Return the samples in the order of their labels, and where in it the samples of each block begin and end."""
+    """Return the samples in the order of their labels, and the bounds of each block's samples in that order."""
     ordered, order = labels.sort()
-    starts = torch.arange(-(-count // BLOCK) + 1, device=labels.device).mul_(BLOCK).clamp_(max=count)
+    starts = torch.arange(-(-count // BLOCK_ROWS) + 1, device=labels.device).mul_(BLOCK_ROWS).clamp_(max=count)
     return order, torch.searchsorted(ordered, starts).tolist()
 
 
 def _add_up(
     shift: Tensor, total: Tensor, gradient: Tensor | None, counts: list[int]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Add the processes' sums over their rows, brought to one shift, and return those of this process's samples."""
+    """Add the processes' sums over their rows at one common shift, and return those of this process's samples."""
     common = parallel.maximum(shift)
     rescale = (shift - common).exp()
     sums = (total * rescale).to(shift.dtype)[:, None]
@@ -126,7 +126,7 @@ def frozen_margin_softmax(
 ) -> Tensor:
     """Return the margin softmax loss of each sample without holding the logits.
 
-    Where `weight` is a share of the rows, all processes call it together, each with its own samples.
+    If `weight` is a share of the rows, all processes call it together, each with its own samples.
 
     Args:
         embeddings: (b, d), raw, any float type; normalised here.
@@ -174,10 +174,10 @@ class FrozenMarginSoftmax(nn.Module):
     """The frozen head as a module: `head(embeddings (b, d), labels (b,)) -> mean loss`, no (b, C) tensor ever held.
 
     W is a plain tensor, neither parameter nor buffer, so that no optimiser, DDP or state dict touches it. In training
-    mode a margin that adapts (AdaFace, CurricularFace) takes each batch into its running statistics first.
+    mode, a margin that adapts (AdaFace, CurricularFace) first updates its running statistics with each batch.
 
     Args:
-        classifier: a Classifier, or Rows, which may be stored shorter, memory-mapped or sharded (`load_rows`).
+        classifier: a Classifier, or Rows, which may be in fewer bits, memory-mapped or sharded (`load_rows`).
         products: see `frozen_margin_softmax`.
     """
 

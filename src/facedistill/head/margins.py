@@ -1,8 +1,7 @@
-"""Margins: what a margin softmax does to the cosine of a sample's own class; the dense loss as a readable reference.
+"""Margins change the cosine to a sample's own class in a margin softmax; the dense loss is a readable reference.
 
-All margins work on B values in the type they come in, and are differentiated by autograd. `gradient="exact"`
-differentiates the formula; `gradient="straight_through"` is insightface's: the margin changes the value, the
-derivative stays 1.
+All margins work on B values of any float type, and autograd differentiates them. `gradient="exact"` differentiates the
+formula; `gradient="straight_through"` is insightface's: the margin changes the value, the derivative stays 1.
 """
 
 import math
@@ -18,7 +17,7 @@ from facedistill.errors import UserError
 from facedistill.recipe import build, find
 
 Gradient = Literal["exact", "straight_through"]
-# Closest that a cosine may come to +-1: beyond it the derivative of arccos overflows.
+# Cosines are clamped to this: nearer to +-1 the derivative of arccos overflows.
 COSINE_LIMIT = 1.0 - 1e-7
 
 
@@ -27,7 +26,7 @@ class Margin(nn.Module):
 
     Attributes:
         size: the margin that `target` uses unless told otherwise.
-        neutral: the size that changes nothing, from which a warm-up grows; None where no single size does that.
+        neutral: the size that changes nothing, from which a warm-up grows; None if no single size does that.
         adapts: True if `update` keeps running statistics.
         negative: None, or a function (cos (K, B), cos_y (B,)) -> (changed cos, derivative by cos), both (K, B).
     """
@@ -46,7 +45,7 @@ class Margin(nn.Module):
         return self.size
 
     def update(self, cos_y: Tensor, norms: Tensor) -> None:
-        """Take the (gathered) batch's cosines and norms into running statistics, before the loss. Training only."""
+        """Update running statistics with the (gathered) batch's cosines and norms before the loss. Training only."""
 
     @property
     def bound(self) -> float:
@@ -57,9 +56,9 @@ class Margin(nn.Module):
 class CombinedMargin(Margin):
     """psi(theta) = cos(m1 theta + m2) - m3 (insightface's combined margin; ArcFace 1,m,0; CosFace 1,0,m).
 
-    Beyond m1 theta + m2 = pi, where the cosine would rise again: for m1 = 1 the usual fallback
-    cos(theta) - m2 sin(m2) - m3 (as in insightface and fdbtrs heads; it has a small jump at the boundary); for
-    m1 > 1 SphereFace's monotone continuation (-1)^k cos(phi) - 2k, k = floor(phi / pi).
+    Beyond m1 theta + m2 = pi the cosine would rise again. There, m1 = 1 uses the usual fallback
+    cos(theta) - m2 sin(m2) - m3 (as in insightface and fdbtrs heads; it has a small jump at the boundary), and m1 > 1
+    uses SphereFace's monotone continuation (-1)^k cos(phi) - 2k, k = floor(phi / pi).
 
     Args:
         m1, m2, m3: multiplicative (>= 1), additive angular (radians, 0..pi) and additive cosine (>= 0) margin.
@@ -75,7 +74,7 @@ class CombinedMargin(Margin):
         self.m1, self.m2, self.m3, self.gradient = m1, m2, m3, gradient
 
     def parts(self, size: float | Tensor | None) -> tuple[float, float | Tensor, float | Tensor]:
-        """Return (m1, m2, m3) where `size` stands for the margin's one free part."""
+        """Return (m1, m2, m3), with `size` as the margin's one free part."""
         if size is not None:
             raise ValueError("a combined margin has three sizes; set m1, m2 and m3")
         return self.m1, self.m2, self.m3
@@ -205,7 +204,7 @@ MARGINS: dict[str, Callable[..., Margin]] = {
 
 @torch.no_grad()
 def observe(margin: Margin, embeddings: Tensor, own: Tensor) -> None:
-    """Take a batch of all processes into the margin's running statistics: raw embeddings and own rows of W, (b, d)."""
+    """Update the margin's running statistics with a batch: raw embeddings and own rows of W, (b, d) in each process."""
     cos_y = F.cosine_similarity(embeddings, own.to(embeddings.dtype))
     margin.update(parallel.gather(cos_y), parallel.gather(embeddings.norm(dim=1)))
 
@@ -235,7 +234,7 @@ def margin_softmax(
     scale: float,
     size: float | Tensor | None = None,
 ) -> Tensor:
-    """The margin softmax with all B x C logits: the reference, and the path for a W that is trained.
+    """Return the margin softmax loss from all B x C logits: the reference, and the path for a trained W.
 
     Args:
         embeddings: (B, d), raw; labels: int64 (B,); weight: (C, d), rows of any norm.

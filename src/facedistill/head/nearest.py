@@ -1,4 +1,4 @@
-"""The classes nearest to each class of a W that never changes: found once, and enough of W for a sampled softmax."""
+"""The classes nearest to each class of a W that never changes: found once, and enough for a sampled softmax."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +19,8 @@ QUERIES, BLOCK = 1024, 8192  # rows of W compared with each other at a time: the
 def nearest_classes(rows: Rows, count: int) -> Tensor:
     """Return the `count` other classes nearest to each class by the cosine of their rows: int32 (C, min(count, C - 1)).
 
-    The nearest comes first. C^2 d multiplications in float32, and no table of C x C. All processes call it together,
-    each with all of W: each searches for its share of the classes, and all get the whole.
+    The nearest comes first. The search takes C^2 d multiplications in float32 and holds no C x C table. All processes
+    call it together, each with all of W; each searches for its share of the classes, and all get the whole result.
     """
     if rows.sharded:
         raise ValueError("the nearest classes are searched for in all of W, not in a process's share")
@@ -38,7 +38,7 @@ def nearest_classes(rows: Rows, count: int) -> Tensor:
 
 
 def _nearest_to(queries: Tensor, start: int, rows: Rows, count: int, buffer: Tensor) -> Tensor:
-    """The classes (q, count) nearest to the `queries` (q, d), float32, which are the rows of W from `start` on."""
+    """Return the classes (q, count) nearest to `queries` (q, d), float32, which are the rows of W from `start` on."""
     best = queries.new_empty(len(queries), 0)
     classes = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
     for first in range(0, len(rows), len(buffer)):
@@ -52,7 +52,7 @@ def _nearest_to(queries: Tensor, start: int, rows: Rows, count: int, buffer: Ten
 
 
 def cached_nearest(rows: Rows, count: int) -> Tensor:
-    """Return `nearest_classes`, memory-mapped where an earlier call stored them for these very rows and this `count`.
+    """Return `nearest_classes`, memory-mapped if an earlier call stored them for the same rows and `count`.
 
     All processes call it together.
     """
@@ -71,14 +71,14 @@ def cached_nearest(rows: Rows, count: int) -> Tensor:
 
 
 def _fingerprint(rows: Rows, count: int) -> str:
-    """Of the rows as they are stored, read in pieces."""
+    """Return a fingerprint of the stored rows, which are read in pieces."""
     parts = [rows.values] if rows.scales is None else [rows.values, rows.scales]
     pieces = (piece.contiguous().view(torch.uint8).cpu().numpy() for part in parts for piece in part.split(BLOCK))
     return fingerprint("nearest 1", count, rows.values.dtype, rows.values.shape, *map(fingerprint, pieces))
 
 
 def _load(place: Path, shape: tuple[int, int]) -> Tensor | None:
-    """What an earlier call stored; None where there is nothing, or something damaged."""
+    """Return the result that an earlier call stored, or None if it is missing or damaged."""
     with suppress(OSError, ValueError, EOFError):
         stored = np.load(place, mmap_mode="c", allow_pickle=False)
         if stored.shape == shape and stored.dtype == np.int32:

@@ -1,10 +1,10 @@
 """The frozen head's two matrix products, block by block of W: rows x embeddings, and exponentials x rows.
 
-Float products turn a block into their type where it is stored otherwise. Bfloat16 products come out rounded to 8 bits,
-a quarter of a logit of 64, unless what they are to be near to is taken off before the rounding: then the logits that
-count are small numbers. Int8 products take int8 rows as they are: the other factor is split into two int8 parts, the
-second in fractions of the first one's step, 13 bits together. Where a processor has VNNI and no unit for bfloat16, two
-of them take half the time of one float32 product.
+Float products convert a block to their type if it is stored in another. Bfloat16 keeps 8 bits: an error of 0.25 at a
+logit of 64. So each sample's largest logit so far is subtracted before the rounding, which makes the logits that matter
+small. Int8 products use int8 rows unchanged and split the other factor into two int8 parts, the second in fractions of
+the first one's step: 13 bits together. On a processor with VNNI but no unit for bfloat16, two int8 products take half
+the time of one float32 product.
 """
 
 from typing import Protocol
@@ -15,18 +15,18 @@ from torch import Tensor
 from facedistill.errors import UserError
 from facedistill.head.rows import Rows
 
-FAR = 4.0  # logits above what was nearest so far, from which on bfloat16 would be too coarse
-PIECE = 256  # rows of a block that are taken in float32 at once
+FAR = 4.0  # a logit further than this above the largest so far is too coarse in bfloat16
+FLOAT_ROWS = 256  # rows of a block that are multiplied in float32 at a time
 MOST = 127  # the largest int8
 FRACTION = 64  # parts of a step
-WIDEST = 2048  # dimensions, or rows a block, up to which every int32 sum of MOST * MOST * FRACTION holds
+WIDEST = 2048  # the most dimensions, or rows per block, at which no int32 sum of MOST * MOST * FRACTION overflows
 
 
 def product_type(rows: Rows) -> torch.dtype:
-    """Return the rows' own type, bfloat16 for int8 rows; float32 where no unit takes bfloat16 products.
+    """Return the rows' own type, or bfloat16 for int8 rows; float32 instead of bfloat16 without a bfloat16 unit.
 
-    Without one torch's bfloat16 products are 10 times slower than float32, and turning a block is cheap. Int8 products
-    are for who asks for them: their gradient is up to 5e-4 off, and depends on where blocks and shares begin.
+    Without one, torch's bfloat16 products are 10 times slower than float32, and converting a block is cheap. Int8
+    products are never the default: their gradient is up to 5e-4 off and depends on where blocks and shares begin.
     """
     stored = rows.values
     if stored.dtype in (torch.float32, torch.float64):
@@ -45,21 +45,21 @@ class Products(Protocol):
     def start(self, first: int, last: int, own: Own) -> Tensor:
         """Return <w_j, x_i> (k, B) of the rows first..last, float32 or wider; the caller may overwrite it.
 
-        The own classes are left out, -inf: taking them out of a full sum afterwards would cancel catastrophically.
+        Entries of own classes are -inf: removing them from a full sum afterwards would cancel catastrophically.
         """
 
     def add_to(self, gradient: Tensor, p: Tensor) -> None:
-        """gradient (B, d) += p^T (B, k) times the rows of the last `start`; p >= 0 is overwritten."""
+        """Add p^T (B, k) times the rows of the last `start` to `gradient` (B, d); p >= 0 is overwritten."""
 
 
 def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int, scale: float) -> Products:
-    """Return the products of `rows`, `block` of them at a time, with x (B, d); `scale` makes logits of them.
+    """Return the products of `rows`, `block` of them at a time, with x (B, d); `scale` turns them into logits.
 
     Raises:
-        UserError: int8 products of other rows, of more dimensions than their sums can hold, or on a GPU.
+        UserError: int8 products on a GPU, of rows that are not int8, or of more dimensions than their sums can hold.
     """
     if dtype == torch.int8 and x.device.type != "cpu":
-        raise UserError("frozen softmax: int8 products are for CPUs; on a GPU int8 rows take bfloat16 ones")
+        raise UserError("frozen softmax: int8 products run on CPUs only; on a GPU, use bfloat16 products of int8 rows")
     if dtype == torch.int8 and (rows.scales is None or max(rows.dim, block) > WIDEST):
         raise UserError(
             f"frozen softmax: int8 products of {rows.dim}-dimensional {rows.values.dtype} rows; they need int8 rows of "
@@ -70,11 +70,11 @@ def make_products(rows: Rows, x: Tensor, dtype: torch.dtype, block: int, scale: 
     return Bfloat16Products(rows, x, block, scale) if dtype == torch.bfloat16 else FloatProducts(rows, x, dtype, block)
 
 
-# Buffers are made once, and what passes through is overwritten: fresh memory a block costs page faults.
+# Buffers are allocated once and overwritten: fresh memory for every block would cost page faults.
 
 
 class FloatProducts:
-    """In float32 or float64."""
+    """Products in float32 or float64."""
 
     def __init__(self, rows: Rows, x: Tensor, dtype: torch.dtype, block: int) -> None:
         self.rows = rows
@@ -93,9 +93,9 @@ class FloatProducts:
 
 
 class Bfloat16Products:
-    """In bfloat16, near to the largest product of each sample so far; what is far above that is taken in float32.
+    """Products in bfloat16 minus each sample's largest product so far; products far above it are taken in float32.
 
-    So a logit has an error of 0.01 at most beside the rounding of x, and those that make up the sum far less.
+    So a logit's error, beside the rounding of x, is at most 0.01, and far less for the logits that dominate the sum.
     """
 
     def __init__(self, rows: Rows, x: Tensor, block: int, scale: float) -> None:
@@ -116,7 +116,7 @@ class Bfloat16Products:
         above = torch.nonzero(highest > self.far)[:, 0]
         if len(above):
             columns = self.exact[:, above]
-            for rows, to in zip(self.block.split(PIECE), wide.split(PIECE)):
+            for rows, to in zip(self.block.split(FLOAT_ROWS), wide.split(FLOAT_ROWS)):
                 to[:, above] = rows.to(wide.dtype) @ columns
             wide[own] = -torch.inf
         self.near = torch.maximum(self.near, highest + self.near)
@@ -127,7 +127,7 @@ class Bfloat16Products:
 
 
 class Int8Products:
-    """In int8 with int32 sums, of int8 rows."""
+    """Products of int8 rows in int8 with int32 sums."""
 
     def __init__(self, rows: Rows, x: Tensor, block: int) -> None:
         assert rows.scales is not None
@@ -158,9 +158,9 @@ class Int8Products:
 
 
 def _split(x: Tensor, buffer: Tensor, parts: Tensor) -> None:
-    """Write x (k, B), within +-MOST, into int8 `parts` (k, 2 B): whole steps, then what is left in fractions of one.
+    """Write x (k, B), within +-MOST, into int8 `parts` (k, 2 B): whole steps, then the rest in fractions of a step.
 
-    x and the buffer, of its shape, are overwritten.
+    x and the buffer, which has the same shape, are overwritten.
     """
     whole = torch.round(x, out=buffer)
     parts[:, : x.shape[1]] = whole

@@ -1,6 +1,6 @@
 """The rows of a frozen W as they are stored: float32, bfloat16 or int8; in memory or on disk; all or a process's share.
 
-Millions of rows never pass through a copy: a safetensors file is memory-mapped, and the frozen head reads it in blocks.
+Millions of rows are never copied: a safetensors file is memory-mapped, and the frozen head reads it in blocks.
 """
 
 from dataclasses import dataclass, replace
@@ -16,18 +16,18 @@ from facedistill.errors import UserError
 from facedistill.files import atomic_write
 from facedistill.recipe import Stored
 
-PIECE = 65_536  # rows at once where something is done to all of W
+PIECE_ROWS = 65_536  # rows at a time in operations on all of W
 STORED = (torch.float64, torch.float32, torch.bfloat16, torch.int8)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive unit rows of a frozen W, used as stored: what rounding did to their length stays.
+    """Consecutive unit rows of a frozen W, used as stored, even if rounding has changed their length.
 
     Attributes:
         values: (c, d), float32, bfloat16 or int8.
-        scales: float32 (c,), by which each row is multiplied; int8 rows have them.
-        classes: None where this is all of W; else how many classes all processes hold together, each a share.
+        scales: float32 (c,), the factor of each row; int8 rows have them.
+        classes: None if this is all of W; else the number of classes that all processes hold together.
         first: the class of the first row here.
 
     Raises:
@@ -46,7 +46,7 @@ class Rows:
                 "float32, bfloat16 or int8"
             )
         if (self.values.dtype == torch.int8) != (self.scales is not None):
-            raise UserError("rows of W: int8 rows need a scale a row, other types none; make them with `quantise`")
+            raise UserError("rows of W: int8 rows need one scale per row, other types none; make them with `quantise`")
         if self.scales is not None and self.scales.shape != self.values.shape[:1]:
             raise UserError(f"rows of W: {len(self.values)} rows do not fit scales of shape {list(self.scales.shape)}")
         if not 0 <= self.first <= self.total - len(self.values):
@@ -74,7 +74,7 @@ class Rows:
         return replace(self, values=self.values.to(device), scales=scales)
 
     def read(self, start: int, stop: int, buffer: Tensor) -> Tensor:
-        """Return rows start..stop of those held here in the buffer's type: a view if stored so, else in the buffer."""
+        """Return this process's rows start..stop in the buffer's type: a view if stored in it, else the buffer."""
         stored = self.values[start:stop]
         if stored.dtype == buffer.dtype:
             return stored
@@ -84,7 +84,7 @@ class Rows:
     def of(self, labels: Tensor) -> Tensor:
         """Return the rows (b, d) of these classes (b,), float32 or wider, whichever process holds them.
 
-        Where W is sharded, all processes call it together, each with its own labels.
+        If W is sharded, all processes call it together, each with its own labels.
 
         Raises:
             UserError: a label outside 0..classes-1; no process, or more than one, holds a label's row.
@@ -110,7 +110,7 @@ class Rows:
         return found[:, :-1]
 
     def require(self, labels: Tensor) -> None:
-        """Raise UserError where a label is none of W's classes."""
+        """Raise UserError if a label is not one of W's classes."""
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.total:
             raise UserError(
                 f"frozen softmax: labels from {int(labels.min())} to {int(labels.max())} do not fit a classifier of "
@@ -118,46 +118,46 @@ class Rows:
             )
 
     def read_at(self, index: Tensor) -> Tensor:
-        """Return single rows of those held here, with their scales."""
+        """Return this process's rows at `index`, multiplied by their scales."""
         rows = self.values[index]
         return rows if self.scales is None else rows * self.scales[index, None]
 
 
 def as_rows(weight: "Tensor | Rows") -> Rows:
-    """Return `weight` (C, d) as the rows of a W held whole by every process; Rows as they are."""
+    """Return `weight` (C, d) as the rows of a W that every process holds whole. Rows are returned unchanged."""
     return weight if isinstance(weight, Rows) else Rows(weight.detach())
 
 
 def quantise(weight: Tensor) -> Rows:
-    """Return unit rows (C, d) as int8: a quarter of float32, each row with the scale max |w| / 127."""
+    """Return unit rows (C, d) as int8, a quarter of float32, with the scale max |w| / 127 for each row."""
     weight = weight.detach()
     values, scales = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
-    for start in range(0, len(weight), PIECE):
-        piece = weight[start : start + PIECE].float()
+    for start in range(0, len(weight), PIECE_ROWS):
+        piece = weight[start : start + PIECE_ROWS].float()
         scale = piece.abs().amax(1).clamp(min=1e-12) / 127
-        values[start : start + PIECE] = (piece / scale[:, None]).round()
-        scales[start : start + PIECE] = scale
+        values[start : start + PIECE_ROWS] = (piece / scale[:, None]).round()
+        scales[start : start + PIECE_ROWS] = scale
     return Rows(values.to(weight.device), scales.to(weight.device))
 
 
 def hold_rows(weight: Tensor, stored: Stored = "fp32", whole: bool = True) -> Rows:
-    """Return the rows of W (C, d) as this process holds them: shorter where `stored` says so, its `share` or all.
+    """Return this process's rows of W (C, d), converted to the type `stored`: all if `whole`, else its `share`.
 
-    A W that is memory-mapped stays so in "fp32"; of others than the own rows nothing is read.
+    With "fp32", a memory-mapped W stays memory-mapped. Other processes' rows are not read.
 
     Raises:
         UserError: a row that is not of unit length.
     """
     mine = range(len(weight)) if whole else share(len(weight), parallel.rank(), parallel.world())
     part = weight.detach()[mine.start : mine.stop]
-    for start in range(0, len(part), PIECE):
-        norms = part[start : start + PIECE].float().norm(dim=1)
+    for start in range(0, len(part), PIECE_ROWS):
+        norms = part[start : start + PIECE_ROWS].float().norm(dim=1)
         off = torch.nonzero(~((norms - 1).abs() < 1e-3))[:, 0]
         if len(off):
             row = int(off[0])
             raise UserError(
                 f"rows of W: row {mine.start + start + row} has length {norms[row]:.3g}, expected 1; the classifier's "
-                "file was edited or damaged: import the teacher anew"
+                "file was edited or damaged: import the teacher again"
             )
     if stored == "int8":
         rows = quantise(part)
@@ -167,7 +167,7 @@ def hold_rows(weight: Tensor, stored: Stored = "fp32", whole: bool = True) -> Ro
 
 
 def share(classes: int, rank: int, world: int) -> range:
-    """Return the classes of one process: equal consecutive shares, the first ones a row longer where a rest is left."""
+    """Return the classes of one process: consecutive shares, the first ones a row longer if the split is uneven."""
     each, rest = divmod(classes, world)
     start = rank * each + min(rank, rest)
     return range(start, start + each + (rank < rest))
@@ -181,18 +181,18 @@ def save_rows(rows: Rows, path: str | Path) -> None:
     with atomic_write(Path(path)) as temporary:
         try:
             save_file(tensors, temporary)
-        except SafetensorError as e:  # a full disk arrives as this, not as OSError
+        except SafetensorError as e:  # safetensors raises this for a full disk, not OSError
             raise OSError(str(e)) from e
 
 
 def load_rows(path: str | Path) -> Rows:
-    """Return the rows of a safetensors file, memory-mapped: each process those of its `share`, and no others are read.
+    """Return this process's `share` of the rows in a safetensors file, memory-mapped. No other rows are read.
 
     Args:
-        path: what `save_rows` wrote, or classifier.safetensors of a model folder.
+        path: a file that `save_rows` wrote, or classifier.safetensors of a model folder.
 
     Raises:
-        UserError: nothing there, damaged, or no W in it.
+        UserError: the file is missing or damaged, or holds no W.
     """
     path = Path(path)
     if not path.is_file():

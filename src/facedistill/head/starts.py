@@ -1,4 +1,4 @@
-"""Where the class matrix W starts when the teacher brings none: random, class centres, every image, or fitted."""
+"""The starts of the class matrix W: random, the teacher's own, class centres, fitted, or a row for every image."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -20,16 +20,16 @@ from facedistill.recipe import Count, Positive, build, find
 
 
 def random_classifier(class_names: Sequence[str], dim: int, seed: int) -> Classifier:
-    """Rows drawn uniformly from the unit sphere in R^dim, the same for the same seed."""
+    """Return rows drawn uniformly from the unit sphere in R^dim, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     return Classifier(torch.randn(len(class_names), dim, generator=generator), class_names, "random")
 
 
 def centres(embeddings: Embeddings) -> Classifier:
-    """Class centres: the mean over a class's images of the unit embedding (image and mirror image summed), normalised.
+    """Return class centres: the normalised mean of a class's unit embeddings (image and mirror image summed).
 
-    Classes without an image have no row. `counts` holds the images per class, so that a sample's own share can be taken
-    out again (leave-one-out).
+    Classes without an image have no row. `counts` holds the images per class, so that a sample's own share can be
+    removed (leave-one-out).
     """
     vectors = torch.from_numpy(embeddings.fused("sum"))
     labels, class_names = classes_with_images(embeddings.labels, embeddings.class_names)
@@ -40,17 +40,17 @@ def centres(embeddings: Embeddings) -> Classifier:
 
 
 def instances(embeddings: Embeddings) -> Classifier:
-    """Every image is a class of its own: its row is the teacher's embedding (both flips summed). Needs no labels."""
+    """Return a W with a row for every image: the teacher's embedding (both flips summed). Needs no labels."""
     return Classifier(torch.from_numpy(embeddings.fused("sum")), embeddings.keys, "instances")
 
 
 def fit_classifier(
     embeddings: Embeddings, margin: Margin, scale: float, epochs: int = 20, batch: int = 512, lr: float = 2e-3
 ) -> Classifier:
-    """W trained alone on the teacher's frozen embeddings with the margin softmax, starting from the class centres.
+    """Train W alone on the teacher's frozen embeddings with the margin softmax, starting from the class centres.
 
     Adam with a cosine schedule; each step draws an image or its mirror image. Deterministic. A margin that adapts
-    (AdaFace, CurricularFace) does so to the teacher's embeddings, in a copy: the student's starts anew.
+    (AdaFace, CurricularFace) is copied, so that the student's own margin does not adapt to the teacher's embeddings.
     """
     margin = copy.deepcopy(margin)
     start = centres(embeddings)
@@ -80,15 +80,15 @@ def fit_classifier(
 
 @dataclass
 class Given:
-    """What a start may make W of.
+    """The inputs from which a start may make W.
 
     Attributes:
         class_names: the classes of the training data, in the order of its labels.
-        dim: the size of the space that the student is to live in.
+        dim: the dimension of the student's space.
         seed: for random numbers, the same whenever the same run starts.
-        classifier: the teacher's own, or None where the start does not need it.
-        embeddings: the teacher's, of the training images and their mirror images, or None where not needed.
-        margin, scale: those that the student will be trained with, or None where not needed.
+        classifier: the teacher's own, or None if the start does not need it.
+        embeddings: the teacher's embeddings of the training images and their mirror images, or None if not needed.
+        margin, scale: those that the student will be trained with, or None if not needed.
     """
 
     class_names: Sequence[str]
@@ -101,12 +101,12 @@ class Given:
 
 
 class Start(ABC):
-    """Where W starts. The signature of a start's __init__ is the schema of its options in a recipe.
+    """A way to make the first W. The signature of its __init__ is the schema of its options in a recipe.
 
     Attributes:
-        needs: any of "classifier" and "embeddings", of the teacher, and "margin", that of the student's margin softmax.
-            One that needs something of the teacher puts W, and with it the student, into the teacher's space.
-        a_row_an_image: True where W has a row for every image, not for every class. Labels are not used then.
+        needs: any of the teacher's "classifier" and "embeddings", and the "margin" of the student's margin softmax. A
+            start that needs something of the teacher puts W, and with it the student, into the teacher's space.
+        a_row_an_image: True if W has a row for every image, not for every class. Labels are then not used.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -114,7 +114,7 @@ class Start(ABC):
 
     @property
     def of_teacher(self) -> bool:
-        """True where W is made of what a teacher knows."""
+        """True if W is made of the teacher's classifier or embeddings."""
         return bool(self.needs & {"classifier", "embeddings"})
 
     @abstractmethod
@@ -174,7 +174,7 @@ class Instances(Start):
 
 
 class NoClassifier(Start):
-    """For a method without W. Making one is an error: a term needs a W that the method does not have."""
+    """The start of a method without W. `make` raises UsageError: a term needs a W, but the method has none."""
 
     def __init__(self, method: str) -> None:
         self.method = method

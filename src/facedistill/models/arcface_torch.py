@@ -1,8 +1,8 @@
 """The files of arcface_torch (insightface): backbones and sharded class matrices, read without running code in them.
 
-A run holds its backbone in `model.pt` or `backbone.pth`, and the class matrix cut into one shard a process,
+A run holds its backbone in `model.pt` or `backbone.pth`, and the class matrix in one shard per process,
 (C_local, d): `checkpoint_gpu_{rank}.pt` (with the backbone in it), `softmax_fc_gpu_{rank}.pt` or
-`rank_{rank}_softmax_weight.pt`. Shards are put together in the numeric order of their ranks, that of the labels.
+`rank_{rank}_softmax_weight.pt`. Shards are joined in the numeric order of their ranks, which is that of the labels.
 """
 
 import math
@@ -55,7 +55,7 @@ def backbone_from_state(content: Any, path: Path) -> Backbone:
     """Return the network that a state dict (or a checkpoint with "state_dict_backbone") belongs to, with its weights.
 
     Raises:
-        UserError: the network is none of ours, or a tensor is missing or has another shape.
+        UserError: the network is unknown, or a tensor is missing or has another shape.
     """
     state = content.get("state_dict_backbone", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
@@ -101,7 +101,7 @@ def _iresnet(state: dict[str, Tensor]) -> Backbone | None:
 
 
 def _rename(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """insightface's mbf has our layers in our order under other names; the last parts of the names guard the order."""
+    """Rename tensors of insightface's mbf: our layers in our order, which the last parts of the names confirm."""
     if [n.split(".")[-1] for n in state] != [n.split(".")[-1] for n in expected]:
         return state
     return dict(zip(expected, state.values()))
@@ -131,7 +131,7 @@ def _classifier_files(files: Paths) -> list[Path]:
     shard = SHARD.fullmatch(path.name)
     if path.is_dir():
         shards = find_shards(path)
-    else:  # one shard of several stands for all: the others lie beside it
+    else:  # one shard of several means all: the others are beside it
         shards = find_shards(path.parent, (shard[1],)) if shard and path.exists() else [path]
     if not shards:
         raise UserError(f"{path}: no shards of a classifier; expected files such as softmax_fc_gpu_0.pt")
@@ -139,10 +139,10 @@ def _classifier_files(files: Paths) -> list[Path]:
 
 
 def find_shards(folder: Path, kinds: Sequence[str] = SHARD_KINDS) -> list[Path]:
-    """Return the shards in `folder`, of the first of `kinds` that is there, in rank order; empty where none are.
+    """Return the shards in `folder` of the first of `kinds` that occurs, in rank order; empty if there are none.
 
-    Raises UserError when a rank below the highest is missing. (That the highest ones are missing, only the number
-    of class names can tell.)
+    Raises UserError if a rank below the highest is missing. (If the highest ones are missing, only the number of class
+    names can show it.)
     """
     found = [p for p in folder.iterdir() if SHARD.fullmatch(p.name)]
     groups = ([p for p in found if p.name.startswith(kind)] for kind in kinds)
@@ -162,7 +162,7 @@ def _in_rank_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def _rows(path: Path, dim: int) -> Tensor:
-    """W or a shard of it as (C, dim), float32."""
+    """Return W or a shard of it as (C, dim), float32."""
     if not path.exists():
         raise UserError(f"{path}: no such file; expected the teacher's classifier")
     weight = _head_tensor(read_torch(path), path)

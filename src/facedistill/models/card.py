@@ -1,4 +1,4 @@
-"""The README.md inside a model folder: for the person who was handed the folder and nothing else."""
+"""The README.md inside a model folder, for a person who has only the folder."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ def _what(config: dict[str, Any]) -> str:
 
 
 def _code(architecture: str) -> str:
-    """What the reader needs beside the folder: the code of a network from outside facedistill."""
+    """Return how to get the code of a network from outside facedistill, which is not in the folder; else ""."""
     if ":" not in architecture:
         return ""
     module = architecture.partition(":")[0]
@@ -59,7 +59,9 @@ Resize, colour order and normalisation happen inside.
 
 
 def _thresholds(config: dict[str, Any]) -> str:
-    lines = ["Accept two faces as one person from this cosine on (probe and gallery: fingerprints of the models):\n"]
+    lines = [
+        "Accept two faces as one person at this cosine or above (probe and gallery: fingerprints of the models):\n"
+    ]
     lines += ["| false-accept rate | cosine | 95% interval | probe | gallery | flip | measured on |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
     for t in config["thresholds"]:
@@ -74,7 +76,7 @@ def _facts(config: dict[str, Any]) -> str:
     rows = {
         "parameters": f"{config['parameters']:,}" if "parameters" in config else None,
         "multiply-adds per image": f"{config['macs'] / 1e6:,.1f} M" if "macs" in config else None,
-        "embedding space": f"`{config['space']}`; embeddings of models with this id are comparable, of others not",
+        "embedding space": f"`{config['space']}`; only models with this id have comparable embeddings",
         "classifier": "{classes:,} classes (W: {origin})".format(**config["classifier"])
         if "classifier" in config
         else None,

@@ -1,7 +1,7 @@
 """Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from facedistill.files import atomic_write, fingerprint
 from facedistill.models.model import Model
 from facedistill.progress import console, track
 
-CPU_BATCH, GPU_BATCH = 64, 256  # on a CPU the maps of larger ones leave the cache, and each costs page faults anew
+CPU_BATCH, GPU_BATCH = 64, 256  # on a CPU, maps of larger batches leave the cache and cost page faults
 
 
 READ = 4096  # stored embeddings at a time
@@ -27,12 +27,12 @@ def embed_dataset(
     """Embed every image of `dataset`, and its mirror image if `flips`.
 
     Unreadable images have no row; they are counted and listed in `dataset.unreadable`. The model runs in eval mode,
-    on the device of its parameters, and is left as it was.
+    on the device of its parameters; its modes are restored.
 
     Args:
-        batch: images at a time; None: what is fast on the model's device.
-        cache: a folder; embeddings of the same model (weights, preprocessing, offset) and data (its fingerprint, and
-            when its files last changed) are taken from it. Where it cannot be written, one line says so.
+        batch: images at a time; None picks a fast number for the model's device.
+        cache: a folder for embeddings. Those of the same model (weights, preprocessing, offset) and data (fingerprint,
+            and times of its files) are read from it. If it cannot be written, one line says so.
 
     Raises:
         UserError: more images than allowed are unreadable, or an embedding is not finite.
@@ -66,13 +66,13 @@ def embed_dataset(
 
 def embed_blocks(
     model: Model, dataset: Dataset, flips: bool = True, batch: int | None = None, cache: Path | None = None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
 
-    With `cache` they are also written to a plain .npy as they come, and read from it the next time, never whole.
+    With `cache`, each block is also written to a plain .npy, from which the next call reads blocks, never the whole.
     """
     place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
-    if place and os.path.exists(place):  # not Path.exists, which raises where the folder may not be searched
+    if place and os.path.exists(place):  # Path.exists would raise if the folder may not be searched
         stored = np.load(place, mmap_mode="r", allow_pickle=False)
         yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
         return
@@ -87,13 +87,13 @@ def embed_blocks(
             np.lib.format.write_array_header_1_0(file, header)
             rows = 0
             for found in blocks:
-                yield found  # before it is written: that may fail
+                yield found  # first, because writing may fail
                 file.write(found.astype("<f4", copy=False).tobytes())
                 rows += len(found)
             file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
             np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
     except UserError as e:
-        if str(place) not in str(e):  # not of the writing
+        if str(place) not in str(e):  # the error is not from writing
             raise
         _say_not_kept(e)
         yield from blocks
@@ -121,14 +121,14 @@ def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
 
 
 def _say_not_kept(error: UserError) -> None:
-    """`error`: of `atomic_write`. What was embedded is there; only the next command has to make it anew."""
+    """Say that the cache could not be written (`error` of `atomic_write`), so the next command must embed again."""
     reason = str(error).partition(";")[0]
-    text = f"the embeddings are not kept for next time: {reason}; mend that, or set FACEDISTILL_CACHE to another folder"
+    text = f"the embeddings are not cached: {reason}; correct that, or set FACEDISTILL_CACHE to another folder"
     console.print(text, soft_wrap=True, markup=False)
 
 
 def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
-    """What an earlier call stored; without mirror images also the part of a table that has them."""
+    """Return what an earlier call stored, or None. Without mirror images, a table that has them serves too."""
     for stored in {flips, True}:
         path = _place(cache, made_by, dataset, stored)
         if os.path.exists(path):
@@ -141,7 +141,7 @@ def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddi
 
 @torch.inference_mode()
 def _forward(model: Model, pixels: Tensor, views: int) -> np.ndarray:
-    """Raw embeddings, float32 (B, views, d)."""
+    """Return raw embeddings, float32 (B, views, d)."""
     outputs = [model(pixels)] if views == 1 else [model(pixels), model(pixels.flip(-1))]
     return torch.stack(outputs, dim=1).float().cpu().numpy()
 

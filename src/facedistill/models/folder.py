@@ -19,7 +19,7 @@ from facedistill.models.card import model_card
 from facedistill.models.facts import Facts, facts_of
 from facedistill.models.model import InputSpec, Model, make_space
 
-SCHEMA = 1
+CONFIG_SCHEMA = 1
 TAKEN = "taken as pixels 0..255, RGB, normalisation inside"
 TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
 
@@ -27,10 +27,10 @@ TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, wh
 def save_model(model: Model, folder: str | Path) -> None:
     """Write the model folder in one rename; a model folder already there is replaced.
 
-    Sets `model.space` where it is None.
+    Sets `model.space` if it is None.
 
     Raises:
-        UsageError: `folder` holds something that is no model.
+        UsageError: `folder` holds something other than a model.
         UserError: the disk is full, or the backbone was not made by `create_backbone`.
     """
     folder = Path(folder).resolve()
@@ -55,7 +55,7 @@ def save_model(model: Model, folder: str | Path) -> None:
 
 
 def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
-    """Add calibrated thresholds to a model folder, or a run's; one of the same rate, models and flip is replaced.
+    """Add calibrated thresholds to the folder of a model or run. Those of the same rate, models and flip are replaced.
 
     Args:
         thresholds: {"far": target, "value": cosine, "interval": [low, high], "probe", "gallery": fingerprints of the
@@ -79,7 +79,7 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
 
 
 def thresholds_folder(path: str | Path) -> Path:
-    """The folder that keeps the thresholds of a model folder or a run; UsageError for a bare .onnx, which has none."""
+    """Return the folder that keeps the thresholds of a model folder or run. Raises UsageError for a bare .onnx."""
     folder = _folder_of(Path(path))
     if folder.is_file():
         raise UsageError(
@@ -89,7 +89,7 @@ def thresholds_folder(path: str | Path) -> Path:
 
 
 def _folder_of(path: Path) -> Path:
-    """The model folder of a run; a model folder itself, and whatever else, as it is."""
+    """Return the model folder of a run; return any other path unchanged."""
     run = not (path / "config.json").exists() and (path / "model" / "config.json").exists()
     return path / "model" if run else path
 
@@ -99,7 +99,7 @@ def _to_json(config: dict[str, Any]) -> str:
 
 
 def _config(model: Model) -> dict[str, Any]:
-    config: dict[str, Any] = {"schema": SCHEMA}
+    config: dict[str, Any] = {"schema": CONFIG_SCHEMA}
     if model.backbone is None:
         config["backbone"] = None
     elif isinstance(model.backbone, OnnxBackbone):
@@ -134,7 +134,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     """Write a safetensors file. Raises OSError when the disk is full."""
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
-    except SafetensorError as e:  # a full disk arrives as this, not as OSError
+    except SafetensorError as e:  # safetensors raises this for a full disk, not OSError
         raise OSError(str(e)) from e
 
 
@@ -152,17 +152,17 @@ def _save_classifier(classifier: Classifier, folder: Path) -> None:
 def load_model(path: str | Path, classifier: bool = True) -> Model:
     """Return the Model of a model folder, of a run (its `model/`), or of a bare .onnx file, in eval mode.
 
-    An ONNX file that `export` wrote says itself what it takes, and keeps its space and thresholds. Any other is taken
-    as pixels 0..255, RGB, normalisation inside. A line on stderr says which.
+    An ONNX file that `export` wrote says itself what it takes, and keeps its space and thresholds. Any other is assumed
+    to take pixels 0..255, RGB, and to normalise them. A line on stderr says which.
 
-    A model folder holds no code. Where config.json names a network as `package.module:Class`, that module is imported
+    A model folder holds no code. If config.json names a network as `package.module:Class`, that module is imported
     from this machine, and the class is called only if it is a subclass of Backbone.
 
     Args:
         classifier: load W too, if there is one (it may be gigabytes).
 
     Raises:
-        UserError: nothing there, no model, or a file that does not fit; what, where, expected and found.
+        UserError: the path does not exist or is not a model, or a file does not fit.
     """
     path = Path(path)
     if path.suffix == ".onnx" and not path.is_dir():
@@ -246,8 +246,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not readable as JSON ({e}); the file is damaged") from e
     if not isinstance(config, dict) or "embedding_dim" not in config:
         raise UserError(f"{file}: no facedistill model (no 'embedding_dim'); expected a folder made by save_model")
-    if config.get("schema") != SCHEMA:
-        raise UserError(f"{file}: schema {config.get('schema')}; this version reads {SCHEMA}: update facedistill")
+    if config.get("schema") != CONFIG_SCHEMA:
+        raise UserError(
+            f"{file}: schema {config.get('schema')}; this version reads {CONFIG_SCHEMA}: update facedistill"
+        )
     return config
 
 
@@ -270,9 +272,9 @@ def _build(config: dict[str, Any], path: Path, with_classifier: bool) -> Model:
 
 
 def load_weights(model: Model, file: Path) -> None:
-    """Load a file of weights, of a model folder or of a run's epochs/, into the model. UserError if they do not fit."""
+    """Load a weights file, of a model folder or a run's epochs/, into the model. UserError if it does not fit."""
     expected = {k: v for k, v in model.state_dict().items() if k != "offset"}
-    # Names and shapes are checked there; not strict, because the offset stands in config.json.
+    # _load_tensors checks names and shapes. Not strict, because the offset is in config.json.
     model.load_state_dict(_load_tensors(file, expected), strict=False)
 
 
@@ -330,7 +332,7 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
     weight = tensors["weight"]
     if len(names) != len(weight):
         raise UserError(
-            f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name a row"
+            f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name per row"
         )
     return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"), unit=True)
 

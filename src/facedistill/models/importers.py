@@ -1,4 +1,4 @@
-"""Foreign teachers become Models: arcface_torch checkpoints, ONNX files, tables of embeddings."""
+"""Import foreign teachers as Models: arcface_torch checkpoints, ONNX files, tables of embeddings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model
 from facedistill.models.model import InputSpec, Model, make_space
 
-KINDS = ("auto", "arcface_torch", "onnx", "embeddings")
-TABLES = (".csv", ".tsv")  # one of these may be a list of names; as data it would be pairs, whose names no W has
+FORMATS = ("auto", "arcface_torch", "onnx", "embeddings")
+TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
 
 
 def import_model(
@@ -45,23 +45,23 @@ def import_model(
     """Return the Model made of a foreign file or run folder.
 
     Args:
-        kind: "arcface_torch", "onnx", "embeddings", or "auto": by what `path` is.
+        kind: "arcface_torch", "onnx", "embeddings", or "auto" to tell it from `path`.
         classes: the name of every row of W, in order: names, a text file with one a line, or a data set. Without it the
             rows are named by label number, as the classes of a RecordIO pack are.
-        classifier: the file, shards, or folder of shards that hold W, where not found beside the backbone.
-        colour, mean, std: what the network expects, where not the format's own convention.
+        classifier: the file, shards, or folder of shards that hold W, if they are not beside the backbone.
+        colour, mean, std: the input that the network expects, if it differs from the format's convention.
         centre: a data set whose mean embedding becomes the origin of the space (`Model.subtract_mean`). A classifier
-            that came with the network belongs to the old space: it is left out, and a line says so.
-        fit_classifier: a data set on whose embeddings a W is trained while the network stays as it is.
+            that came with the network belongs to the old space: it is dropped, and a printed line says so.
+        fit_classifier: a data set. A W is trained on its embeddings; the network does not change.
         margin, scale: of the margin softmax of `fit_classifier`; a margin by its name, or one made by hand.
         cache: a folder that keeps the embeddings of both data sets, see `embed_dataset`.
 
     Raises:
         UsageError: an unknown kind or margin.
-        UserError: a file is missing, damaged, holds code, another network, or a W that does not fit.
+        UserError: a file is missing or damaged, or holds code, an unknown network or a W that does not fit.
     """
     if isinstance(margin, str):
-        margin = make_margin(margin)  # before the work, not after it
+        margin = make_margin(margin)  # fails before the work, not after it
     model = _imported(Path(path), kind, _names(classes), classifier, colour, mean, std)
     if centre is not None:
         embeddings = embed_dataset(model, _dataset(centre), cache=cache)
@@ -78,9 +78,9 @@ def _dataset(data: str | Path | Dataset) -> Dataset:
 
 
 def _names(classes: Names | None) -> Names | None:
-    """The class names of a data set; names, and a text file of them, as they are.
+    """Return the class names of a data set; return names, and the path of a text file of names, unchanged.
 
-    Those of a data set include classes without an image: W may have a row for them.
+    The names of a data set include classes without an image, because W may have a row for them.
     """
     if not isinstance(classes, str | Path):
         return classes
@@ -98,9 +98,9 @@ def _imported(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Model:
-    """The Model of the file alone."""
-    if kind not in KINDS:
-        raise UsageError(f"kind '{kind}'{closest(kind, KINDS)}: expected one of {', '.join(KINDS)}")
+    """Return the Model of the file, without `centre` and `fit_classifier`."""
+    if kind not in FORMATS:
+        raise UsageError(f"kind '{kind}'{closest(kind, FORMATS)}: expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; expected a checkpoint, a run folder, .onnx or .npz")
     if (path / "config.json").exists():
@@ -115,7 +115,7 @@ def _imported(
     make = import_onnx if kind == "onnx" else import_arcface_torch
     model = make(path, classes, classifier, colour, mean, std)
     if classes is not None and model.classifier is None:
-        raise UserError(f"{path}: brings no W whose rows the class names could name; give its file as the classifier")
+        raise UserError(f"{path}: has no W for these class names; give the file of W as the classifier")
     return model
 
 
@@ -184,7 +184,7 @@ def import_embeddings(path: str | Path, classes: Names | None = None) -> Model:
     """Return a teacher without a network from a table of embeddings (`Embeddings`, .npz): W is its class centres.
 
     Args:
-        classes: names of the classes in the order of the table's labels, where the table's own are not wanted.
+        classes: names of the classes in the order of the table's labels; they replace the table's own.
     """
     path = Path(path)
     table = Embeddings.load(path)

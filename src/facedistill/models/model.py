@@ -1,6 +1,6 @@
-"""A Model: a backbone with all that is needed to use it.
+"""A Model: a backbone with everything that is needed to use it.
 
-It takes RGB pixels 0..255 and does resize, colour order and normalisation itself, so that nobody can feed it wrongly.
+It takes RGB pixels 0..255 and does resize, colour order and normalisation itself, so callers cannot get them wrong.
 """
 
 import json
@@ -24,7 +24,7 @@ FLIPS = ("sum", "concat", "none")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the backbone expects: size x size, channels in `colour` order, x = (pixels 0..255 - mean) / std.
+    """The input that the backbone expects: size x size, channels in `colour` order, x = (pixels 0..255 - mean) / std.
 
     `mean` and `std` are given in the backbone's channel order, for all channels or one for each.
     """
@@ -49,15 +49,15 @@ class Model(nn.Module):
     """backbone -> projection -> minus offset, on RGB pixels 0..255.
 
     Args:
-        backbone: None for a teacher of which only embeddings are known; it cannot run, only be inherited from.
+        backbone: None for a teacher known only by its embeddings: students can inherit from it, but it cannot run.
         input: default: the backbone's size, RGB, (pixels - 127.5) / 127.5.
         classifier: W, in this model's space.
         offset: float (d,), subtracted from every embedding (`import --centre`).
-        projection: a linear layer from the backbone's dimension to d, part of the model wherever it goes.
-        space: id of the embedding space; `save_model` makes one where None.
+        projection: a linear layer from the backbone's dimension to d, saved and exported with the model.
+        space: id of the embedding space; `save_model` makes one if it is None.
         made: how the model was made, any JSON.
         thresholds: list of {"far", "value", "interval", "probe", "gallery", ...}, see `save_thresholds`.
-        embedding_dim: needed only when backbone and classifier are None.
+        embedding_dim: needed only if backbone and classifier are None.
 
     Raises:
         UserError: dimensions of backbone, projection, offset and classifier do not fit.
@@ -101,7 +101,7 @@ class Model(nn.Module):
         return self.mean.device
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return the backbone's float32 input for RGB pixels 0..255 (N, 3, H, W), resized where H or W differ."""
+        """Return the backbone's float32 input for RGB pixels 0..255 (N, 3, H, W), resized if H or W differ."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"model: images of shape {list(images.shape)}; expected N x 3 x H x W, RGB 0..255")
         size = self.input.size
@@ -119,7 +119,7 @@ class Model(nn.Module):
         return self._place(backbone(self.normalise(images)))
 
     def outputs(self, images: Tensor, features: bool = True) -> Output:
-        """As `forward`, with the stage maps unless `features` is False."""
+        """Return the embeddings of `forward`, with the stage maps unless `features` is False."""
         if not features:
             return Output(self(images))
         embedding, maps = self._running().with_features(self.normalise(images))
@@ -148,18 +148,18 @@ class Model(nn.Module):
         return F.normalize(vectors.float(), dim=1)
 
     def parameters_count(self) -> int:
-        """Parameters of backbone and projection; the classifier is no part of what is deployed."""
+        """Return the number of parameters of backbone and projection; the classifier is not deployed."""
         return sum(count_parameters(m) for m in (self.backbone, self.projection) if m is not None)
 
     def macs(self) -> int | None:
-        """Multiply-adds for one image, or None without a backbone."""
+        """Return the multiply-adds for one image, or None without a backbone."""
         if self.backbone is None:
             return None
         projection = 0 if self.projection is None else self.projection.weight.numel()
         return count_macs(self.backbone, self.input.size) + projection
 
     def fingerprint(self) -> str:
-        """16 hex characters of everything that decides the embeddings: weights, preprocessing, offset."""
+        """Return 16 hex characters of everything that decides the embeddings: weights, preprocessing, offset."""
         parts: list[object] = [json.dumps(asdict(self.input))]
         if isinstance(self.backbone, OnnxBackbone):
             parts.append(self.backbone.content())
@@ -171,7 +171,7 @@ class Model(nn.Module):
     def subtract_mean(self, mean: Tensor) -> None:
         """Move the origin of the space to `mean` (d,), the mean of this model's embeddings over some data.
 
-        That founds a new space, to which the classifier and thresholds of the old one do not belong: they are dropped.
+        This makes a new space. The classifier and the thresholds belong to the old one, so they are dropped.
         """
         if mean.shape != (self.embedding_dim,):
             raise UserError(f"model: mean of shape {list(mean.shape)}; expected [{self.embedding_dim}]")
@@ -183,7 +183,7 @@ class Model(nn.Module):
     def _running(self) -> Backbone:
         if self.backbone is None:
             raise UserError(
-                "this model holds embeddings only, no network: it can be inherited from, not run; "
+                "this model holds embeddings only, no network: students can inherit from it, but it cannot run; "
                 "import the teacher's checkpoint or ONNX file to run it"
             )
         return self.backbone
@@ -219,9 +219,9 @@ def _embedding_dim(
             raise UserError(f"model: offset of shape {list(offset.shape)}; expected one vector")
         dims["its offset"] = len(offset)
     if len(set(dims.values())) != 1:
-        found = ", ".join(f"{what} {dim}" for what, dim in dims.items()) or "nothing says it"
+        found = ", ".join(f"{what} {dim}" for what, dim in dims.items()) or "none is given"
         raise UserError(
-            f"model: embedding dimensions do not fit ({found}); give the model a projection, or import anew"
+            f"model: embedding dimensions do not fit ({found}); give the model a projection, or import it again"
         )
     return next(iter(dims.values()))
 
@@ -232,5 +232,5 @@ def _warn_range(images: Tensor) -> None:
 
 
 def make_space(model: Model) -> str:
-    """Return the id of the space that this model founds: of its weights, preprocessing and offset."""
+    """Return the id of this model's own space, made from its weights, preprocessing and offset."""
     return model.fingerprint()

@@ -1,4 +1,4 @@
-"""The YAML of a recipe: 1.2 where 1.1 surprises."""
+"""The YAML dialect of recipes: version 1.2 where 1.1 surprises."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would take for something else than a word."""
+    """Quotes text that the loader would read as something other than a word."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012
 
@@ -40,4 +40,4 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as e:
-        raise UsageError(f"'{text}' is no value: {' '.join(str(e).split())}; quote it") from e
+        raise UsageError(f"'{text}' is not a YAML value: {' '.join(str(e).split())}; quote it") from e

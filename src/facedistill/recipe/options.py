@@ -1,7 +1,7 @@
 """From a recipe to an object: find an entry of a registry by its name, and build it with its options.
 
-A registry is a plain dict of classes. `package.module:Class` names a class outside the package, wherever a name of a
-registry may stand. The signature of a class's __init__ is the schema of its options.
+A registry is a plain dict of classes. Where the name of an entry is expected, `package.module:Class` names a class
+outside the package. The signature of a class's __init__ is the schema of its options.
 """
 
 import importlib
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 
 def find(registry: Mapping[str, T], name: str, what: str, base: type | None = None) -> T:
-    """Return the registry's entry `name`, or what `package.module:Class` names.
+    """Return the registry's entry `name`, or the class that `package.module:Class` names.
 
-    The module is imported, which runs it; what it gives is compared with `base` before anybody calls it.
+    The module is imported, which runs its code. The class is checked against `base` before anybody calls it.
 
     Args:
         what: the kind of thing in messages, e.g. "term".
         base: the class that an imported class must derive from.
 
     Raises:
-        UsageError: the name is unknown, the import fails, or what it names does not derive from `base`.
+        UsageError: the name is unknown, the import fails, or the class does not derive from `base`.
     """
     if name in registry:
         return registry[name]
@@ -48,7 +48,7 @@ def find(registry: Mapping[str, T], name: str, what: str, base: type | None = No
 
 
 def build(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
-    """Return kind(**options), each option brought to the type its parameter is annotated with.
+    """Return kind(**options), each option converted to the annotated type of its parameter.
 
     Raises UsageError for an unknown, ill-typed or missing option; `what` names the thing in the message.
     """
@@ -71,7 +71,7 @@ def build(kind: Callable[..., T], options: Mapping[str, Any], what: str) -> T:
 
 
 def _why(error: Exception, module: str) -> str:
-    """Why `module` cannot be imported, and what to do where it is not found."""
+    """Return why `module` cannot be imported, and what to do if it is not found."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         return f"{error}; install it, or put the folder that holds it on PYTHONPATH"
     plain = isinstance(error, ImportError | AttributeError)

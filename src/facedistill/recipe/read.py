@@ -16,7 +16,7 @@ from facedistill.recipe.schema import GROUPS, Recipe, TeacherSpec, TermSpec
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     folder = resources.files("facedistill") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
@@ -25,7 +25,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, or a shipped one by its name, and apply `key.key=value` overrides.
 
     Raises:
-        UsageError: no such recipe, not YAML, an unknown key (the near one is suggested) or an ill-typed value.
+        UsageError: no such recipe, not YAML, an unknown key (the nearest one is suggested) or an ill-typed value.
     """
     file = Path(path)
     if file.is_file():
@@ -77,7 +77,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _expand(raw: dict[str, Any]) -> dict[str, Any]:
-    """Shorthands: `method: name`; `teacher: path` for one teacher; `data: path`; a group with nothing in it."""
+    """Expand shorthands: `method: name`; `teacher: path` for one teacher; `data: path`; a group with nothing in it."""
     raw = {k: {} if v is None and k in GROUPS else v for k, v in copy.deepcopy(raw).items()}
     if isinstance(raw.get("method"), str):
         raw["method"] = {"name": raw["method"]}
@@ -134,7 +134,7 @@ def _first_error(error: ValidationError) -> str:
 
 
 def _group(place: list[str]) -> Any:
-    """The dataclass that stands at `place` in a recipe."""
+    """Return the dataclass at `place` in a recipe."""
     if place[:1] == ["teachers"]:
         return TeacherSpec
     if place[:2] == ["method", "terms"]:

@@ -1,4 +1,4 @@
-"""What a recipe holds: its groups, keys, types and defaults."""
+"""The schema of a recipe: its groups, keys, types and defaults."""
 
 from dataclasses import field, fields
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ MovedBy = Literal["nothing", "gradient", "teacher"]
 Stored = Literal["fp32", "bf16", "int8"]
 TeacherEpoch = Literal["last", "same"]
 Options = dict[str, Any]
-# Not in the repr, from which a run's random numbers are seeded: those of earlier runs must not change.
+# Kept out of the repr: it seeds a run's random numbers, and those of earlier runs must not change.
 NO_OPTIONS: Any = field(default_factory=dict, repr=False)
 DEFAULT_DATA = "synthetic:identities=400,images=8,size=48,seed=1"  # of the demo's students
 
@@ -27,7 +27,7 @@ class Data:
 
     `train`: any data set that the program opens. `hold_out`: share of the identities kept for evaluation; relatives and
     people in the same photo stay on one side. `in_memory`: decode once into a uint8 array; null = when it takes less
-    than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: larger share of unreadable images is an error.
+    than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: a larger share is an error.
     """
 
     train: str = DEFAULT_DATA
@@ -40,8 +40,8 @@ class Data:
 
 @typed(config=STRICT)
 class Student:
-    """The network. `embedding_dim`: null = the teacher's. `projection`: where the two differ, a linear layer to the
-    teacher's size, kept in the model. `start`: a model or run whose weights it starts from."""
+    """The network. `embedding_dim`: null = the teacher's. `projection`: if the two differ, add a linear layer to the
+    teacher's size, kept in the model. `start`: a model or run whose weights the student starts from."""
 
     backbone: str = "mobilefacenet"
     options: dict[str, Any] = field(default_factory=dict)
@@ -62,8 +62,8 @@ class TeacherSpec:
 
 @typed(config=STRICT)
 class ClassifierSpec:
-    """Where W starts and what moves it; null = as the method's row in the table says. `rows`: how a W that nothing
-    moves is stored, fp32, bf16 (half) or int8 (a quarter); null = fp32. `options`: of the start."""
+    """Where W starts and what moves it; null = as in the method's row of the table. `rows`: how a W that nothing moves
+    is stored: fp32, bf16 (half the size) or int8 (a quarter); null = fp32. `options`: options of the start."""
 
     start: str | None = None
     moved_by: MovedBy | None = None
@@ -73,8 +73,8 @@ class ClassifierSpec:
 
 @typed(config=STRICT)
 class SamplerSpec:
-    """Which images make a batch; null = the method's (uniform, 4). `pk`: batch / k classes with k images each.
-    `options`: further ones of the sampler."""
+    """How images are drawn for a batch; null = the method's choice (else uniform; k = 4). `pk`: batch / k classes with
+    k images each. `options`: further options of the sampler."""
 
     kind: str | None = None
     k: Count | None = None
@@ -83,8 +83,8 @@ class SamplerSpec:
 
 @typed(config=STRICT)
 class ViewSpec:
-    """What both networks see; null = the method's (same, 0.2). `mixup`: pairs of images of the batch are mixed, and so
-    are their labels; shares from Beta(alpha, alpha). `options`: further ones of the view."""
+    """How images change before the networks see them; null = the method's choice (else same; alpha = 0.2). `mixup`:
+    pairs of images and their labels are mixed, with shares from Beta(alpha, alpha). `options`: further options."""
 
     kind: str | None = None
     alpha: Positive | None = None
@@ -93,8 +93,8 @@ class ViewSpec:
 
 @typed(config=STRICT)
 class TermSpec:
-    """A term of the loss: `weight` x term(options); weight 0 removes it. `term` names its class where the key is only a
-    label. In YAML the options stand beside weight: `margin_softmax: {scale: 32}`."""
+    """A term of the loss: `weight` x term(options); weight 0 removes it. `term` names its class if the key is only a
+    label. In YAML the options are written beside weight: `margin_softmax: {scale: 32}`."""
 
     weight: float | None = None
     term: str | None = None
@@ -104,9 +104,9 @@ class TermSpec:
 
 @typed(config=STRICT)
 class MethodSpec:
-    """A row of the method table and what the recipe changes in it. In YAML its name alone will do.
+    """A row of the method table with the recipe's changes to it. In YAML its name alone is enough.
 
-    `teacher_epoch: same`: in each epoch the teacher has the weights that its run kept of the same epoch.
+    `teacher_epoch: same`: in each epoch the teacher has the weights that its own run kept after the same epoch.
     """
 
     name: str = "proxylesskd"
@@ -147,8 +147,8 @@ class Schedule:
 
 @typed(config=STRICT)
 class Evaluation:
-    """Sets evaluated when training ends (the held-out identities are added when there are any). `every`: the student
-    alone is measured on them also after every so many epochs, without intervals; null = not."""
+    """Sets evaluated when training ends (the held-out identities are added when there are any). `every`: the
+    student alone is also measured every so many epochs, without intervals; null = never."""
 
     sets: list[str] = field(default_factory=list)
     every: Count | None = None
@@ -158,8 +158,8 @@ class Evaluation:
 
 @typed(config=STRICT)
 class Check:
-    """What `check` must find before a run against a teacher's classifier starts: the least own-class accuracy through W
-    (leave-one-out for centres), 0 = any."""
+    """What `check` requires before a run against a teacher's classifier starts. `own_class`: the least own-class
+    accuracy through W (leave-one-out for centres); 0 = any."""
 
     own_class: Share = 0.5
 

@@ -1,4 +1,4 @@
-"""Reads, tabulates and draws what evaluation wrote. Imports no torch."""
+"""Read, tabulate and draw stored evaluations. Imports no torch."""
 
 from facedistill.results.across_runs import differences_to, over_seeds
 from facedistill.results.bench import accuracy_of, render_bench, write_bench

@@ -1,4 +1,4 @@
-"""Runs of several recipes with several seeds: what each recipe reaches, and which of them differ."""
+"""Runs of several recipes with several seeds: the mean of each recipe, and the differences between recipes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,15 @@ from facedistill.progress import console
 from facedistill.results.reading import estimate
 
 Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
-COSTS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
+COST_KEYS = ("seconds", "images_per_second", "teacher_forwards", "peak_memory_mb")
 
 
 def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The mean over the seeds of each recipe: one evaluation a recipe, by its name (see `differences_to`).
+    """Return the mean over the seeds of each recipe: one evaluation per recipe, by its name (see `differences_to`).
 
-    A figure that all seeds have becomes {"value": mean, "ci95": of that mean, where they were resampled, "seeds": their
-    values}; of all else only what is the same in all stays. "training" has "seeds" in place of "seed", and the mean
-    costs.
-    Evaluations that are of no run (files, published figures) stay as they are, after those of runs.
+    A figure that all seeds have becomes {"value": mean, "ci95": of that mean, if they were resampled, "seeds": their
+    values}; everything else is kept only if it is the same in all. "training" has "seeds" instead of "seed", and the
+    mean costs. Evaluations that belong to no run (files, published figures) follow unchanged.
     """
     found = {name: _mean_evaluation(runs) for name, runs in _recipes(evaluations).items()}
     return found | {name: evaluation for name, evaluation in evaluations.items() if not evaluation.get("training")}
@@ -30,9 +29,11 @@ def over_seeds(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str,
 def _mean_evaluation(runs: Runs) -> dict[str, Any]:
     each = [runs[seed] for seed in sorted(runs)]
     first, trained = each[0], [evaluation["training"] for evaluation in each]
-    training = {key: value for key, value in trained[0].items() if key not in ("seed", *COSTS)}
+    training = {key: value for key, value in trained[0].items() if key not in ("seed", *COST_KEYS)}
     training |= {"seeds": sorted(runs)}
-    training |= {key: float(np.mean([of[key] for of in trained])) for key in COSTS if all(key in of for of in trained)}
+    training |= {
+        key: float(np.mean([of[key] for of in trained])) for key in COST_KEYS if all(key in of for of in trained)
+    }
     kept = {key: first[key] for key in ("method", "models") if key in first}
     return kept | {"training": training, "results": [_mean_result(results) for results in _matched(each)]}
 
@@ -71,11 +72,11 @@ def _mean_value(
 
 
 def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str]) -> list[dict[str, Any]]:
-    """How every recipe's runs differ from those of the recipes named in `to`, a difference for each common seed.
+    """Return the differences of every recipe's runs from those of the recipes named in `to`, over their common seeds.
 
-    Runs whose recipes differ in the seed alone belong together; they are called what their runs are, without the seed.
-    What differs in epochs, data or the student's size is left out, with a line on the console. The interval is that of
-    the mean over the seeds, paired: all runs were resampled alike. A difference is distinguishable if the interval
+    Runs whose recipes differ only in the seed form one recipe, named as they are but without the seed. A recipe with
+    other epochs, data or student size is left out, and a line on the console says so. The interval is that of the mean
+    over the seeds; it is paired, because all runs were resampled alike. A difference is distinguishable if the interval
     excludes 0 and all seeds, at least two, agree in sign.
 
     Args:
@@ -83,11 +84,11 @@ def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str])
         to: names of recipes, or of methods that one recipe has.
 
     Returns:
-        {"a", "b": names, "seeds": count, "set", "protocol", "probe", "gallery", "resolution" where it was set,
+        {"a", "b": names, "seeds": count, "set", "protocol", "probe", "gallery", "resolution" if set,
         "of": {path: {"value", "ci95", "distinguishable"}}}.
 
     Raises:
-        UserError: nothing of that name.
+        UserError: no recipe, or no single one, has that name or method.
     """
     recipes = _recipes(evaluations)
     found = []
@@ -98,7 +99,7 @@ def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str])
             if name == base or not seeds:
                 continue
             if not _comparable(runs[seeds[0]], recipes[base][seeds[0]]):
-                console.print(f"{name} is not compared with {base}: other epochs, other data, or another student")
+                console.print(f"{name} is not compared with {base}: their epochs, data or students differ")
             else:
                 pairs = [(runs[seed], recipes[base][seed]) for seed in seeds]
                 found += [{"a": name, "b": base, "seeds": len(seeds), **d} for d in _seed_differences(pairs)]
@@ -106,9 +107,9 @@ def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str])
 
 
 def _recipes(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, Runs]:
-    """The runs of each recipe, by the first run's name without its seed; a seed that comes again begins a new group."""
+    """Return the runs of each recipe, by the first run's name without its seed. A repeated seed starts a new group."""
     found: dict[str, Runs] = {}
-    groups: dict[str, list[str]] = {}  # of each recipe, their names
+    groups: dict[str, list[str]] = {}  # the names of each recipe's groups
     for run, evaluation in evaluations.items():
         if training := evaluation.get("training"):
             alike, seed = groups.setdefault(training["recipe"], []), training["seed"]
@@ -131,20 +132,20 @@ def _named(recipes: Mapping[str, Runs], wanted: str) -> str:
 
 
 def _comparable(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether both were trained on the same data for as long, into students of one size and resolution."""
+    """Return whether both have the same data and epochs, and students of one size and resolution."""
     one, other = (e["models"].get("student", {}) for e in (a, b))
     same = all(a["training"][key] == b["training"][key] for key in ("epochs", "data"))
     return same and all(one.get(key) == other.get(key) for key in ("parameters", "macs"))
 
 
 def _matched(evaluations: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The results that all the evaluations have, in their order each: those that may be paired."""
+    """Return the results that all the evaluations have and that may be paired, each in the evaluations' order."""
     found = [{_what(r): r for r in evaluation["results"]} for evaluation in evaluations]
     return [[results[what] for results in found] for what in found[0] if all(what in results for results in found)]
 
 
 def _seed_differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """`pairs`: the evaluations of both recipes with one seed each."""
+    """Return the differences of two recipes. `pairs`: their evaluations with one seed each."""
     found = []
     for results in _matched([evaluation for side in zip(*pairs) for evaluation in side]):
         a, b, first = results[: len(pairs)], results[len(pairs) :], results[0]
@@ -159,7 +160,7 @@ def _seed_differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) ->
 
 
 def seed_difference(a: Sequence[Estimate], b: Sequence[Estimate]) -> dict[str, Any]:
-    """The mean of a - b over the seeds, one estimate each: {"value", "ci95", "distinguishable"}."""
+    """Return the mean of a - b over the seeds, one estimate each: {"value", "ci95", "distinguishable"}."""
     each = [paired_difference(x, y) for x, y in zip(a, b, strict=True)]
     mean = Estimate(float(np.mean([d.value for d in each])), np.mean([d.resampled for d in each], axis=0))
     low, high = mean.ci95 or (-np.inf, np.inf)
@@ -174,6 +175,6 @@ def _estimate(result: Mapping[str, Any], path: str) -> Estimate:
 
 
 def _what(result: Mapping[str, Any]) -> str:
-    """What must be equal for two results to be paired; not what a model makes of it."""
+    """Return what must be equal for two results to be paired; the models' own numbers are not part of it."""
     settings = {key: value for key, value in result.get("settings", {}).items() if key != "directions"}
     return repr([*(result.get(key) for key in ("set", "protocol", "probe", "gallery", "data")), settings])

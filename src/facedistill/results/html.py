@@ -39,14 +39,14 @@ from facedistill.results.tables import Table
 
 Faces = Mapping[tuple[str, str], bytes]
 Logs = Mapping[str, Sequence[Mapping[str, Any]]]
-APART = 1.05  # models whose cost differs by less cost the same
-LOW = ("probe low", "both low")  # whose images are of low resolution
+APART = 1.05  # costs that differ by less than this factor count as equal
+LOW = ("probe low", "both low")  # the sides with images of low resolution
 CURVES = {"roc": plots.roc, "det": plots.det}
 
 
 @dataclass
 class Section:
-    """A heading and what stands under it; `details` are tables to be opened, `errors` pairs of photographs."""
+    """A heading and its content; `details` are tables that the reader can open, `errors` pairs of photographs."""
 
     title: str
     note: str = ""
@@ -68,11 +68,11 @@ def require() -> None:
 def write_report(
     evaluation: dict[str, Any], path: str | Path, *, title: str = "Evaluation", faces: Faces | None = None
 ) -> None:
-    """Write what `facedistill.evaluate` returned as one HTML file.
+    """Write the evaluation that `facedistill.evaluate` returned as one HTML file.
 
     Args:
         faces: JPEG, PNG or WebP bytes by (set, key). With them the worst errors are shown as pairs of photographs;
-            without them the page does not even hold the names of the images.
+            without them, the page does not even hold the names of the images.
 
     Raises:
         UserError: matplotlib or jinja2 is missing; the file cannot be written.
@@ -96,9 +96,9 @@ def write_comparison(
     """Write several evaluations, by the names of their runs, as one HTML file.
 
     Args:
-        logs: lines of the runs' log.jsonl (and verification.jsonl) by the same names: every number in them but "epoch"
-            is drawn over "step".
-        across: how the recipes differ, see across_runs.differences_to.
+        logs: lines of the runs' log.jsonl (and verification.jsonl) by the same names: every number in them
+            except "epoch" is drawn over "step".
+        across: the differences between the recipes, see across_runs.differences_to.
         recipes: the means over their seeds, see across_runs.over_seeds; they come first.
 
     Raises:
@@ -149,13 +149,13 @@ def write_page(
 
 
 def data_uri(content: str | bytes, kind: str) -> str:
-    """The content as an address that needs no file."""
+    """Return the content as a data: URI, which needs no file."""
     raw = content.encode(errors=ESCAPED) if isinstance(content, str) else content
     return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
 
 
 class _Sections:
-    """What one run, named "", or several have measured, part by part."""
+    """The sections of a page about one run, named "", or several."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class _Sections:
     ) -> None:
         self.evaluations, self.found, self.across = evaluations, blocks(evaluations), across
         self.recipes = recipes or {}
-        # What is drawn and summed up: not what is published.
+        # Plots and summary leave out published figures.
         self.runs = measured(evaluations)
         self.compared = blocks(self.runs)
         names = dict.fromkeys(entry.name for entries in self.compared.values() for entry in entries)
@@ -183,19 +183,19 @@ class _Sections:
             yield self._block(block, entries, f"p{n}")
 
     def summary(self) -> list[str]:
-        """In words: of several recipes their means over seeds, otherwise what was measured."""
+        """Return the summary: of the means over seeds if there are several recipes, else of the runs."""
         recipes = measured(self.recipes)
         return summary(recipes, blocks(recipes)) if len(recipes) > 1 else summary(self.runs, self.compared)
 
     def subtitle(self) -> str:
-        """What was evaluated on what, in one line."""
+        """Return the runs, models and sets in one line."""
         models = dict.fromkeys(name for e in self.evaluations.values() for name in e["models"])
         count = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
         runs = "" if "" in self.evaluations else f"{count}: {', '.join(self.runs)}; "
         return f"{runs}{', '.join(models)} on {', '.join(dict.fromkeys(name for name, _ in self.found))}"
 
     def _block(self, block: Block, entries: Sequence[Entry], key: str) -> Section:
-        """One set by one protocol."""
+        """Return the section of one set by one protocol."""
         shown, hidden = tables.of_block(self.evaluations, block, entries, self.across)
         return Section(
             ", ".join(block),
@@ -210,8 +210,8 @@ class _Sections:
         )
 
     def _panels(self, entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
-        """What is drawn together: of one run everything. Of several each pair of models of one space, a line a run,
-        beside each model against itself that all runs have alike."""
+        """Return the results that are drawn together: for one run, all. For several, each pair of models of one space,
+        one line per run, plus the models against themselves that all runs share."""
         if "" in self.evaluations:
             return [("", list(entries))]
         alike = [e for e in entries if e.run == EVERY and e.result["probe"] == e.result["gallery"]]
@@ -222,7 +222,7 @@ class _Sections:
         return [(pair, [*of, *alike]) for pair, of in pairs.items()]
 
     def _curves(self, entries: Sequence[Entry], about: str, key: str) -> Iterator[Plot]:
-        """What the protocol draws of the images as they are; the headline figure over low resolutions."""
+        """Yield the protocol's plots for unchanged images, and the headline figure over low resolutions."""
         full = full_resolution(entries)
 
         def having(curve: str) -> dict[str, dict[str, Any]]:
@@ -245,12 +245,12 @@ class _Sections:
                 yield plot._replace(title=f"{plot.title}, {low}")
 
     def _costs(self) -> Iterator[Plot]:
-        """The headline figure of the first set over what the probes' models cost."""
+        """Yield plots of the first set's headline figure over the costs of the probes' models."""
         for block in list(leading(self.compared).items())[:1]:
             for n, (pair, entries) in enumerate(self._panels(full_resolution(self.compared[block]))):
                 path = headline(entries) or ""
                 figures = {entry.name: (entry, figure) for entry in entries if (figure := estimate(entry.result, path))}
-                for cost in plots.COSTS:
+                for cost in plots.COST_AXES:
                     priced = {
                         name: (price, figure)
                         for name, (entry, figure) in figures.items()
@@ -264,13 +264,13 @@ class _Sections:
                         yield plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
 
     def _model(self, entry: Entry) -> dict[str, Any]:
-        """The probe's."""
+        """Return the entry of the probe's model."""
         evaluation = self.runs.get(entry.run, next(iter(self.runs.values())))
         return evaluation["models"].get(entry.result["probe"], {})
 
 
 def _by_resolution(entries: Sequence[Entry], path: str, low: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """The figure of each series at each resolution of the sides that `low` names: {"14 px": ..., "full": ...}."""
+    """Return each series' figure at each resolution of the sides that `low` names: {"14 px": ..., "full": ...}."""
     lines: dict[str, dict[str, dict[str, Any]]] = {}
     found = [(e.result["settings"]["resolution"], e) for e in entries if condition(e.result)]
     for at, entry in sorted(found, key=lambda one: one[0]["probe"]):
@@ -285,14 +285,14 @@ def _by_resolution(entries: Sequence[Entry], path: str, low: str) -> dict[str, d
 
 
 def _training(logs: Logs) -> list[Section]:
-    """A curve for each number that the logs hold."""
+    """Return a section with a curve for each number that the logs hold."""
     names = dict.fromkeys(name for log in logs.values() for row in log for name in row if name not in ("step", "epoch"))
     curves = [plots.training(logs, name, f"log-{n}") for n, name in enumerate(names)]
     return [Section("Training curves", plots=curves)] if curves else []
 
 
 def _errors(evaluation: Mapping[str, Any], faces: Faces) -> list[Section]:
-    """The worst errors as pairs of photographs."""
+    """Return a section with the worst errors as pairs of photographs."""
     found = []
     for e in evaluation.get("errors", []):
         for kind in ("false_accepts", "false_rejects"):
@@ -307,9 +307,9 @@ def _errors(evaluation: Mapping[str, Any], faces: Faces) -> list[Section]:
 
 
 def _image(content: bytes) -> str:
-    """A photograph as an address, "" where there is none."""
-    kind = next((kind for magic, kind in IMAGES.items() if content.startswith(magic)), "image/webp")
+    """Return a photograph as a data: URI, "" if there is none."""
+    kind = next((kind for magic, kind in IMAGE_TYPES.items() if content.startswith(magic)), "image/webp")
     return data_uri(content, kind) if content else ""
 
 
-IMAGES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}
+IMAGE_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png"}

@@ -1,4 +1,4 @@
-"""The one table of a comparison: what each recipe reaches and what it costs, the mean over its seeds."""
+"""The main table of a comparison: the results and costs of each recipe, as means over its seeds."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,14 +19,25 @@ from facedistill.results.reading import (
     shown_interval,
     who,
 )
-from facedistill.results.tables import COSTS, FEW, FOREIGN, PUBLISHED, Cell, Table, costs, not_comparable, text, whole
+from facedistill.results.tables import (
+    COST_COLUMNS,
+    FEW,
+    FOREIGN,
+    PUBLISHED,
+    Cell,
+    Table,
+    costs,
+    not_comparable,
+    text,
+    whole,
+)
 
 ABOUT = "Mean over the seeds in %, its 95% interval where that is known, the range of the seeds; nothing is ranked."
 SIZE = ["parameters", "MACs"]
 
 
 class Column(NamedTuple):
-    """A figure, and by which protocol of the set it was measured."""
+    """A figure, and the protocol that measured it."""
 
     protocol: str
     path: str
@@ -35,14 +46,14 @@ class Column(NamedTuple):
 
 
 def overview(recipes: Mapping[str, dict[str, Any]]) -> list[Table]:
-    """A table for each set, what the recipes cost in the first; none for a single run.
+    """Return a table for each set, the first one with the recipes' costs; none for a single run.
 
     Args:
         recipes: see across_runs.over_seeds.
     """
     if len(recipes) < 2 and not any(len(e.get("training", {}).get("seeds", [])) > 1 for e in recipes.values()):
         return []
-    found: dict[Block, list[Entry]] = {}  # not `blocks`, which leaves out what another recipe has alike
+    found: dict[Block, list[Entry]] = {}  # not `blocks`, which lists a shared result once
     for name, evaluation in recipes.items():
         for result in evaluation["results"]:
             if not condition(result):
@@ -54,7 +65,7 @@ def overview(recipes: Mapping[str, dict[str, Any]]) -> list[Table]:
 
 
 def _shown(found: Mapping[Block, list[Entry]], name: str, leader: str) -> dict[str, list[Entry]]:
-    """By protocol the results on a set that the overview shows: the leader's, and those with figures shown always."""
+    """Return, by protocol, the results on a set that the overview shows: the leader's, and those always shown."""
     there = {protocol: entries for (of, protocol), entries in found.items() if of == name}
     return {
         protocol: entries
@@ -73,7 +84,7 @@ def _columns(protocol: str, entries: list[Entry], which: tuple[str, ...]) -> lis
 def _of_set(
     recipes: Mapping[str, dict[str, Any]], name: str, leader: str, measured: Mapping[str, list[Entry]], first: bool
 ) -> Table:
-    """`leader`: the protocol that says most of the set; `measured`: results by protocol, the leader's among them."""
+    """Return the table of a set. `leader`: the protocol that summarises it; `measured`: all results, by protocol."""
     others = [protocol for protocol in measured if protocol != leader]
     columns = [column for protocol in others for column in _columns(protocol, measured[protocol], ("always",))]
     columns += _columns(leader, measured[leader], ("always", "leading"))
@@ -82,7 +93,7 @@ def _of_set(
     keys = list(dict.fromkeys(key for one in order for key in of[one]))
     pairs = list(dict.fromkeys(pair for _, pair in keys))
     far = rate(measured[leader]) or ""
-    rows: list[tuple[list[str], list[Cell]]] = []  # the recipes that have it alike, and the rest of the row
+    rows: list[tuple[list[str], list[Cell]]] = []  # the recipes that share a row, and the rest of the row
     marks = set()
     for key in sorted(keys, key=lambda key: pairs.index(key[1])):
         result, recipe = of[leader].get(key, {}), recipes[key[0]]
@@ -101,15 +112,15 @@ def _of_set(
             whole(len(about["training"]["seeds"]) if "training" in about else None),
             *figures,
             _at_threshold(result.get("at_gallery_threshold", {}).get(far)),
-            *(_cost(model, about.get("training", {})) if model and first else [Cell()] * len(SIZE + COSTS)),
+            *(_cost(model, about.get("training", {})) if model and first else [Cell()] * len(SIZE + COST_COLUMNS)),
         ]
         alike = next((names for names, other in rows if other == row), None)
         if alike is None or trained:
             rows.append(([key[0]], row))
-        else:  # the same teacher's
+        else:  # a row of the same teacher
             alike.append(key[0])
     header = ["recipe", "probe → gallery", "method", "seeds", *(head(one.figure, one.label) for one in columns)]
-    header += [f"at the gallery’s threshold for FAR {far}", *SIZE, *COSTS]
+    header += [f"at the gallery’s threshold for FAR {far}", *SIZE, *COST_COLUMNS]
     table = [[text(_named(names, len(recipes))), *row] for names, row in rows]
     return Table(f"Overview, {name}", ABOUT, header, table, heads=3, notes=[*not_comparable(recipes), *sorted(marks)])
 

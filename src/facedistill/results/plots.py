@@ -1,7 +1,7 @@
-"""The plots of the report as SVG: one for the page, whose colours follow the page's, and one to be kept as a file.
+"""The plots of the report as SVG: one for the page, whose colours follow the page's, and one to save as a file.
 
 Text stays text, equal input gives equal bytes, and ids are the plot's own, so that many plots fit into one page. Series
-differ in colour and in dashes or markers, for those who print in grey or do not see the colours.
+differ in colour and in dashes or markers, for grey prints and for readers who cannot tell the colours apart.
 """
 
 import csv
@@ -33,15 +33,17 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
 
-ESCAPED = "backslashreplace"  # of file names that are no UTF-8: shown as \udcff, which is JSON too
+ESCAPED = "backslashreplace"  # shows file names that are not UTF-8 as \udcff, which is also valid JSON
 Results = Mapping[str, Mapping[str, Any]]  # of the evaluation JSON, by the name of the series
-Places = Mapping[str, int]  # which colour and dashes a name has; the same in all plots of a page
+Places = Mapping[str, int]  # the number of a name's colour and dashes; the same in all plots of a page
 
 
 class Plot(NamedTuple):
-    """Attributes:
-    alt: what is to be seen, for who does not see it.
-    svg: for the page. file: the same, standing alone. csv: the data that are drawn.
+    """A plot in its forms.
+
+    Attributes:
+        alt: a description for readers who cannot see it.
+        svg: for the page. file: the same as a stand-alone file. csv: the data that are drawn.
     """
 
     title: str
@@ -52,12 +54,12 @@ class Plot(NamedTuple):
 
 
 def roc(results: Results, places: Places, about: str, key: str) -> Plot:
-    """TAR over FAR on a logarithmic axis, the operating points with their intervals.
+    """Plot TAR over FAR on a logarithmic axis, with the operating points and their intervals.
 
     Args:
         results: with "curves".
-        about: of every plot: what it is about, for who does not see it.
-        key: of every plot: letters that no other plot of the page has, for its ids.
+        about: for every plot: its subject, for readers who cannot see it.
+        key: for every plot: a prefix of its ids that no other plot of the page has.
     """
 
     def paint(ax: "Axes") -> None:
@@ -78,7 +80,7 @@ def roc(results: Results, places: Places, about: str, key: str) -> Plot:
 
 
 def det(results: Results, places: Places, about: str, key: str) -> Plot:
-    """Miss rate over FAR, both on the scale of normal deviates, on which normal scores make straight lines."""
+    """Plot miss rate over FAR, both on the scale of normal deviates, on which normal scores make straight lines."""
     deviate = NormalDist().inv_cdf
     ticks = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
     inside = {
@@ -104,12 +106,12 @@ def det(results: Results, places: Places, about: str, key: str) -> Plot:
 
 
 def _rate(rate: float) -> str:
-    """0.00001 -> "1e-5", 0.05 as it is."""
+    """Return a rate as text: 0.00001 -> "1e-5", 0.05 -> "0.05"."""
     return f"{rate:.0e}".replace("e-0", "e-") if rate < 0.02 else f"{rate:g}"
 
 
 def _operating_points(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """By target FAR, what its protocol says of the threshold that a gallery keeps for it."""
+    """Return, by target FAR, the values with the thresholds that a gallery keeps."""
     figure = declaration(result).calibrating
     return result.get(figure.key, {}) if figure else {}
 
@@ -123,12 +125,12 @@ def _curve_csv(results: Results) -> str:
     return _csv(["series", "far", "tar"], ((name, *at) for name, result in results.items() for at in _curve(result)))
 
 
-KINDS = ("genuine", "impostor")
+SCORE_KINDS = ("genuine", "impostor")
 Bin = tuple[float, float, int, int]  # low edge, high edge, genuine pairs, impostor pairs
 
 
 def scores(results: Results, far: str | None, about: str, key: str) -> Plot:
-    """Histograms of the genuine and the impostor scores of each result, with the threshold of a FAR."""
+    """Plot histograms of the genuine and the impostor scores of each result, with the threshold of a FAR."""
     bins = {name: _bins(result["curves"]["scores"]) for name, result in results.items()}
     used = [edge for rows in bins.values() for low, high, *counts in rows if any(counts) for edge in (low, high)]
     ends = min(used, default=-1), max(used, default=1)
@@ -161,18 +163,18 @@ def scores(results: Results, far: str | None, about: str, key: str) -> Plot:
         axes[-1].set_xlabel("score (cosine)")
 
     alt = f"{about}: how the scores of genuine and of impostor pairs are distributed. {_all(results)}."
-    table = _csv(["series", "low", "high", *KINDS], ((name, *row) for name, rows in bins.items() for row in rows))
-    return _plot("Scores", alt, paint, _legend(KINDS), table, key, panels=len(results))
+    table = _csv(["series", "low", "high", *SCORE_KINDS], ((name, *row) for name, rows in bins.items() for row in rows))
+    return _plot("Scores", alt, paint, _legend(SCORE_KINDS), table, key, panels=len(results))
 
 
 def _bins(histogram: Mapping[str, Any]) -> list[Bin]:
     low, high, number = histogram["low"], histogram["high"], len(histogram["genuine"])
     edges = [low + (high - low) * n / number for n in range(number + 1)]
-    return list(zip(edges, edges[1:], *(histogram[kind] for kind in KINDS)))
+    return list(zip(edges, edges[1:], *(histogram[kind] for kind in SCORE_KINDS)))
 
 
 def _merged(bins: Sequence[Bin]) -> list[Bin]:
-    """As many bins as the genuine pairs fill without raggedness: about 2 sqrt(n), which is for the eye alone."""
+    """Merge bins until the n genuine pairs fill them smoothly: about 2 sqrt(n) bins. This is for the eye alone."""
     pairs = sum(genuine for _, _, genuine, _ in bins)
     size = math.ceil(len(bins) / max(25, round(2 * math.sqrt(pairs))))
     groups = [bins[n : n + size] for n in range(0, len(bins), size)]
@@ -180,7 +182,7 @@ def _merged(bins: Sequence[Bin]) -> list[Bin]:
 
 
 def line(declared: Line, results: Results, places: Places, about: str, key: str) -> Plot:
-    """A line a result, as its protocol declares it."""
+    """Plot one line per result, as its protocol declares it."""
     scale = 100 if declared.unit == "%" else 1
     lines = {name: _points(result["curves"][declared.key]) for name, result in results.items()}
 
@@ -197,14 +199,14 @@ def line(declared: Line, results: Results, places: Places, about: str, key: str)
 
 
 def _points(curve: Any) -> list[tuple[float, float]]:
-    """x and y of a line's points; a list of values stands at 1, 2, ..."""
+    """Return x and y of a line's points; a list of values is at x = 1, 2, ..."""
     if isinstance(curve, Mapping):
         return list(zip(curve["x"], curve["y"], strict=True))
     return list(enumerate(curve, 1))
 
 
 class Axis(NamedTuple):
-    """The figure that is drawn upwards."""
+    """The figure on the vertical axis."""
 
     path: str
     label: str
@@ -223,7 +225,7 @@ class Axis(NamedTuple):
         return f"{self.label} in percent" if self.scale == 100 else self.title
 
 
-COSTS = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency of one image, ms"}
+COST_AXES = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency of one image, ms"}
 
 
 def against_cost(
@@ -234,8 +236,8 @@ def against_cost(
     about: str,
     key: str,
 ) -> Plot:
-    """A figure of each result over what its probe's model costs: `cost` is one of COSTS."""
-    label, short = COSTS[cost], COSTS[cost].split(" ")[0]
+    """Plot a figure of each result over the cost of its probe's model; `cost` is one of COST_AXES."""
+    label, short = COST_AXES[cost], COST_AXES[cost].split(" ")[0]
 
     def paint(ax: "Axes") -> None:
         from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
@@ -262,12 +264,12 @@ def against_cost(
 def against_resolution(
     lines: Mapping[str, Mapping[str, Mapping[str, Any]]], of: Axis, places: Places, about: str, key: str
 ) -> Plot:
-    """A figure over the resolution of the images: {series: {"14 px": figure, ..., "full": figure}}, in that order."""
+    """Plot a figure over image resolution: {series: {"14 px": figure, ..., "full": figure}}, in that order."""
     where = list(dict.fromkeys(place for line in lines.values() for place in line))
 
     def paint(ax: "Axes") -> None:
         for n, (name, line) in enumerate(lines.items()):
-            aside = 0.3 * ((n + 0.5) / len(lines) - 0.5)  # so that intervals do not hide each other
+            aside = 0.3 * ((n + 0.5) / len(lines) - 0.5)  # keeps intervals from hiding each other
             at = [where.index(place) + aside for place in line]
             ax.plot(at, [of.scale * figure["value"] for figure in line.values()], **_line(places[name]))
             for x, figure in zip(at, line.values(), strict=True):
@@ -285,7 +287,7 @@ def against_resolution(
 
 
 def training(logs: Mapping[str, Sequence[Mapping[str, Any]]], name: str, key: str) -> Plot:
-    """What the logs say of `name` over the steps of training, one line a run."""
+    """Plot the logged values of `name` over the steps of training, one line per run."""
     curves = {run: [(row["step"], row[name]) for row in log if name in row] for run, log in logs.items()}
     words = _words(name)
 
@@ -301,7 +303,7 @@ def training(logs: Mapping[str, Sequence[Mapping[str, Any]]], name: str, key: st
 
 
 def _words(name: str) -> str:
-    """A key of a log in words: "lfw.bin/all-pairs/tar_at_far/1e-3" -> "lfw.bin, all-pairs, TAR at FAR 1e-3"."""
+    """Return a key of a log in words: "lfw.bin/all-pairs/tar_at_far/1e-3" -> "lfw.bin, all-pairs, TAR at FAR 1e-3"."""
     parts = name.split("/")
     says = declaration()
     known = [i for i, part in enumerate(parts) if says.figure(part)]
@@ -320,7 +322,7 @@ def _plot(
     panels: int = 0,
     markers: bool = False,
 ) -> Plot:
-    """Draw one axes, or so many `panels` with titles above each other, and beneath it the legend, one line a series."""
+    """Draw one axes, or several titled `panels` above each other, and the legend beneath, one line per series."""
     from matplotlib import rc_context, style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -328,7 +330,7 @@ def _plot(
     each, head = (PANEL, HEAD) if panels else (BODY, 0)
     height, across = TOP + each * max(panels, 1) + BOTTOM + LINE * len(legend), WIDTH - LEFT - RIGHT
     with style.context("default"), rc_context(STYLE | {"svg.hashsalt": key}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the letters, not ours
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the letters
         figure = Figure((WIDTH / 72, height / 72), dpi=72)
         FigureCanvasSVG(figure)
         axes = []
@@ -386,21 +388,21 @@ def _legend(names: Iterable[str], places: Places | None = None) -> dict[str, int
 
 
 def _draw_legend(figure: "Figure", legend: Places, height: int, markers: bool) -> None:
-    """By hand, because matplotlib's own leaves out names that begin with an underscore."""
+    """Draw the legend by hand, because matplotlib's own leaves out names that begin with an underscore."""
     from matplotlib.lines import Line2D
 
     for row, (name, i) in enumerate(legend.items()):
         y = LINE * (len(legend) - row - 0.5) / height
         style = {"color": _colour(i), "marker": _marker(i), "markersize": 5} if markers else _line(i)
         ends = [LEFT + 11] if markers else [LEFT, LEFT + 22]
-        figure.add_artist(Line2D([x / WIDTH for x in ends], [y] * len(ends), **style))  # type: ignore[arg-type]
+        figure.add_artist(Line2D([x / WIDTH for x in ends], [y] * len(ends), **style))
         figure.text((LEFT + 30) / WIDTH, y, _short(name), va="center_baseline")
 
 
 def _own(tree: ElementTree.Element, key: str) -> ElementTree.Element:
-    """Without style sheet, metadata and line breaks, the reader's font, coordinates in hundredths of a pixel.
+    """Clean the SVG: no style sheet, metadata or line breaks, the reader's font, coordinates in hundredths of a pixel.
 
-    Ids that something refers to get `key` in front, all others go.
+    Ids that something refers to get the prefix `key`; all others are removed.
     """
     for element in list(tree.iter()):
         for child in list(element):
@@ -440,7 +442,7 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _point(ax: "Axes", x: float, figure: Mapping[str, Any], i: int, size: float = 5, scale: int = 100) -> None:
-    """A figure with its interval, in percent or `scale` times."""
+    """Draw a figure with its interval, multiplied by `scale` (100 for percent)."""
     if "ci95" in figure:
         ax.plot([x, x], [scale * end for end in figure["ci95"]], color=_colour(i))
     ax.plot([x], [scale * figure["value"]], color=_colour(i), marker=_marker(i), markersize=size, linestyle="none")

@@ -10,23 +10,22 @@ from pydantic import ValidationError
 from facedistill.errors import UserError
 from facedistill.evaluation import Figure, declaration
 
-NAMES = ("set", "protocol", "probe", "gallery")
+PLACE_KEYS = ("set", "protocol", "probe", "gallery")
 
 
 def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[str, Any]]:
-    """The row's name, which says the source, and its evaluation, whose results carry that name as "published".
+    """Return the row's name, which has the source, and its evaluation, whose results carry it as "published".
 
     Args:
         content: {"published": source, "method", "results": [{"set", "protocol", "probe", "gallery", figures}]}, and
-            "about", a text, if there is more to say. A figure is a plain fraction: {"accuracy": 0.99},
-            {"tar_at_far": {"1e-4": 0.9}}.
+            optionally "about", a text. A figure is a plain fraction: {"accuracy": 0.99}, {"tar_at_far": {"1e-4": 0.9}}.
 
     Raises:
-        UserError: one of these is missing or something else.
+        UserError: one of these is missing or malformed.
     """
     for key in ("published", "method"):
         if not isinstance(content.get(key), str):
-            raise UserError(f"{file}: published figures need a text '{key}', which the row is called by")
+            raise UserError(f"{file}: published figures need a text '{key}', which names the row")
     name = f"{content['method']} (published: {content['published']})"
     about = {key: content[key] for key in ("schema", "method", "published", "about") if key in content}
     results = [_checked(result, file) | {"settings": {}, "published": name} for result in content["results"]]
@@ -34,14 +33,14 @@ def read_published(content: Mapping[str, Any], file: Path) -> tuple[str, dict[st
 
 
 def _checked(result: Any, file: Path) -> dict[str, Any]:
-    named = isinstance(result, dict) and all(isinstance(result.get(key), str) for key in NAMES)
+    named = isinstance(result, dict) and all(isinstance(result.get(key), str) for key in PLACE_KEYS)
     try:
         says = declaration(result) if named else declaration()
     except ValidationError as e:
         raise UserError(f"{file}: the published result {result} declares no figures: {e.errors()[0]['msg']}") from e
-    given = result.keys() - {*NAMES, "declared"} if named else set()
+    given = result.keys() - {*PLACE_KEYS, "declared"} if named else set()
     if not given or any(says.figure(key) is None for key in given):
-        known = f"{', '.join(NAMES)} and figures, of {', '.join(figure.key for figure in says.figures)}"
+        known = f"{', '.join(PLACE_KEYS)} and figures, of {', '.join(figure.key for figure in says.figures)}"
         raise UserError(f"{file}: the published result {result} is not understood; expected {known}")
     for figure in says.figures:
         if figure.key in given:

@@ -1,4 +1,4 @@
-"""What the evaluation JSON says, in the words of its tables and pages: who, under which condition, which figure."""
+"""Read the evaluation JSON in the terms of tables and pages: models, conditions, figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,30 +9,30 @@ FEW_IMPOSTORS = 20  # fewer do not decide a threshold
 
 
 class Entry(NamedTuple):
-    """A result and the run it is of; no run where there is only one."""
+    """A result and its run, which is "" if there is only one."""
 
     run: str
     result: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """Of a series: the run, or the pair of models where there is one run, or all have it alike."""
+        """The name of a series: the run, or the pair of models if there is one run or all runs share the result."""
         return who(self.result) if self.run in ("", EVERY) else self.run
 
 
 Block = tuple[str, str]  # set, protocol
-EVERY = "every run"  # what they all have alike
+EVERY = "every run"  # the run of a result that all runs share
 
 
 def measured(evaluations: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Those of runs: published figures are shown beside them, and left out of whatever compares."""
+    """Return the evaluations without published figures, which are shown but never compared."""
     return {run: evaluation for run, evaluation in evaluations.items() if "published" not in evaluation}
 
 
 def blocks(evaluations: Mapping[str, dict[str, Any]]) -> dict[Block, list[Entry]]:
-    """All results by set and protocol; of several runs those of one pair of models and one resolution side by side.
+    """Return all results by set and protocol, those of one pair of models and one resolution side by side.
 
-    A result that is the same in every run (the teacher's own) stands there once.
+    A result that is the same in every run (the teacher's own) is listed once.
     """
     found: dict[Block, dict[tuple[str, str], list[Entry]]] = {}
     runs = measured(evaluations).values()
@@ -49,7 +49,7 @@ def blocks(evaluations: Mapping[str, dict[str, Any]]) -> dict[Block, list[Entry]
 def each(
     evaluations: Mapping[str, dict[str, Any]], key: str, block: Block | None = None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The entries of a list of the JSON, each with its run; those of one set and protocol if that is given."""
+    """Return the entries of a list of the JSON, each with its run; only those of `block` (set, protocol) if given."""
     return [
         (run, one)
         for run, evaluation in evaluations.items()
@@ -63,7 +63,7 @@ def who(result: Mapping[str, Any]) -> str:
 
 
 def condition(of: Mapping[str, Any]) -> str:
-    """The low resolution of a result or a difference in words, "" for images as they are."""
+    """Return the low resolution of a result or a difference in words, "" for unchanged images."""
     at = of.get("settings", of).get("resolution")
     if not at:
         return ""
@@ -82,14 +82,14 @@ def full_resolution(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def estimate(result: Mapping[str, Any], path: str) -> dict[str, Any] | None:
-    """The number at a path such as "tar_at_far.1e-3" with its "value" and, where known, "ci95"."""
+    """Return the number at a path such as "tar_at_far.1e-3" with its "value" and, if known, "ci95"."""
     return estimate_of(result, path, declaration(result).figure(path))
 
 
 def few(value: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-    """Whether too few pairs or probes decide the threshold for the value of that result to be trusted.
+    """Return whether too few pairs or probes decide the threshold, so that the value cannot be trusted.
 
-    Where both directions are pooled, each pair of images counts twice.
+    If both directions are pooled, each pair of images counts twice.
     """
     enough = FEW_IMPOSTORS * (2 if "directions" in result.get("settings", {}) else 1)
     counts = [figure.target.decided_by for figure in declaration(result).figures if figure.target]
@@ -97,15 +97,15 @@ def few(value: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
 
 
 def rate(entries: Sequence[Entry]) -> str | None:
-    """The lowest target rate, "1e-4", that all results have and that enough impostor pairs decide in all of them."""
+    """Return the lowest target rate, "1e-4", that all results have and that enough impostor pairs decide in each."""
     figure = declaration(*(result for _, result in entries)).calibrating
     return None if figure is None else min(_members(figure, _trusted(entries)), key=float, default=None)
 
 
 def headline(entries: Sequence[Entry]) -> str | None:
-    """The path of the figure that a set is summed up by, one that all its results have and that can be trusted.
+    """Return the path of the figure that summarises a set, one that all its results have and that can be trusted.
 
-    The first figure that its protocol declares as a headline; else the first one.
+    It is the first figure that its protocol declares as a headline, else the first of all.
     """
     found = _trusted(entries)
     for figure in declaration(*(result for _, result in entries)).figures:
@@ -128,7 +128,7 @@ def _trusted(entries: Sequence[Entry]) -> list[str]:
 
 
 def distinguishable(difference: Mapping[str, Any]) -> bool | None:
-    """Whether the interval of a difference leaves out 0; None where there is no interval to tell by."""
+    """Return whether the interval of a difference excludes 0; None without an interval."""
     if "distinguishable" in difference:
         return bool(difference["distinguishable"])
     ends = difference.get("ci95")
@@ -136,7 +136,7 @@ def distinguishable(difference: Mapping[str, Any]) -> bool | None:
 
 
 def leading(found: Mapping[Block, Sequence[Entry]]) -> dict[str, str]:
-    """For each set the protocol it is summed up by: the one that says most, which stands first in `PROTOCOLS`."""
+    """Return, for each set, the protocol that summarises it: the one that comes first in `PROTOCOLS`."""
     places = {protocol: place for place, protocol in enumerate(PROTOCOLS)}
     chosen: dict[str, str] = {}
     for name, protocol in sorted(found, key=lambda block: places.get(block[1], len(places))):
@@ -145,12 +145,12 @@ def leading(found: Mapping[Block, Sequence[Entry]]) -> dict[str, str]:
 
 
 def head(figure: Figure | None, words: str) -> str:
-    """The head of a column: its words, with the unit where that is not percent."""
+    """Return the head of a column: its words, with the unit unless that is percent."""
     return words if figure is None or figure.unit == "%" else f"{words}, {figure.unit}".removesuffix(", ")
 
 
 def shown(value: float | None, figure: Figure | None, digits: int | None = None) -> str:
-    """A value of a figure: percent with so many digits, or the number itself where its unit is another."""
+    """Return a value as text: percent with `digits` decimals, or the number itself if it has another unit."""
     if value is None or figure is None or figure.unit == "%":
         return percent(value, digits if digits is not None else figure.digits if figure else 2)
     return f"{value:.{figure.digits}f}"
@@ -161,7 +161,7 @@ def shown_interval(ci95: Sequence[float] | None, figure: Figure | None, digits: 
 
 
 def shown_difference(value: float, figure: Figure | None) -> str:
-    """With its sign: in points, or in the figure's own unit."""
+    """Return a difference with its sign, in points or in the figure's own unit."""
     if figure is None or figure.unit == "%":
         return points(value)
     return f"{value:+.{figure.digits}f}".replace("-", "−")
@@ -172,11 +172,11 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of two fractions in points, with its sign."""
+    """Return a difference of two fractions in points, with its sign."""
     return f"{100 * value:+.2f}".replace("-", "−")
 
 
 def power(rate: float) -> str:
-    """A small rate with three digits: 8.603e-07 -> "8.60e-7"."""
+    """Return a small rate with three digits: 8.603e-07 -> "8.60e-7"."""
     mantissa, exponent = f"{rate:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}" if rate else "0"

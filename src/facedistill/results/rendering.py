@@ -10,7 +10,7 @@ from facedistill.results.tables import Cell, Table
 
 
 def render_table(evaluation: dict[str, Any]) -> str:
-    """Return the models, groups of sets, and for each set and protocol its results and how they differ.
+    """Return the models, groups of sets, and for each set and protocol its results and their differences.
 
     Rates are in percent, with 95% intervals. A figure whose threshold fewer than 20 impostors decide carries a star.
     Missing values are empty cells.
@@ -23,10 +23,10 @@ def render_comparison(
     across: Sequence[Mapping[str, Any]] = (),
     recipes: Mapping[str, dict[str, Any]] | None = None,
 ) -> str:
-    """Return the same of several evaluations, by the names of their runs, side by side.
+    """Return the tables of `render_table` for several evaluations, by the names of their runs, side by side.
 
     Args:
-        across: how their recipes differ, see across_runs.differences_to.
+        across: the differences between their recipes, see across_runs.differences_to.
         recipes: the means over their seeds, see across_runs.over_seeds; they come first.
     """
     first = [
@@ -47,7 +47,7 @@ def render_comparison(
 
 
 def render(table: Table) -> str:
-    """The caption, the table and its notes."""
+    """Return the caption, the table and its notes."""
     title = f"{table.caption}. {table.about}".rstrip(" .") + ":"
     body = markdown(table.columns, [[_plain(cell) for cell in row] for row in table.rows])
     return "\n".join([title, "", body, *(f"{note}\n" for note in table.notes)])
@@ -59,7 +59,7 @@ def _plain(cell: Cell) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns; empty columns and a table without rows vanish."""
+    """Return a Markdown table with aligned columns. Empty columns are dropped; without rows, return ""."""
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
     lines = [[header[i] for i in used], *([row[i] for i in used] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(used))]

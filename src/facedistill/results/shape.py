@@ -1,6 +1,6 @@
 """The types in an evaluation JSON, as far as tables and comparisons read it.
 
-What every result has stands here; what a protocol measures is as its declaration says.
+The keys that all results share are defined here; those of a protocol follow from its declaration.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from facedistill.evaluation import Declaration, Figure, Target, declaration
 Number = Annotated[float, Strict()]
 Count = Annotated[int, Strict()]
 Interval = tuple[Number, Number]
-ABSENT: Any = None  # stands for what may be missing; null itself is refused
+ABSENT: Any = None  # the default of optional keys; null itself is refused
 
 
 @typed
@@ -127,7 +127,7 @@ class Evaluation:
 
 
 def require_shape(evaluation: dict[str, Any], file: Path, expected: str) -> None:
-    """Raise UserError about the first thing that is missing or of another type; it ends with `expected`."""
+    """Raise UserError for the first key that is missing or of the wrong type. The message ends with `expected`."""
     place: tuple[int | str, ...] = ()
     try:
         TypeAdapter(Evaluation).validate_python(evaluation)
@@ -143,7 +143,7 @@ def require_shape(evaluation: dict[str, Any], file: Path, expected: str) -> None
 
 
 def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The declared figures that a result has, and their intervals, by key, each with its type."""
+    """Yield the declared figures that a result has, and their intervals: (key, type)."""
     for figure in declaration(result).figures:
         found = {figure.key: _type(figure)} | ({figure.interval: Interval} if figure.interval else {})
         yield from ((key, of) for key, of in found.items() if key in result)
@@ -157,9 +157,9 @@ def _type(figure: Figure) -> Any:
 
 
 def _at(target: Target) -> Any:
-    """A Value with what its threshold gives, and how many comparisons decide that."""
+    """Return a Value's type with the rate that its threshold gives, and the number of comparisons that decide it."""
     more = {target.obtained: NotRequired[Number], target.decided_by: NotRequired[Count]}
-    return TypedDict("At", VALUE | more)  # type: ignore[operator, misc]
+    return TypedDict("At", VALUE | more)  # type: ignore[operator]
 
 
 VALUE: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A few sentences in plain words, derived from the numbers alone. No difference is claimed that its interval denies."""
+"""A summary in a few sentences, from the numbers alone. No difference is claimed if its interval contains 0."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,12 +21,12 @@ from facedistill.results.reading import (
 )
 
 ROLES = ("student", "teacher", "baseline", "model")
-SETS = 4  # more make no summary
-LISTED = 5  # runs in a sentence
+SETS = 4  # the most sets in a summary
+LISTED = 5  # the most runs in a sentence
 
 
 def summary(evaluations: Mapping[str, dict[str, Any]], found: Mapping[Block, Sequence[Entry]]) -> list[str]:
-    """Paragraphs on the first sets and on each group of sets; of several runs one for each pair of models."""
+    """Return paragraphs on the first sets and on each group of sets; for several runs, one per pair of models."""
     grouped = {name for e in evaluations.values() for g in e.get("groups", []) for name in g["sets"]}
     sets = [block for block in leading(found).items() if block[0] not in grouped]
     paragraphs = [paragraph for block in sets[:SETS] for paragraph in _set(block, found[block], evaluations)]
@@ -59,7 +59,7 @@ def _set(block: Block, entries: Sequence[Entry], evaluations: Mapping[str, dict[
 
 
 def _models(entries: Sequence[Entry], path: str) -> str:
-    """What each probe reaches: against its own gallery, and against the others'."""
+    """Return the value of each probe against its own gallery, and against the others', as a clause."""
     probes: dict[str, list[str]] = {}
     for _, result in entries:
         clauses = probes.setdefault(result["probe"], [])
@@ -71,7 +71,7 @@ def _models(entries: Sequence[Entry], path: str) -> str:
 
 
 def _runs(entries: Sequence[Entry], path: str) -> list[str]:
-    """For each pair of models its runs in the order given, and whose intervals overlap with that of the highest."""
+    """Return, for each pair of models, its runs in the order given, and those whose intervals overlap the highest's."""
     sentences = []
     for pair in dict.fromkeys((r["probe"], r["gallery"]) for run, r in entries if run != EVERY):
         there = [
@@ -94,9 +94,9 @@ def _runs(entries: Sequence[Entry], path: str) -> list[str]:
 
 
 def _differences(found: Sequence[Mapping[str, Any]], path: str, last: str) -> list[str]:
-    """A probe's two galleries, and two models each against itself: which is higher, and which are not told apart.
+    """Return which of a probe's two galleries, and of two models against themselves, is higher or not distinguishable.
 
-    That the last model, the teacher, is above the others needs no words; that it is not above them does.
+    The last model, the teacher, is expected to be above the others, so only the contrary is mentioned.
     """
     higher, level = [], []
     for d in found:
@@ -117,7 +117,7 @@ def _differences(found: Sequence[Mapping[str, Any]], path: str, last: str) -> li
 
 
 def _groups(evaluation: Mapping[str, Any]) -> list[str]:
-    """How unequally each model recognises the sets of a group, a sentence a group."""
+    """Return one sentence per group: how unequally each model recognises its sets."""
     found: dict[str, list[str]] = {}
     for g in evaluation.get("groups", []):
         figure = declaration(g).grouped
@@ -144,7 +144,7 @@ def _value(path: str, result: Mapping[str, Any]) -> str:
 
 
 def _unit(figure: Figure | None, percent: str) -> str:
-    """What follows a number: `percent` where it is shown in percent, else its unit."""
+    """Return the text after a number: `percent` if it is shown in percent, else its unit."""
     return percent if figure is None or figure.unit == "%" else f" {figure.unit}".rstrip()
 
 

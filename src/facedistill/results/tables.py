@@ -34,10 +34,10 @@ FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate)
 FOREIGN = "† the two models do not share a space: a control that should come out near chance"
 PUBLISHED = "Published figures are the source’s, of other data and another recipe; they are compared with nothing."
 SIGNIFICANT = 0.05
-WHOSE = ("run", "recipe", "method")  # columns that say which of those that are compared
-IMAGES = "images"  # the column that says at which resolution
-NAMES = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
-KINDS = {
+WHOSE = ("run", "recipe", "method")  # columns that name what is compared
+IMAGES_COLUMN = "images"  # the column of the resolution
+PLACE_COLUMNS = ("protocol", "set", "probe", "gallery", "same_space", "published")  # of a result; not counts
+RELATION_COLUMNS = {
     "within_family": "within a family",
     "across_families": "across families",
     "across_sources": "across sources",
@@ -45,7 +45,7 @@ KINDS = {
 
 
 class Cell(NamedTuple):
-    """A number, lines that stand small beneath it and a mark that hangs beside it; or a text that is aligned left."""
+    """A number with small lines beneath it and a mark beside it, or a text that is aligned left."""
 
     value: str = ""
     below: str = ""
@@ -56,9 +56,11 @@ class Cell(NamedTuple):
 
 @dataclass
 class Table:
-    """Attributes:
-    about: a line on how to read it.
-    heads: how many columns, from the left, name the row.
+    """A table without its empty columns.
+
+    Attributes:
+        about: a line on how to read it.
+        heads: the number of columns, from the left, that name the row.
     """
 
     caption: str
@@ -75,10 +77,10 @@ class Table:
         self.rows = [[row[i] for i in used] for row in self.rows]
 
     def begins(self, row: int) -> bool:
-        """Whether something else is measured from this row on: other images, or by several runs another pair."""
+        """Return whether a new group begins at this row: other images, or with several runs another pair."""
         names = self.columns[: self.heads]
         several = names[:1] in (["run"], ["recipe"])
-        kept = [i for i, name in enumerate(names) if (name not in WHOSE if several else name == IMAGES)]
+        kept = [i for i, name in enumerate(names) if (name not in WHOSE if several else name == IMAGES_COLUMN)]
         return row > 0 and any(self.rows[row][i] != self.rows[row - 1][i] for i in kept)
 
     def is_text(self, column: int) -> bool:
@@ -94,7 +96,7 @@ def whole(value: int | None) -> Cell:
 
 
 def models(evaluations: Mapping[str, dict[str, Any]]) -> Table:
-    """What is known of each model; one that is the same in every run stands there once."""
+    """Return the table of the models; one that is the same in every run is listed once."""
     rows: dict[str, list[list[Cell]]] = {}
     runs = measured(evaluations)
     for run, evaluation in runs.items():
@@ -116,7 +118,7 @@ def models(evaluations: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
-    """What each run was trained on, and what that took; no table where none says it."""
+    """Return the table of each run's training data and cost; no table if no run has them."""
     if not any("training" in e for e in evaluations.values()):
         return []
     rows = []
@@ -130,24 +132,24 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
                 *costs(of),
             ]
         )
-    columns = ["run", "method", "epochs", "seed", "images", *COSTS]
+    columns = ["run", "method", "epochs", "seed", "images", *COST_COLUMNS]
     found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
     found.notes += not_comparable(evaluations)
     return [found]
 
 
-COSTS = ["minutes", "images/s", "teacher forwards", "peak memory, MB"]
+COST_COLUMNS = ["minutes", "images/s", "teacher forwards", "peak memory, MB"]
 
 
 def costs(training: Mapping[str, Any]) -> list[Cell]:
-    """What training took, a cell for each of COSTS; the mean over seeds is rounded."""
+    """Return the costs of training, a cell for each of COST_COLUMNS; means over seeds are rounded."""
     minutes = Cell(f"{training['seconds'] / 60:,.1f}" if "seconds" in training else "")
     rest = (training.get(key) for key in ("images_per_second", "teacher_forwards", "peak_memory_mb"))
     return [minutes, *(whole(None if value is None else round(value)) for value in rest)]
 
 
 def not_comparable(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
-    """A note where runs were not trained as long, or on other data; else none."""
+    """Return a note if runs differ in epochs or data; else none."""
     data = {(of["epochs"], of["data"]) for e in evaluations.values() if (of := e.get("training"))}
     return ["The runs differ in epochs or data: not comparable."] * (len(data) > 1)
 
@@ -158,9 +160,9 @@ def of_block(
     entries: Sequence[Entry],
     across: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[list[Table], list[Table]]:
-    """What one set by one protocol gave: the tables to be read, and those to be looked up.
+    """Return the tables of one set by one protocol: those to read, and those to look up.
 
-    Of several runs it is the runs that are compared, and the pairs of models within each are looked up.
+    With several runs, the runs are compared, and the pairs of models within each run are to look up.
 
     Args:
         across: differences of recipes, see across_runs.differences_to.
@@ -191,7 +193,7 @@ def _low(table: Table) -> Table:
     return replace(table, caption=f"{table.caption}, low resolution")
 
 
-HEADS = ["run", "probe → gallery", IMAGES]
+HEADS = ["run", "probe → gallery", IMAGES_COLUMN]
 
 
 def head(entry: Entry) -> list[Cell]:
@@ -199,7 +201,7 @@ def head(entry: Entry) -> list[Cell]:
 
 
 def results(entries: Sequence[Entry]) -> Table:
-    """Every figure with its interval, one row a result."""
+    """Return the table of every figure with its interval, one row per result."""
     every = [entry.result for entry in entries]
     says = declaration(*every)
     columns = says.paths(every)
@@ -238,9 +240,9 @@ def _cosine(result: Mapping[str, Any]) -> Cell:
 
 
 def operating_points(entries: Iterable[Entry]) -> Table:
-    """Where each TAR was taken: the threshold, the FAR obtained, and the pairs that decided it."""
+    """Return the table of operating points: the threshold, the FAR obtained, and the pairs that decided it."""
     rows = []
-    for entry in (entry for entry in entries if "published" not in entry.result):  # no thresholds are known of those
+    for entry in (entry for entry in entries if "published" not in entry.result):  # no thresholds there
         for figure in declaration(entry.result).figures:
             target = figure.target
             if target is None:
@@ -299,7 +301,7 @@ def false_accepts(entries: Iterable[Entry]) -> Table:
                 else Cell()
                 for far in fars
             ]
-            rows.append([*head(entry), text(KINDS.get(kind, kind)), *cells])
+            rows.append([*head(entry), text(RELATION_COLUMNS.get(kind, kind)), *cells])
     about = "The FAR of each kind at the threshold that gives all impostors together the FAR of the column."
     return Table("False accepts by kind of impostor", about, [*HEADS, "impostor pairs", *fars], rows, heads=4)
 
@@ -309,7 +311,7 @@ def _falling(tables: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def differences(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """`found`: the differences of one set and protocol, each with its run."""
+    """Return the table of `found`, the differences of one set and protocol, each with its run."""
     says = declaration(*(d for _, d in found))
     columns = sorted({path for _, d in found for path in d["of"]}, key=says.order)
     rows = []
@@ -317,12 +319,12 @@ def differences(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         sides = [text(" → ".join(d[side])) for side in "ab"]
         cells = [_difference(d["of"].get(path), says.figure(path)) for path in columns]
         rows.append([text(run), *sides, text(condition(d)), *cells, _mcnemar(d.get("mcnemar"))])
-    header = ["run", "a", "b", IMAGES, *(_head(says, path) for path in columns), "McNemar p"]
+    header = ["run", "a", "b", IMAGES_COLUMN, *(_head(says, path) for path in columns), "McNemar p"]
     return Table("Paired differences", "a − b in points, with 95% intervals.", header, rows, heads=4)
 
 
 def across_recipes(found: Sequence[Mapping[str, Any]]) -> Table:
-    """`found`: the differences of one set and protocol."""
+    """Return the table of `found`, the differences between recipes on one set and protocol."""
     says = declaration(*found)
     columns = sorted({path for d in found for path in d["of"]}, key=says.order)
     rows = [
@@ -332,7 +334,7 @@ def across_recipes(found: Sequence[Mapping[str, Any]]) -> Table:
     ]
     about = "a − b in points, mean over the seeds that both have, with 95% intervals; not distinguishable with one seed"
     about += ", where seeds disagree in sign, or where the interval holds 0."
-    header = ["a", "b", "seeds", "probe → gallery", IMAGES, *(_head(says, path) for path in columns)]
+    header = ["a", "b", "seeds", "probe → gallery", IMAGES_COLUMN, *(_head(says, path) for path in columns)]
     return Table("Differences between recipes", about, header, rows, heads=2)
 
 
@@ -346,7 +348,7 @@ def _difference(d: Mapping[str, Any] | None, figure: Figure | None) -> Cell:
 
 
 def _mcnemar(test: Mapping[str, Any] | None) -> Cell:
-    """Below: how many pairs only a, and only b, decides correctly."""
+    """Return p, and below it the numbers of pairs that only a, and only b, decides correctly."""
     if test is None:
         return Cell()
     verdict = "" if test["p"] < SIGNIFICANT else "not distinguishable"
@@ -354,7 +356,7 @@ def _mcnemar(test: Mapping[str, Any] | None) -> Cell:
 
 
 def groups(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
-    """One table a group of sets: the figure on each, and how unequal they are."""
+    """Return one table per group of sets: the figure on each set, and the spread."""
     tables = []
     for name, protocol in dict.fromkeys((g["group"], g["protocol"]) for _, g in found):
         members = [(run, g) for run, g in found if (g["group"], g["protocol"]) == (name, protocol)]
@@ -380,7 +382,7 @@ def groups(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
 
 
 def compatibility(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """`found`: of one set and protocol, each with its run."""
+    """Return the table of `found`, the compatibility on one set and protocol, each with its run."""
     says = declaration(*(c for _, c in found))
     columns = sorted({path for _, c in found for path in c["of"]}, key=says.order)
     rows = []
@@ -397,19 +399,21 @@ def compatibility(found: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
 
 
 def sizes(result: Mapping[str, Any]) -> str:
-    """What a result was counted over, in words."""
+    """Return the counts of a result in words."""
     counts = {"images": "images"} | {count.key: count.words for count in declaration(result).counts}
     return ", ".join(f"{result[key]:,} {words}" for key, words in counts.items() if isinstance(result.get(key), int))
 
 
 def settings(found: Mapping[Block, Sequence[Entry]]) -> list[Table]:
-    """Everything that a result depends on and is counted in, one row a result, one table a protocol."""
+    """Return the settings and counts of each result, one row per result, one table per protocol."""
     tables = []
     for protocol in dict.fromkeys(protocol for _, protocol in found):
         rows = []
         for name, entry in ((name, e) for (name, of), entries in found.items() if of == protocol for e in entries):
             r = entry.result
-            counts = {key: value for key, value in r.items() if isinstance(value, int | str) and key not in NAMES}
+            counts = {
+                key: value for key, value in r.items() if isinstance(value, int | str) and key not in PLACE_COLUMNS
+            }
             leaves = dict(_leaves(counts | r.get("settings", {})))
             rows.append(([text(entry.run), text(name), text(who(r))], leaves))
         columns = list(dict.fromkeys(key for _, of in rows for key in of))
@@ -420,7 +424,7 @@ def settings(found: Mapping[Block, Sequence[Entry]]) -> list[Table]:
 
 
 def made(evaluations: Mapping[str, dict[str, Any]]) -> Table:
-    """Versions, seeds and whatever else the JSON says about itself."""
+    """Return the table of versions, seeds and everything else that the JSON says about itself."""
     rows = []
     for run, evaluation in evaluations.items():
         about = {key: value for key, value in evaluation.items() if key == "made" or not isinstance(value, dict | list)}
@@ -430,7 +434,7 @@ def made(evaluations: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values of nested mappings by their path; lists as one text."""
+    """Yield the values of nested mappings by their path; a list is one value."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -439,7 +443,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _plain(value: Any) -> Cell:
-    """A value as it stands in the JSON, large counts with separators."""
+    """Return a value as in the JSON, large counts with separators."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return text({True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value)
     if isinstance(value, list):

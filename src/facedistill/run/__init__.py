@@ -1,4 +1,4 @@
-"""What every long job needs: a folder of its own, checkpoints, a log, its peak of memory.
+"""The parts of every long job: a claimed folder, checkpoints, logs and the peak of memory.
 
 The names are listed in `__init__.pyi` and imported when first used, because some of them need torch.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on to the same bits, written atomically."""
+"""Checkpoints: everything that a run needs to resume to the same bits, written atomically."""
 
 import re
 from pathlib import Path
@@ -19,19 +19,19 @@ def save_checkpoint(run: Path, step: int, state: dict[str, Any]) -> None:
     with atomic_write(folder / f"step{step:08d}.pt") as temporary:
         try:
             torch.save({"step": step, **state}, temporary)
-        except RuntimeError as e:  # a full disk arrives as this, not as OSError
+        except RuntimeError as e:  # torch raises this for a full disk, not OSError
             raise OSError(str(e).split(". ")[0]) from e
     for old in _files(run)[:-KEPT]:
         old.unlink()
 
 
 def begun(run: Path) -> bool:
-    """Whether there is anything that another recipe would lose."""
+    """Return whether the run has a checkpoint or a result, which another recipe would lose."""
     return bool(_files(run)) or (run / "evaluation.json").exists()
 
 
 def epoch_file(epoch: int) -> str:
-    """The name, in the run's epochs/, of the student's weights after that epoch (from 0)."""
+    """Return the name, in the run's epochs/, of the file with the student's weights after that epoch (from 0)."""
     return f"{epoch:04d}.safetensors"
 
 
@@ -45,11 +45,11 @@ def latest_checkpoint(run: Path) -> dict[str, Any] | None:
         missing = KEYS - set(state)
     except Exception as e:
         raise UserError(
-            f"checkpoint {files[-1]} cannot be read ({type(e).__name__}); delete it to go on from the one before"
+            f"checkpoint {files[-1]} cannot be read ({type(e).__name__}); delete it to resume from the one before"
         ) from e
     if missing:
         raise UserError(
-            f"checkpoint {files[-1]} lacks {', '.join(sorted(missing))}; delete it to go on from the one before"
+            f"checkpoint {files[-1]} lacks {', '.join(sorted(missing))}; delete it to resume from the one before"
         )
     return state
 
@@ -57,7 +57,7 @@ def latest_checkpoint(run: Path) -> dict[str, Any] | None:
 def restore_checkpoint(
     method: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], run: Path
 ) -> None:
-    """Load weights, buffers and optimiser. UserError naming the first tensor that does not fit."""
+    """Load weights, buffers and optimiser. Raises UserError that names the first tensor that does not fit."""
     own = method.state_dict()
     # Earlier versions called a term's W `classes`.
     saved = {re.sub(r"^(terms\..+)\.classes\.", r"\1.weight.", name): value for name, value in state["method"].items()}

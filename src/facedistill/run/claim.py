@@ -1,4 +1,4 @@
-"""Who may work in a run folder: one process, one recipe."""
+"""Claim a run folder for one process and one recipe."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ RECIPE = "recipe.yaml"
 
 
 class Busy(UserError):
-    """Another process is at the run."""
+    """Another process is working on the run."""
 
 
 @contextmanager
@@ -21,12 +21,12 @@ def claim_run(run: Path, recipe: str, written_out: Callable[[Path], str]) -> Ite
     """Hold the run folder, with its recipe in it, while a job works there.
 
     Args:
-        recipe: everything that makes the job what it is, as text; the folder keeps it as recipe.yaml.
+        recipe: all settings of the job, as text; the folder keeps it as recipe.yaml.
         written_out: reads a stored recipe and returns it as this version of the program writes it.
 
     Raises:
         Busy: another process holds the folder.
-        UsageError: the folder holds another run or something else.
+        UsageError: the folder holds another run, or something that is not a run.
     """
     with ExitStack() as held:
         if parallel.rank() == 0:
@@ -34,14 +34,14 @@ def claim_run(run: Path, recipe: str, written_out: Callable[[Path], str]) -> Ite
                 raise UsageError(f"{run} exists and holds no run (no {RECIPE}); choose another --out")
             run.mkdir(parents=True, exist_ok=True)
             if not held.enter_context(claimed(run / ".lock")):
-                raise Busy(f"{run}: another process is at this run; wait for it, or choose another --out")
+                raise Busy(f"{run}: another process is working on this run; wait for it, or choose another --out")
             _put_recipe(run, recipe, written_out)
         parallel.barrier()
         yield
 
 
 def _put_recipe(run: Path, recipe: str, written_out: Callable[[Path], str]) -> None:
-    """Write the recipe, unless it is there. One that came to no checkpoint is replaced, if we wrote it."""
+    """Write the recipe unless it is there. Another recipe without a checkpoint is replaced, unless it was edited."""
     file = run / RECIPE
     if file.exists():
         if (old := written_out(file)) == recipe:

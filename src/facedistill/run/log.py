@@ -1,4 +1,4 @@
-"""A run's logs: numbers every few steps, and how well the student does every few epochs."""
+"""A run's logs: numbers every few steps, and the student's accuracy every few epochs."""
 
 import json
 import time
@@ -16,7 +16,7 @@ LOG, VERIFICATION = "log.jsonl", "verification.jsonl"
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log, but for one that a kill cut short; none where there is no log."""
+    """Return the lines of a log, except one that a kill cut short. Empty if there is no log."""
     found = []
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
         with suppress(ValueError):
@@ -25,9 +25,9 @@ def read_log(log: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """log.jsonl, one line every few steps, and verification.jsonl, one every few epochs, where the recipe wants it.
+    """log.jsonl, one line every few steps, and verification.jsonl, one every few epochs if the recipe asks for it.
 
-    After a resume the lines past the checkpoint are dropped.
+    After a resume, lines past the checkpoint are dropped.
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
@@ -73,7 +73,7 @@ class Log:
             with open(path, "a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
         except OSError as e:
-            raise UserError(f"cannot write {path}: {e.strerror or e}; free some space and go on") from e
+            raise UserError(f"cannot write {path}: {e.strerror or e}; free some space and run the command again") from e
         if self.board is not None:
             for key, value in row.items():
                 self.board.add_scalar(key, value, step)

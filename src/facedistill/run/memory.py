@@ -1,4 +1,4 @@
-"""The most memory that this process has held: on the GPU where there is one, else in all."""
+"""The peak memory of this process: on the GPU if there is one, else in total."""
 
 import resource
 import sys
@@ -13,7 +13,7 @@ STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Lin
 
 
 def forget_peak() -> None:
-    """Start to measure anew: one process may train several runs. Not possible on a CPU without Linux."""
+    """Restart the measurement, because one process may train several runs. On a CPU this needs Linux."""
     if parallel.device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -21,7 +21,7 @@ def forget_peak() -> None:
 
 
 def peak() -> int:
-    """Bytes, since `forget_peak`."""
+    """Return the peak in bytes since `forget_peak`."""
     if parallel.device().type == "cuda":
         return torch.cuda.max_memory_allocated()
     lines = STATUS.read_text().splitlines() if STATUS.exists() else []

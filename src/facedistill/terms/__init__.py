@@ -1,4 +1,4 @@
-"""The registry of terms. A name with a colon, `package.module:Class`, is imported from elsewhere."""
+"""The registry of terms. A name with a colon, `package.module:Class`, is imported."""
 
 from typing import Any
 

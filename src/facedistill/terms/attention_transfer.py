@@ -1,4 +1,4 @@
-"""Attention transfer: where the student's stage maps are strong, the teacher's are."""
+"""Attention transfer: the student's stage maps become strong where the teacher's are."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from facedistill.terms.term import Term
 
 
 def attention(features: Tensor) -> Tensor:
-    """sum_c a_c^2, the attention map (B, 1, h, w) of a stage map (B, C, h, w)."""
+    """Return sum_c a_c^2, the attention map (B, 1, h, w) of a stage map (B, C, h, w)."""
     return features.square().sum(1, keepdim=True)
 
 
@@ -22,14 +22,14 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
     Squared and averaged as in the authors' code, whose weight is beta = 1000; equation 2 has beta / 2 times the norm.
 
-    Shapes: (B, C, h, w), (B, C', h', w') -> scalar; where the sizes differ the larger attention map is averaged down.
+    Shapes: (B, C, h, w), (B, C', h', w') -> scalar; if the sizes differ, the larger attention map is averaged down.
     """
     own, other = (F.normalize(q.flatten(1), dim=1) for q in common_size(attention(student), attention(teacher)))
     return F.mse_loss(own, other)
 
 
 class AttentionTransfer(Term):
-    """Attention transfer, summed over all stages. The networks need as many stages as each other, in any width."""
+    """Attention transfer, summed over all stages. Both networks need the same number of stages, of any width."""
 
     needs = frozenset({"features"})
 
@@ -37,7 +37,7 @@ class AttentionTransfer(Term):
         if len(student) != len(teacher):
             raise UserError(
                 f"attention_transfer: the student has {len(student)} stages, the teacher {len(teacher)}; give the "
-                "student a backbone with as many"
+                "student a backbone with the same number"
             )
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:

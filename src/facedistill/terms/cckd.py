@@ -19,7 +19,7 @@ def bilinear(x: Tensor) -> Tensor:
 
 
 def gaussian(x: Tensor, gamma: float, order: int) -> Tensor:
-    """k = exp(-gamma ||x_i - x_j||^2) of the unit embeddings, its Taylor series up to `order`, which is included.
+    """k = exp(-gamma ||x_i - x_j||^2) of the unit embeddings, by its Taylor series up to and including `order`.
 
     k ~ e^{-2 gamma} sum_{p=0..P} (2 gamma)^p / p! <x_i, x_j>^p, exact as P grows. Shapes: (B, d) -> (B, B).
     """
@@ -35,7 +35,7 @@ class CCKD(Relation):
     squares the norm. The diagonal counts, as a constant 0.
 
     Args:
-        kernel: bilinear or gaussian. gamma, order: of the Gaussian kernel and of its Taylor series.
+        kernel: bilinear or gaussian. gamma: of the Gaussian kernel. order: of its Taylor series.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ def darkrank(student: Tensor, teacher: Tensor, alpha: float = 3.0, beta: float =
     """-mean_q log P(pi_T(q)), the likelihood under the student of the teacher's ranking of q's `length` nearest images.
 
     P(pi) = prod_i exp S(x_pi(i)) / sum_{k >= i} exp S(x_pi(k)), S(x) = -alpha ||x - q||^beta on unit embeddings: the
-    hard variant of arXiv 1707.01220, eq. 1 and 2 and its last. Of student = teacher it is the entropy-like cost of the
-    teacher's own ranking, not 0.
+    hard variant of arXiv 1707.01220, eq. 1, 2 and the last one. If student = teacher, it is the entropy-like cost of
+    the teacher's own ranking, not 0.
 
     Shapes: (B, d_S), (B, d_T) -> scalar. 0 for one image.
     """
@@ -27,7 +27,7 @@ def darkrank(student: Tensor, teacher: Tensor, alpha: float = 3.0, beta: float =
 
 
 def _distances(x: Tensor) -> Tensor:
-    # Not by a matrix product: it would lose the small distances, and has no gradient where one is 0.
+    # A matrix product would lose small distances and has no gradient at distance 0.
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -35,7 +35,7 @@ class DarkRank(Relation):
     """DarkRank, the hard variant: the likelihood of the teacher's ranking of every image's nearest neighbours.
 
     Args:
-        alpha, beta: scale and contrast of the score. length: of the list that is ranked.
+        alpha, beta: scale and contrast of the score. length: the number of images that are ranked.
     """
 
     def __init__(self, alpha: float = 3.0, beta: float = 3.0, length: Count = 3) -> None:

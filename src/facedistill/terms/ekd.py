@@ -1,4 +1,4 @@
-"""Evaluation-oriented distillation: pairs rank, among the thresholds of low false-positive rates, as the teacher's."""
+"""Evaluation-oriented distillation: pairs rank as the teacher's do among the thresholds of low false-positive rates."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ ONE_IN = (10, 100, 1_000, 10_000, 100_000, 1_000_000)  # false-positive rates 1e
 
 
 def thresholds(negatives: Tensor) -> Tensor:
-    """The scores that one in 10, 100, ..., 1e6 negative pairs exceed, the highest where they are too few.
+    """Return the scores that one in 10, 100, ..., 1e6 negative pairs exceeds; the highest score if pairs are too few.
 
     Shapes: (N,), N > 0 -> (6,).
     """
@@ -27,15 +27,15 @@ def soft_rank(scores: Tensor, anchors: Tensor, temperature: float) -> Tensor:
 
 
 class EKD(Relation):
-    """Evaluation-oriented distillation (arXiv 2206.02325): pairs pass as many thresholds as in the teacher.
+    """Evaluation-oriented distillation (arXiv 2206.02325): pairs pass as many thresholds as they do in the teacher.
 
     L = positives x mean (r_S - r_T)^2 over the pairs of one class + negatives x the same over the `hardest` pairs of
-    two classes by the student's cosine; r counts softly how many thresholds tau_k a pair's cosine passes, each
-    network's own at the false-positive rates 1e-1 to 1e-6. A reconstruction with the formula and constants of the
-    authors' code: the paper's text was not at hand. Needs several images of a class.
+    two classes by the student's cosine. r softly counts the thresholds tau_k that a pair's cosine passes; each network
+    has its own thresholds, at the false-positive rates 1e-1 to 1e-6. A reconstruction with the formula and constants of
+    the authors' code: the paper's text was not at hand. Needs several images of a class.
 
-    The thresholds are running means over the batches of all processes, in the checkpoint: plain at first, then with
-    `momentum`. (The authors' start at 0 and take hundreds of steps to come near.)
+    The thresholds are running means over the batches of all processes, kept in the checkpoint: plain means at first,
+    then with `momentum`. (The authors' start at 0 and take hundreds of steps to come close.)
 
     Args:
         positives, negatives: weights. hardest: number of pairs of two classes. temperature: T of the soft rank.

@@ -1,4 +1,4 @@
-"""Mimicry of the teacher's embedding: L2KD, and the added L2 of "vanilla KD" and PocketNet."""
+"""Imitation of the teacher's embedding: L2KD, and the added L2 of "vanilla KD" and PocketNet."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def embedding_l2(student: Tensor, teacher: Tensor, normalise: bool = True) -> Te
 
 
 class EmbeddingL2(Term):
-    """L2 between the embeddings: L2KD of arXiv 2011.00265; whether that normalises is not known, so both are here."""
+    """L2 between the embeddings: L2KD of arXiv 2011.00265. It is unknown whether that normalises, so both are here."""
 
     needs = frozenset({"embedding"})
     anchors = True

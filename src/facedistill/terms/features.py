@@ -1,4 +1,4 @@
-"""What the terms on stage maps share."""
+"""A helper for the terms on stage maps."""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""FitNet: the student's map of one stage, through a trained projection, imitates the teacher's."""
+"""FitNet: the student's map of one stage, after a trained projection, imitates the teacher's."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from facedistill.terms.term import Term
 
 
 def hint(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean ||r(a_S) - a_T||^2 over batch, channels and positions (arXiv 1412.6550, eq. 3, which has 1/2 a sum).
+    """mean ||r(a_S) - a_T||^2 over batch, channels and positions (arXiv 1412.6550, eq. 3, which is half of a sum).
 
-    Shapes: projected map (B, C, h, w) of the student and map (B, C, h', w') of the teacher -> scalar; where the sizes
-    differ the larger is averaged down.
+    Shapes: projected map (B, C, h, w) of the student and map (B, C, h', w') of the teacher -> scalar; if the sizes
+    differ, the larger is averaged down.
     """
     return F.mse_loss(*common_size(student, teacher))
 
@@ -25,12 +25,12 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
 class FitNet(Term):
     """FitNet: L2 between a stage map of the teacher and the student's, through a projection that the term trains.
 
-    The projection is a 1x1 convolution and a batch normalisation, and the hints act all through training, as in the
-    public comparisons whose weight is 100: without the normalisation that weight diverges at the rate of a margin
-    softmax. The paper has a convolution alone, and hints in a stage of their own before training.
+    The projection is a 1x1 convolution and a batch normalisation, and the hints act throughout training, as in the
+    public comparisons whose weight is 100. Without the normalisation, that weight diverges at the learning rate of a
+    margin softmax. The paper uses a convolution alone, and hints in a separate stage before training.
 
     Args:
-        stage: which of the stage maps, 1 with the highest resolution.
+        stage: the number of the stage map; 1 has the highest resolution.
 
     Raises:
         UsageError: a network has fewer stages.

@@ -1,4 +1,4 @@
-"""MarginDistillation: a margin for every image, wide where the teacher is sure of it."""
+"""MarginDistillation: a margin for every image, wide if the teacher is sure of the image."""
 
 import torch
 from torch import Tensor
@@ -15,14 +15,14 @@ from facedistill.terms.margin_softmax import MarginSoftmax
 class MarginDistillation(MarginSoftmax):
     """ArcFace with the margin m_i = smallest + (largest - smallest) d_i / max d, d_i = cos(f_T(x_i), w_{y_i}).
 
-    Of arXiv 2003.02586, where W is the teacher's and frozen. A reconstruction from the authors' code: the paper's text
-    was not at hand. The maximum is over the batch of all processes; a negative d_i counts as 0.
+    From arXiv 2003.02586, where W is the teacher's and frozen. A reconstruction from the authors' code: the paper's
+    text was not at hand. The maximum is over the batch of all processes; a negative d_i counts as 0.
 
     Args:
         smallest, largest: margins in radians. scale: s.
 
     Raises:
-        UsageError: W starts at random, so that the teacher's cosine to it says nothing.
+        UsageError: W starts at random, so the teacher's cosine to it says nothing.
     """
 
     needs = frozenset({"embedding"})

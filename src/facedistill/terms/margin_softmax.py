@@ -1,4 +1,4 @@
-"""The margin softmax against the student's W: streaming where W is frozen, dense where it is trained."""
+"""The margin softmax against the student's W: streaming if W is frozen, dense if it is trained."""
 
 from typing import Any, Literal
 
@@ -32,9 +32,10 @@ class MarginSoftmax(Term):
         scale: s.
         margin_warmup: the share of training over which the margin's size grows linearly from the one that
             changes nothing (ArcFace and CosFace 0, SphereFace 1).
-        negatives: the classes j: "exact" for all, "nearest" for the batch's classes and the `nearest` nearest to each
-            of them by the rows of W, in the batch of all processes. Then the loss is not the formula's, but smaller.
-        nearest: how many neighbours each class has where negatives are "nearest".
+        negatives: the classes j: "exact" for all; "nearest" for the classes in the batch of all processes and the
+            `nearest` nearest to each of them by the rows of W. "nearest" leaves classes out of the sum, so its loss is
+            smaller and not comparable with that of "exact".
+        nearest: the number of neighbours of each class for "nearest".
     """
 
     needs_weight = True
@@ -71,7 +72,7 @@ class MarginSoftmax(Term):
                     f"classes are found once, but method.classifier.moved_by is {weight.moved_by}; set it to nothing, "
                     "or negatives to exact"
                 )
-            # Neither parameter nor buffer, and on the CPU: it may be large, and a step reads a few rows of it.
+            # A plain tensor on the CPU: it may be large, and a step reads only a few of its rows.
             self.neighbours = cached_nearest(weight.rows, self.nearest)
         self.anchors = weight.anchors
 
@@ -100,7 +101,7 @@ class MarginSoftmax(Term):
         return frozen_margin_softmax(x, labels, rows, self.margin, self.scale, size)
 
     def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> float | Tensor | None:
-        """Return the margin of every sample: a number, (B,), or None where the margin has no single size."""
+        """Return the margin of every sample: a number, (B,), or None if the margin has no single size."""
         if progress >= self.margin_warmup:
             return self.margin.sizes(x.detach().norm(dim=1))
         assert self.margin.size is not None and self.margin.neutral is not None

@@ -12,14 +12,15 @@ def rkd(student: Tensor, teacher: Tensor, distance: float = 25.0, angle: float =
     """distance x mean_{i!=j} huber(psi_S - psi_T) + angle x mean_{i!=j!=k!=i} huber(phi_S - phi_T) (arXiv 1904.05068).
 
     psi_ij = ||x_i - x_j|| over its mean in the batch (eq. 5), phi_ijk = cosine of the angle at x_j (eq. 8), huber with
-    delta 1 (eq. 7), on raw embeddings. Means over the pairs and triplets that the paper sums over: the authors' code,
-    whence 25 and 50, counts the empty ones (i = j) too, so its terms are (B - 1) / B and (B - 1)(B - 2) / B^2 as large.
+    delta 1 (eq. 7), on raw embeddings. Means are over the pairs and triplets that the paper sums over. The authors'
+    code, the source of 25 and 50, also counts empty ones (i = j): its terms are (B - 1) / B and (B - 1)(B - 2) / B^2 as
+    large.
 
     Shapes: (B, d_S), (B, d_T) -> scalar; holds B^2 d and B^3 numbers.
     """
     apart = [x[:, None] - x for x in (student, teacher)]
     lengths = [a.norm(dim=2) for a in apart]
-    # Two copies of one image have no direction from one to the other, nor has an image to itself.
+    # There is no direction between two copies of one image, nor from an image to itself.
     pairs = (lengths[0] > 0) & (lengths[1] > 0)
 
     own, other = (length[pairs] / length[pairs].mean() for length in lengths)

@@ -16,7 +16,7 @@ def angular(student: Tensor, teacher: Tensor) -> Tensor:
 class ShrinkTeaNet(Term):
     """ShrinkTeaNet: 1 - cosine of the embeddings, without regard to their norms (arXiv 1905.10620).
 
-    A reconstruction, with the formula and weight (1) of public code: the paper's text was not at hand, and its terms on
+    A reconstruction with the formula and weight (1) of public code: the paper's text was not at hand. Its terms on
     intermediate stages are left out.
     """
 

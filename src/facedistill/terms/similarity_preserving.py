@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: images that are alike for the teacher are alike for the student."""
+"""Similarity-preserving distillation: images that are similar to the teacher are similar to the student."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,10 +17,10 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SimilarityPreserving(Relation):
-    """Similarity-preserving distillation (SP), of the embeddings, as comparisons on faces take it.
+    """Similarity-preserving distillation (SP) of the embeddings, as in published comparisons on faces.
 
-    The paper takes activation maps, with weight 3000. The rows of the Gram matrix are normalised as in the paper, not
-    the embeddings, so that norms count.
+    The paper uses activation maps, with weight 3000. As in the paper, the rows of the Gram matrix are normalised, not
+    the embeddings, so norms count.
     """
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

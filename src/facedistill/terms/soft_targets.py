@@ -14,7 +14,7 @@ from facedistill.terms.term import Term
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float, top_k: int | None = None) -> Tensor:
     """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), mean over the batch (arXiv 1503.02531). Shapes: (B, C), (B, C).
 
-    With `top_k` both softmaxes run over the teacher's `top_k` likeliest classes of each sample alone.
+    With `top_k`, both softmaxes run only over each sample's `top_k` likeliest classes by the teacher.
     """
     if top_k is not None:
         teacher, classes = teacher.topk(min(top_k, teacher.shape[1]))
@@ -27,10 +27,10 @@ class SoftTargets(Term):
     """KD: each network's logits are scale x cosine to its own classifier, without margin (classes must be the same).
 
     Args:
-        temperature: T; 4 at scale 64 is what public face-recognition code uses.
+        temperature: T; public face-recognition code uses 4 at scale 64.
         scale: s of both networks' logits.
-        top_k: compare each sample's classes that are likeliest for the teacher alone, for very many classes, among
-            which nearly all carry nothing; null = all.
+        top_k: compare only each sample's `top_k` likeliest classes by the teacher. Use it with very many classes,
+            nearly all of which carry no information; null = all.
     """
 
     needs = frozenset({"logits"})
@@ -49,7 +49,7 @@ class SoftTargets(Term):
             )
         if list(weight.class_names) != list(teacher.class_names):
             raise UserError(
-                "soft_targets: the student's and the teacher's classifier have other classes or another order"
+                "soft_targets: the student's and the teacher's classifier differ in classes or in their order"
             )
         if weight.weight.dtype in (torch.bfloat16, torch.int8):
             raise UsageError("soft_targets: reads W as float32; set method.classifier.rows=fp32")

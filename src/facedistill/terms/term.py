@@ -15,7 +15,7 @@ class Term(nn.Module):
     """Subclasses define `forward`. The signature of their __init__ is their schema in a recipe.
 
     Attributes:
-        needs: what of the teacher the term reads: any of "embedding", "logits", "features".
+        needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
@@ -26,29 +26,29 @@ class Term(nn.Module):
     whole_weight: bool = False
     anchors: bool = False
 
-    def __init__(self) -> None:  # its signature is the options of a term that has none
+    def __init__(self) -> None:  # this signature declares that a term has no options
         super().__init__()
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
-        """Receive, once, the student's W and the teacher's classifier; raise UserError where one is missing."""
+        """Receive, once, the student's W and the teacher's classifier; raise UserError if a needed one is missing."""
 
     def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
-        """Receive, once, the shapes (C, h, w) of both networks' stage maps; only a term that needs "features"."""
+        """Receive, once, the shapes (C, h, w) of both networks' stage maps. Called only if `needs` has "features"."""
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         """Return the mean loss over the batch, a float32 scalar.
 
-        In several processes that of this process's slice, whose gradients DDP averages: the mean of all, where the
-        slices are equal, which they are but for unreadable images.
+        With several processes, return the mean over this process's slice; DDP averages the gradients. Slices are equal
+        unless images are unreadable, so the average is the mean over the whole batch.
         """
         raise NotImplementedError
 
 
 class Relation(Term):
-    """A term on how the embeddings of a batch lie to each other; subclasses define `loss`.
+    """A term on the relations among the embeddings of a batch; subclasses define `loss`.
 
-    Each network's embeddings are compared with its own alone. So the two may differ in dimension, and the student is
-    not tied to the teacher's space.
+    Each network's embeddings are compared only with each other. So the two networks may differ in dimension, and the
+    student is not tied to the teacher's space.
     """
 
     needs = frozenset({"embedding"})

@@ -1,4 +1,4 @@
-"""Triplet distillation: a triplet loss whose margin is as wide as the teacher sees the gap."""
+"""Triplet distillation: a triplet loss whose margin grows with the teacher's gap."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def triplet_distillation(
     """mean relu(d_ap - d_an + m) over all triplets of the batch, d the squared L2 of unit embeddings.
 
     m = smallest + (largest - smallest) D / max D, D = relu(d_an - d_ap) of the teacher, maximum over the triplets.
-    Formula of public code for arXiv 1905.04457 (reconstruction: the paper's text, and how it chooses triplets, were not
-    at hand).
+    The formula is that of public code for arXiv 1905.04457. It is a reconstruction: the paper's text, and so its choice
+    of triplets, was not at hand.
 
     Shapes: (B, d_S), (B, d_T), int64 (B,) -> scalar; holds (pairs of one class) x B numbers. 0 without a triplet.
     """
@@ -27,7 +27,7 @@ def triplet_distillation(
         return 0 * student.sum()
 
     def gaps(x: Tensor) -> Tensor:
-        """d_ap - d_an of every anchor and positive with every image as the negative."""
+        """Return d_ap - d_an of every anchor and positive with every image as the negative."""
         x = F.normalize(x, dim=1)
         distances = 2 - 2 * x @ x.T
         return distances[anchor, positive][:, None] - distances[anchor]
@@ -38,10 +38,10 @@ def triplet_distillation(
 
 
 class TripletDistillation(Relation):
-    """Triplet distillation: the margin of each triplet from the teacher's distances. Needs several images of a class.
+    """Triplet distillation: the teacher's distances set each triplet's margin. Needs several images of a class.
 
     Args:
-        smallest: margin where the teacher sees no gap. largest: margin of the batch's widest gap.
+        smallest: margin if the teacher has no gap. largest: margin at the batch's widest gap.
     """
 
     def __init__(self, smallest: float = 0.2, largest: float = 0.5) -> None:

@@ -1,4 +1,4 @@
-"""From a recipe to what trains: data, teachers, W, student, method."""
+"""From a recipe to the parts of a run: data, teachers, W, student, method."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -25,19 +25,20 @@ from facedistill.training.resolved import ResolvedMethod
 from facedistill.training.student import make_student
 from facedistill.training.teacher import Teacher
 
-Needs = Mapping[str, frozenset[str]]  # what each teacher is asked for at every step, by its name
+Needs = Mapping[str, frozenset[str]]  # the outputs that each teacher gives at every step, by its name
 
 
 @dataclass
 class Assembly:
-    """What a run works with.
+    """The parts of a run.
 
     Attributes:
         models: the teachers' models, for evaluation.
-        origin: of the first W, None where there is none.
-        a_row_an_image: True where W has a row for every image, so that an image's number is its label.
-        sets: what the student is evaluated on, by name: the recipe's, and the held-out identities.
-        embedded: how often a teacher's network embeds an image before training (or did, when the cache was made).
+        origin: the origin of the first W, or None without a W.
+        a_row_an_image: True if W has a row for every image, so that an image's number is its label.
+        sets: the student's evaluation sets by name: the recipe's, and the held-out identities.
+        embedded: the number of images, mirror images included, that teachers embed before training, or embedded when
+            the cache was made.
     """
 
     train: Dataset
@@ -55,7 +56,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     """Load the teachers, open the data, make W and the student, and wire the terms to them.
 
     Raises:
-        UserError: something does not fit; what, where, what was expected.
+        UserError: recipe, data, teachers, W or terms do not fit together.
     """
     terms = wire_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
@@ -63,7 +64,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     _refuse_contradictions(method)
     _require_networks(asked, models, method.view)
     epochs = _epochs(recipe, method, asked, models)
-    sets = open_sets(recipe.evaluation.sets)  # before hours of training, not after
+    sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
     train, held_out = open_training_data(recipe.data)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
@@ -100,7 +101,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
 
 
 def _refuse_contradictions(method: ResolvedMethod) -> None:
-    """Raise UsageError where the view rules out what moves W, or where a W that something moves is stored short."""
+    """Raise UsageError if the view rules out what moves W, or if a W that something moves is not stored in fp32."""
     if why := method.view.rules_out.get(method.moved_by):
         raise UsageError(why)
     if method.rows != "fp32" and method.moved_by != "nothing":
@@ -111,26 +112,27 @@ def _refuse_contradictions(method: ResolvedMethod) -> None:
 
 
 def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> None:
-    """Refuse a teacher that cannot answer what it is asked at every step, before anything long begins."""
+    """Raise UserError if a teacher cannot give the outputs that it is asked for, before anything long begins."""
     for name, needs in asked.items():
         if name not in models or not needs or not (view.teacher_sees or "features" in needs):
             continue
         backbone = models[name].backbone
         if backbone is None:
-            what = f"its network to see {view.teacher_sees}" if view.teacher_sees else "its stage features"
+            sees = f"teacher '{name}' to see {view.teacher_sees}"
+            what = sees if view.teacher_sees else f"the stage features of teacher '{name}'"
             raise UserError(
-                f"method: a term needs of teacher '{name}' {what}, but only its embeddings are known; import the "
-                "teacher's checkpoint, or choose a method on embeddings of images as they are"
+                f"method: a term needs {what}, but only its embeddings are known; import the teacher's checkpoint, or "
+                "choose a method on embeddings of unchanged images"
             )
         if "features" in needs and not backbone.has_features:
             raise UserError(
-                f"method: a term needs of teacher '{name}' its stage features, but an ONNX file gives its embedding "
+                f"method: a term needs the stage features of teacher '{name}', but an ONNX file gives its embedding "
                 "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
 
 
 def _epochs(recipe: Recipe, method: ResolvedMethod, asked: Needs, models: Mapping[str, Model]) -> dict[str, list[Path]]:
-    """The weights that a teacher's run kept of each epoch, by teacher, where the method trains with them."""
+    """Return the files of each epoch's weights, by teacher, if the method trains with them."""
     if method.teacher_epoch == "last":
         return {}
     epochs = {name: _epoch_files(recipe, name) for name in models if asked.get(name)}
@@ -140,7 +142,7 @@ def _epochs(recipe: Recipe, method: ResolvedMethod, asked: Needs, models: Mappin
 
 
 def _epoch_files(recipe: Recipe, name: str) -> list[Path]:
-    """As many files as the student has epochs. Raises UserError where there are fewer or more."""
+    """Return as many files as the student has epochs. Raises UserError if there are fewer or more."""
     folder = Path(recipe.teachers[name].model) / "epochs"
     wanted = [folder / epoch_file(epoch) for epoch in range(recipe.schedule.epochs)]
     if sorted(folder.glob("*.safetensors")) != wanted:
@@ -155,7 +157,7 @@ def _epoch_files(recipe: Recipe, name: str) -> list[Path]:
 
 
 def _cached(recipe: Recipe, method: ResolvedMethod, asked: Needs, epochs: Mapping[str, list[Path]]) -> Set[str]:
-    """Teachers that answer from a cache: it knows the images as they are, and the teacher as it is at last."""
+    """Return the teachers that answer from a cache: it holds the finished teacher's outputs for unchanged images."""
     if method.view.teacher_sees:
         return frozenset()
     return {
@@ -172,7 +174,7 @@ def _teachers(
     caches: Mapping[str, Embeddings],
     epochs: Mapping[str, list[Path]],
 ) -> dict[str, Teacher]:
-    """The frozen teachers; those whose logits are asked for with their classifier in the order of the classes."""
+    """Return the frozen teachers; those that give logits have their classifier in the order of the classes."""
     found = {}
     for name, model in models.items():
         logits = "logits" in asked.get(name, ())

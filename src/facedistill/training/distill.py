@@ -1,4 +1,4 @@
-"""From a teacher and photos to a recipe: what W starts from, whether it all fits, what may be better."""
+"""From a teacher and photos to a recipe: choose where W starts, check that all fits, hint at better methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,14 +19,14 @@ from facedistill.terms import MarginSoftmax
 from facedistill.training.method import WiredTerm, missing_teachers, teacher_needs, wire_terms
 from facedistill.training.resolved import resolve
 
-# Class centres as W lost by far at 1,560 identities, and the paper recommends an inherited W at its 85,742. Nothing
-# between is measured; this is about their geometric mean.
+# With 1,560 identities, class centres as W lost by far; the paper recommends an inherited W with its 85,742. Nothing
+# in between was measured; this is about their geometric mean.
 FEW_IDENTITIES = 10_000
-# With fewer, whose names may mean nothing, chance decides which input separates them better.
+# With fewer, whose names may mean nothing, chance decides which input convention separates them better.
 LEAST_IDENTITIES = 10
 ON_FEW = (
-    "on 1,560, mimicry was 20 to 33 points of TAR at FAR 1e-4 better than class centres, and best was every image as a "
-    "class of its own with mimicry beside it (docs/comparison.md); try method.classifier.start=instances "
+    "with 1,560, imitating embeddings beat class centres by 20 to 33 points of TAR at FAR 1e-4, and the best was one "
+    "class per image plus L2 to the embeddings (docs/comparison.md); try method.classifier.start=instances "
     "method.terms.embedding_l2.weight=64 method.terms.margin_softmax.scale=32 schedule.lr=0.3, or --method l2kd "
     "schedule.lr=1"
 )
@@ -35,9 +35,9 @@ ON_FEW = (
 def distillation_recipe(
     teacher: Path, data: str, student: str, out: Path, method: str | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Make the recipe of a distillation, and print what the check of teacher and data found, unless `out` was begun.
+    """Make the recipe of a distillation, and print the check of teacher and data unless the run in `out` has begun.
 
-    W starts from class centres where the teacher's classifier lacks classes of the data.
+    W starts from class centres if the teacher's classifier lacks classes of the data.
 
     Args:
         method: None leaves the choice to the program.
@@ -51,13 +51,13 @@ def distillation_recipe(
     resolved = resolve(recipe.method)
     terms = wire_terms(resolved)
     if not missing_teachers(replace(recipe, teachers={})):
-        return recipe  # the method needs none
+        return recipe  # the method needs no teacher
     model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)
     own = set(model.classifier.class_names if model.classifier else [])
     missing = [name for name in dataset.class_names if name not in own]
     if "classifier" in resolved.start.needs and recipe.method.classifier.start is None and missing:
         lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
-        print(f"the teacher{lacks if own else ' brings no classifier'}: W starts from class centres")
+        print(f"the teacher{lacks if own else ' has no classifier'}: W starts from class centres")
         classifier = replace(recipe.method.classifier, start="centres")
         recipe = replace(recipe, method=replace(recipe.method, classifier=classifier))
         resolved = resolve(recipe.method)
@@ -66,8 +66,8 @@ def distillation_recipe(
         return recipe
     logits = any("logits" in needs for needs in teacher_needs(terms, "nothing").values())
     if "classifier" not in start.needs and not logits:
-        model.classifier = None  # W is made of the teacher's embeddings; its own is not what a student would see
-    # Only where there is a row of W for each class need the teacher know the classes.
+        model.classifier = None  # W is made of the teacher's embeddings, so its own classifier is not used
+    # The teacher needs to know the classes only if W has a row for each class.
     by_class = logits or (start.of_teacher and not start.a_row_an_image)
     if unchecked := _unchecked(model, dataset, by_class):
         print(f"not checked: {unchecked}")
@@ -76,9 +76,9 @@ def distillation_recipe(
     report = check_teacher(model, dataset, *_softmax(terms), least, images=600, cache=cache)
     print(report.text())
     if not report.passed:
-        lower = ", or lower check.own_class if you know better" if "own_class" in report.faults else ""
-        raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: mend that{lower}")
-    # Whoever names the method, or what W starts from, needs no advice on it.
+        lower = ", or lower check.own_class to train anyway" if "own_class" in report.faults else ""
+        raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: correct that{lower}")
+    # A user who names the method, or W's start, needs no hint.
     named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
     chosen = method is not None or any(override.startswith(named) for override in overrides)
     if isinstance(start, Centres) and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
@@ -87,12 +87,12 @@ def distillation_recipe(
 
 
 def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:
-    """Why the teacher cannot be checked against the data, "" where it can be."""
+    """Return why the teacher cannot be checked against the data, or "" if it can be."""
     if model.backbone is None:
-        return "the teacher's embeddings alone are known, so nothing tells whether its classifier fits these images"
+        return "only the teacher's embeddings are known, so nothing tells whether its classifier fits these images"
     if not by_class and (found := np.sum(np.bincount(dataset.labels) > 1)) < LEAST_IDENTITIES:
         return (
-            f"{found} identities have several images, and {LEAST_IDENTITIES} could tell whether the teacher knows them"
+            f"{found} identities have several images; {LEAST_IDENTITIES} are needed to tell if the teacher knows them"
         )
     return ""
 

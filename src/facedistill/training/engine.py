@@ -1,4 +1,4 @@
-"""The one training loop: trains a teacher, distils a student, goes on after a kill. One process or torchrun's.
+"""The training loop. It trains teachers and students, in one process or torchrun's, and resumes after a kill.
 
 facedistill train RECIPE --out RUN
 torchrun --nproc-per-node=4 -m facedistill train RECIPE --out RUN
@@ -43,13 +43,13 @@ from facedistill.training.resolved import describe, resolve, resolved_recipe
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
-    """Train as the recipe says and leave model/, evaluation.json, log.jsonl in the folder `out`.
+    """Train as the recipe says and write model/, evaluation.json and log.jsonl into the folder `out`.
 
-    Idempotent: the same recipe goes on from the last checkpoint, a finished run does nothing.
+    Idempotent: the same recipe resumes from the last checkpoint, and a finished run does nothing.
 
     Raises:
-        UsageError: `out` holds another run or something else.
-        Busy: another process is at it.
+        UsageError: `out` holds another run, or something that is not a run.
+        Busy: another process is working on the run.
         UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
     """
     run, method = Path(out), resolve(recipe.method)
@@ -72,7 +72,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
 
 
 def _written_out(file: Path) -> str:
-    """The stored recipe as this version writes it: an earlier version's lacks the keys that came later."""
+    """Return the stored recipe as this version writes it; earlier versions lack newer keys."""
     return dump_recipe(resolved_recipe(load_recipe(str(file))))
 
 
@@ -80,9 +80,9 @@ MEASURED_STEPS = 12
 
 
 def measure(recipe: Recipe) -> tuple[int, float]:
-    """Train the first steps of a recipe, keep nothing, and return how many images it trains on, and images per second.
+    """Train the first steps of a recipe, keep nothing, and return (number of training images, images per second).
 
-    What comes before the first step, such as the teacher's embeddings, is made and cached as in a run.
+    Results of work before the first step, such as the teacher's embeddings, are cached as in a run.
     """
     method = resolve(recipe.method)
     schedule = replace(recipe.schedule, log_steps=MEASURED_STEPS // 3)
@@ -97,7 +97,7 @@ def measure(recipe: Recipe) -> tuple[int, float]:
 
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
-    """Numbers too small for a normal float count as 0, because they slow a CPU down; afterwards all is as before."""
+    """Treat denormal numbers as 0 in the block, because they slow a CPU down; restore the setting afterwards."""
     before = float(torch.tensor([1e-39]) * 1) == 0
     torch.set_flush_denormal(True)
     try:
@@ -107,7 +107,7 @@ def _denormals_flushed() -> Iterator[None]:
 
 
 def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> None:
-    """The heart: epochs, batches, forward, backward, step, log, checkpoint. `stop`: after so many steps."""
+    """Run epochs and batches: forward, backward, step, log, checkpoint. `stop`: end after this many steps."""
     schedule, device = recipe.schedule, parallel.device()
     method = assembly.method.to(device).train()
     if schedule.channels_last:
@@ -123,7 +123,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     trained = [p for p in method.student.parameters() if p.requires_grad]
     log = Log(run, step, recipe.track == "tensorboard") if parallel.rank() == 0 else None
     if step and step % loader.steps == 0:
-        _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # stopped before it was done
+        _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # the run stopped before this was done
 
     with bar() as display:
         task = display.add_task(
@@ -132,7 +132,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
         for epoch in range(step // loader.steps, schedule.epochs):
             method.start_epoch(epoch)
             for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
-                torch.manual_seed(_seed(recipe.seed, step))  # of dropout: a function of the step, so nothing to keep
+                torch.manual_seed(_seed(recipe.seed, step))  # for dropout; no generator state to save
                 lr = learning_rate(schedule, step, loader.steps)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
@@ -161,7 +161,7 @@ def _seed(seed: int, step: int) -> int:
 
 
 def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: int, log: Log | None) -> None:
-    """What the recipe wants after an epoch, unless it is there: the student's weights, and how well it does."""
+    """Save the student's weights and measure it after an epoch, if the recipe asks and it is not done yet."""
     if log is None:  # not the first process
         return
     kept = run / "epochs" / epoch_file(epoch)
@@ -197,14 +197,14 @@ def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Opt
 
 
 def _bound(assembly: Assembly) -> dict[str, Any]:
-    """What a run must not go on with another of: its images, its teachers, and each W that nothing moves."""
+    """Return everything that must be unchanged when a run resumes: its images, teachers and frozen class matrices."""
     teachers = {f"teacher {name}": model.space for name, model in assembly.models.items()}
     trained_on = {"data": assembly.train.fingerprint} | teachers
     return {"trained_on": trained_on, "frozen_weight": _some_rows(assembly.method)}
 
 
 def _some_rows(method: Method) -> list[Tensor]:
-    """Up to 64 rows of each W that nothing moves, by which a resumed run sees that it is still the same W."""
+    """Return up to 64 rows of each W that nothing moves, from which a resumed run sees whether W is the same."""
     frozen = [weight.rows for weight in method.weights if weight.moved_by == "nothing"]
     return [
         rows.of(torch.arange(0, rows.total, -(-rows.total // 64), device=rows.values.device)).cpu() for rows in frozen
@@ -216,10 +216,10 @@ def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound:
     if state is None:
         return 0
     known, found = bound["trained_on"], bound["frozen_weight"]
-    before = state.get("trained_on", known)  # earlier versions did not note it
+    before = state.get("trained_on", known)  # earlier versions did not store it
     if changed := [what for what in known if before.get(what) != known[what]]:
         raise UserError(
-            f"{run}: {', '.join(changed)}: not what this run began with; restore it, or start a new run with another "
+            f"{run}: {', '.join(changed)}: changed since this run began; restore it, or start a new run with another "
             "--out"
         )
     saved = state["frozen_weight"]
@@ -230,16 +230,16 @@ def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound:
     ]
     if len(saved) != len(found) or not all(same):
         raise UserError(
-            f"{run}: W is not the one this run began with: its teacher or data changed; restore them, or start a new "
+            f"{run}: W has changed since this run began, because its teacher or data did; restore them, or start a new "
             "run with another --out"
         )
     restore_checkpoint(method, optimizer, state, run)
-    console.print(f"going on from step {state['step']}")
+    console.print(f"resuming from step {state['step']}")
     return state["step"]
 
 
 def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
-    """The student's own accuracy and rates on the sets of the recipe: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
+    """Return the student's own accuracy and rates on the recipe's sets: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
     result = evaluation.evaluate(
         {"student": assembly.method.student}, assembly.sets, flip=recipe.evaluation.flip, resamples=0
     )
@@ -252,10 +252,10 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
 
 
 def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
-    """Save the student as a model folder and write evaluation.json: after it, the run is finished.
+    """Save the student as a model folder and write evaluation.json, which marks the run as finished.
 
     Args:
-        memory: bytes that training took.
+        memory: the peak of training, in bytes.
     """
     student = assembly.method.student.eval()
     anchor = assembly.method.anchors
@@ -292,7 +292,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
 
 
 def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
-    """What was trained on and what it took; seconds of the steps alone, without embedding, evaluation and pauses."""
+    """Return the data and cost of training. `seconds` counts the steps alone, not embedding, evaluation or pauses."""
     rows, batch = read_log(run / LOG), recipe.schedule.batch
     steps = [after["step"] - before["step"] for before, after in zip([{"step": 0}, *rows], rows)]
     seconds = sum(n * batch / row["images_per_second"] for n, row in zip(steps, rows))

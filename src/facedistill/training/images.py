@@ -1,4 +1,4 @@
-"""The training images: opened, in memory where they fit, split from the held-out identities, embedded by a teacher."""
+"""The training images: open them, in memory if they fit, split off held-out identities, embed them by a teacher."""
 
 from facedistill.data import Dataset, Embeddings, hold_out, open_dataset
 from facedistill.files import cache_dir
@@ -9,7 +9,7 @@ IN_MEMORY_BYTES = 2 << 30
 
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
-    """Open the training images, in memory where they fit, and split off the held-out identities."""
+    """Open the training images, in memory if they fit, and split off the held-out identities."""
     dataset = open_dataset(data.train, max_unreadable=data.max_unreadable)
     height, width = dataset.shape
     fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
@@ -21,7 +21,7 @@ def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
 
 
 def embed_training_images(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:
-    """Embed the training set, both flips, cached on disk; images that cannot be read leave the training set."""
+    """Embed the training set, both flips, cached on disk. Unreadable images are removed from it."""
     embeddings: dict[str, Embeddings] = {}
     for name, model in models.items():
         embeddings[name] = embed_dataset(model, train, cache=cache_dir() / "embeddings")

@@ -1,4 +1,4 @@
-"""W of every teacher that brings one: where it starts, does it fit its teacher, and how it is held while training."""
+"""The W of every teacher: make it, check that it fits the teacher, and hold it during training."""
 
 from collections.abc import Mapping
 
@@ -16,13 +16,13 @@ from facedistill.terms import MarginSoftmax, Term
 from facedistill.training.method import WiredTerm
 from facedistill.training.resolved import ResolvedMethod
 
-CHECKED_IMAGES = 2000  # of a teacher that brings its classifier, before training against it
+CHECKED_IMAGES = 2000  # for the check before training against a teacher's classifier
 
 
 def terms_with_classifier(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> dict[str, Term]:
-    """The first term that needs a W, by the name of its teacher.
+    """Return the first term of each teacher that needs a W, by the teacher's name.
 
-    A W that is of no teacher is one for all terms, so that only the first of them is returned.
+    A W that does not come from a teacher is shared by all terms, so only the first of them is returned.
     """
     found: dict[str, Term] = {}
     for wired in terms.values():
@@ -34,9 +34,9 @@ def terms_with_classifier(method: ResolvedMethod, terms: Mapping[str, WiredTerm]
 
 
 def teachers_space(method: ResolvedMethod, terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> int | None:
-    """The dimension of the space that the method ties the student to, or None.
+    """Return the dimension of the space that the method ties the student to, or None.
 
-    A term that anchors, or a W that the teacher moves, ties it to its teacher's space.
+    A term that anchors, or a W that the teacher moves, ties the student to its teacher's space.
     """
     moved = method.moved_by == "teacher"
     dims = (
@@ -60,7 +60,7 @@ def make_classifier(
     """Make the W that `term` trains against.
 
     Args:
-        teacher: its name. embeddings: of the training images, by teacher, where the start needs them.
+        teacher: the teacher's name. embeddings: those of the training images, by teacher, if the start needs them.
         space_dim: see `teachers_space`.
 
     Raises:
@@ -106,9 +106,9 @@ def require_own_images(
     train: Dataset,
     known: Embeddings | None,
 ) -> None:
-    """Refuse a W through which the teacher does not know its own images, in the first process, which reads all of W.
+    """Raise UserError if the teacher does not know its own images through W. The first process checks all of W.
 
-    A W with a row an image fits by construction, and a random one is not the teacher's.
+    A W with a row per image fits by construction, and a random one is not the teacher's.
 
     Args:
         known: the teacher's embeddings of the training images, if they were made.
@@ -126,9 +126,9 @@ def require_own_images(
 def hold_weights(
     method: ResolvedMethod, classifiers: Mapping[str, Classifier], terms: Mapping[str, WiredTerm], student_dim: int
 ) -> dict[str, ClassWeight]:
-    """Each W as it trains, by teacher.
+    """Return the ClassWeight of each classifier, by teacher.
 
-    The student lives in the space of the first; the spaces of the others are reached by a projection each.
+    The student lives in the first one's space; a projection leads to the space of each other.
     """
     whole = any(wired.term.whole_weight for wired in terms.values())
     first = next(iter(classifiers), None)
@@ -139,6 +139,6 @@ def hold_weights(
 
 
 def _seed(recipe: Recipe, method: ResolvedMethod, train: Dataset) -> int:
-    """Not the recipe's seed alone: a teacher's first rows, drawn from the same seed, would be the same by chance."""
-    written = str(method.spec).replace("SamplerSpec(", "Sampler(").replace("ViewSpec(", "View(")  # as versions before
+    """Return W's seed. The recipe's alone would give a student the same first rows as a teacher of the same seed."""
+    written = str(method.spec).replace("SamplerSpec(", "Sampler(").replace("ViewSpec(", "View(")  # as earlier versions
     return int(fingerprint(recipe.seed, recipe.student, written, recipe.schedule, train.fingerprint), 16) >> 1

@@ -1,4 +1,4 @@
-"""Terms wired to their teachers, and the module that trains by them: the only forward of training."""
+"""Terms wired to their teachers, and the module that combines them: the only forward of training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from facedistill.training.teacher import Teacher
 
 @dataclass(frozen=True)
 class WiredTerm:
-    """A term, its weight in the loss, and the name of the teacher that it asks."""
+    """A term, its weight in the loss, and the name of its teacher."""
 
     term: Term
     weight: float
@@ -26,7 +26,7 @@ class WiredTerm:
 
 
 def wire_terms(method: ResolvedMethod) -> dict[str, WiredTerm]:
-    """Build the method's terms, but those of weight 0. Raises UsageError for unknown terms and options."""
+    """Build the method's terms, except those of weight 0. Raises UsageError for unknown terms and options."""
     terms = {
         key: WiredTerm(make_term(term.kind, dict(term.options)), term.weight, term.teacher)
         for key, term in method.terms.items()
@@ -38,7 +38,7 @@ def wire_terms(method: ResolvedMethod) -> dict[str, WiredTerm]:
 
 
 def missing_teachers(recipe: Recipe) -> list[str]:
-    """Names of the teachers that the recipe's method asks for and the recipe does not give."""
+    """Return the names of the teachers that the recipe's method needs and the recipe lacks."""
     method = resolve(recipe.method)
     terms = wire_terms(method)
     asked = {teacher for teacher, needs in teacher_needs(terms, method.moved_by).items() if needs}
@@ -48,7 +48,7 @@ def missing_teachers(recipe: Recipe) -> list[str]:
 
 
 def teacher_needs(terms: Mapping[str, WiredTerm], moved_by: MovedBy) -> dict[str, frozenset[str]]:
-    """What each teacher is asked for at every step: by its terms, and by a W that it moves."""
+    """Return the outputs that each teacher must give at every step, for its terms and for a W that it moves."""
     needs: dict[str, frozenset[str]] = {}
     for wired in terms.values():
         mover = {"embedding"} if wired.term.needs_weight and moved_by == "teacher" else set()
@@ -57,15 +57,15 @@ def teacher_needs(terms: Mapping[str, WiredTerm], moved_by: MovedBy) -> dict[str
 
 
 class Method(nn.Module):
-    """The only forward of training; DDP wraps this. Teachers stand outside the module tree.
+    """The only forward of training; DDP wraps this. Teachers are outside the module tree.
 
     Args:
         student: the model that is trained.
-        weight: its W, None where no term uses one.
-        further: the W of other teachers, by name, which take the place of `weight` for those teachers' terms.
+        weight: its W, or None if no term uses one.
+        further: the W of other teachers, by name; they replace `weight` in those teachers' terms.
         teachers: by name.
         terms: by name.
-        view: what is done to each batch before both networks see it.
+        view: changes each batch before the networks see it.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Method(nn.Module):
     @property
     def weights(self) -> list[ClassWeight]:
         """Every W, the student's own first."""
-        return [] if self.weight is None else [self.weight, *self.further]  # type: ignore[list-item]
+        return [] if self.weight is None else [self.weight, *self.further]
 
     @property
     def anchors(self) -> str | None:
@@ -133,7 +133,7 @@ class Method(nn.Module):
 
 @torch.no_grad()
 def _stage_shapes(model: Model) -> list[torch.Size]:
-    """Shapes (C, h, w) of the model's stage maps; its statistics and mode stay as they are."""
+    """Return the shapes (C, h, w) of the model's stage maps; its statistics and mode do not change."""
     training, side = model.training, model.input_size
     try:
         output = model.eval().outputs(torch.zeros(1, 3, side, side, device=model.device))

@@ -9,7 +9,7 @@ from facedistill.recipe import Schedule
 
 
 def make_optimizer(method: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trained parameters; with `decay_norms: false` those of one dimension are not decayed."""
+    """Return SGD or AdamW on the trained parameters; `decay_norms: false` does not decay those of one dimension."""
     trained = [p for p in method.parameters() if p.requires_grad]
     decayed = [p for p in trained if schedule.decay_norms or p.ndim > 1]
     spared = [p for p in trained if not schedule.decay_norms and p.ndim <= 1]

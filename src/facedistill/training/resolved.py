@@ -1,4 +1,4 @@
-"""A resolved method: what a recipe says of its method, the method's row in the table, and the defaults, in one."""
+"""A resolved method: the recipe's values, the method's row in the table and the defaults, put together."""
 
 import inspect
 from collections.abc import Mapping
@@ -28,9 +28,9 @@ class ResolvedTerm:
     """One term of the loss.
 
     Attributes:
-        kind: a name in TERMS, or `package.module:Class`. options: of its __init__.
-        weight: its factor in the loss; 0 where the recipe removes the term.
-        teacher: the name of the teacher that it asks.
+        kind: a name in TERMS, or `package.module:Class`. options: the arguments of its __init__.
+        weight: its factor in the loss; 0 if the recipe removes the term.
+        teacher: the name of its teacher.
     """
 
     kind: str
@@ -44,11 +44,11 @@ class ResolvedMethod:
     """A method with every value filled in.
 
     Attributes:
-        start: where W starts; a NoClassifier where the method has no W.
+        start: where W starts; a NoClassifier if the method has no W.
         rows: how a W that nothing moves is stored.
         terms: by their key in the recipe.
         sampler: a name in SAMPLERS, or `package.module:Class`.
-        spec: the same as a recipe holds it.
+        spec: the same values in the form of a recipe.
     """
 
     name: str
@@ -64,7 +64,7 @@ class ResolvedMethod:
 
 
 def resolve(method: MethodSpec) -> ResolvedMethod:
-    """Return the method with its row's values where the recipe says nothing.
+    """Return the method, with the values of its row where the recipe gives none.
 
     Raises:
         UsageError: the method, its start, view or sampler is unknown, or an option does not fit.
@@ -113,9 +113,9 @@ def resolved_recipe(recipe: Recipe) -> Recipe:
 
 
 def describe(method: MethodSpec, origin: str | None) -> str:
-    """Name a method that is written out in full as results print it: what differs from its row, and W's origin.
+    """Return the name under which results print a resolved method: its differences from its row, and W's origin.
 
-    Options and weights of terms are not named; the recipe holds them.
+    Options and weights of terms are left out; the recipe holds them.
     """
     row = resolve(MethodSpec(method.name)).spec
     added = [f" + {n}" for n, term in method.terms.items() if term.weight and n not in row.terms]
@@ -137,7 +137,7 @@ def describe(method: MethodSpec, origin: str | None) -> str:
 
 
 def _terms(own: Mapping[str, TermSpec], usual: Mapping[str, TermSpec]) -> dict[str, TermSpec]:
-    """The row's terms with what the recipe changes in them, and the recipe's further ones; each has a weight."""
+    """Return the row's terms with the recipe's changes, and the recipe's further terms, each with a weight."""
     found = dict(usual)
     for key, term in own.items():
         base = found.get(key, TermSpec())
@@ -153,5 +153,5 @@ def _terms(own: Mapping[str, TermSpec], usual: Mapping[str, TermSpec]) -> dict[s
 
 
 def _taken(kind: type, **options: Any) -> dict[str, Any]:
-    """Those of the options that the class takes: a recipe holds `k` and `alpha` whatever its sampler and view are."""
+    """Return the options that the class takes: a recipe holds `k` and `alpha` for any sampler and view."""
     return {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}

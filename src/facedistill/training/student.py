@@ -14,11 +14,11 @@ from facedistill.recipe import Recipe
 def make_student(
     recipe: Recipe, models: dict[str, Model], classifier: Classifier | None, space_dim: int | None = None
 ) -> Model:
-    """Make the student: its embedding size is the teacher's unless the recipe says otherwise.
+    """Make the student. Its embedding size is the teacher's unless the recipe says otherwise.
 
-    One that starts from another model takes over its weights, preprocessing and offset.
+    A student that starts from another model gets its weights, preprocessing and offset.
 
-    `space_dim`: the size of a space that the method ties it to.
+    `space_dim`: the dimension of the space that the method ties the student to.
     """
     spec = recipe.student
     if twice := [name for name in ("embedding_dim", "input_size") if name in spec.options]:

@@ -1,6 +1,6 @@
-"""A sweep: recipes x values of their keys, a run for each combination, by the one training loop.
+"""A sweep: recipes x values of their keys, with a run for each combination.
 
-What is finished is skipped, what was begun goes on, and several processes may share the work.
+Finished runs are skipped, interrupted ones resume, and several processes may share the work.
 """
 
 import os
@@ -24,11 +24,11 @@ def combinations(recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, 
 
     Args:
         recipes: files, or names of shipped ones. overrides: "key=value" or "key=value,value,..."; commas inside
-            brackets, or of a data set such as synthetic:images=4,seed=1, separate nothing. A run is named after its
+            brackets, or in a data set such as synthetic:images=4,seed=1, separate nothing. A run is named after its
             recipe and the values that vary: "l2kd-lr0.3-seed1".
 
     Raises:
-        UsageError: an override that is none, two recipes of one name, or whatever a recipe may have wrong.
+        UsageError: an override is malformed, two recipes have one name, or a recipe is wrong.
     """
     names = [Path(recipe).stem for recipe in recipes]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -50,7 +50,7 @@ def combinations(recipes: Sequence[str], overrides: Sequence[str]) -> dict[str, 
 
 
 def _word(value: str) -> str:
-    """A value as part of a folder's name: of a path its last part."""
+    """Return a value as part of a folder's name; of a path, only the last part."""
     return Path(value).stem if "/" in value else value
 
 
@@ -59,7 +59,7 @@ def _choices(override: str) -> tuple[str, list[str]]:
     if not equals:
         raise UsageError(f"'{override}': expected key=value or key=value,value, e.g. seed=0,1,2")
     if not is_path(text):
-        return key, [text]  # a data set of options, whose commas are its own
+        return key, [text]  # a data set with options, whose commas separate no values
     values, depth = [""], 0
     for letter in text:
         depth += (letter in OPENING) - (letter in CLOSING)
@@ -71,7 +71,7 @@ def _choices(override: str) -> tuple[str, list[str]]:
 
 
 def plan(runs: Mapping[str, Recipe], out: Path) -> str:
-    """Return as a table what is left to do: images, images per second, hours.
+    """Return a table of the unfinished work: images, images per second, hours.
 
     The speed is measured on the first unfinished run of each student and method, not for each rate and seed.
     """
@@ -95,14 +95,14 @@ def plan(runs: Mapping[str, Recipe], out: Path) -> str:
 
 
 def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
-    """Train every run in its folder OUT/NAME; those that another process is at are left to it.
+    """Train every run in its folder OUT/NAME. Runs that another process is working on are skipped.
 
     Raises:
-        UsageError: torchrun started several processes, which would have to agree on what they skip.
-        UserError: at the end, when runs failed; the others are done.
+        UsageError: torchrun started several processes, which would have to agree on the runs to skip.
+        UserError: at the end, if runs failed; the others are done.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("sweep: one process a run; start it several times instead of with torchrun")
+        raise UsageError("sweep: each run takes one process; start the command several times instead of with torchrun")
     out.mkdir(parents=True, exist_ok=True)
     failed = {}
     for n, (name, recipe) in enumerate(runs.items(), 1):
@@ -111,8 +111,8 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
         try:
             train(recipe, out / name)
         except Busy:
-            console.print(f"{name}: another process is at it")
-        except (UserError, OSError, MemoryError, RuntimeError) as e:  # RuntimeError: torch has no memory left, too
+            console.print(f"{name}: another process is working on it")
+        except (UserError, OSError, MemoryError, RuntimeError) as e:  # torch out of memory: RuntimeError
             failed[name] = str(e)
             console.print(f"{name} failed: {e}")
     if failed:

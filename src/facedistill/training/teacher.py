@@ -13,19 +13,19 @@ from facedistill.models import Model, load_weights
 
 
 class Teacher:
-    """Answers with what the terms need of it, from its cache or by running the network.
+    """A frozen teacher that returns the outputs that the terms need, from its cache or by running the network.
 
     Args:
         name: its name in the recipe.
         model: frozen here; may be an embeddings-only model if `cache` is given.
-        classifier: the teacher's class matrix in the order of the training classes, where it has one.
+        classifier: the teacher's class matrix in the order of the training classes, if it has one.
         cache: embeddings of the training set (N, 2, d), both flips, rows in the order of the data set; the network then
-            never runs while training.
-        epochs: files with its weights after each of its own epochs, one for every epoch of the student: it is then as
-            far as the student at any time (PocketNet's multi-step distillation, arXiv 2108.10710).
+            never runs during training.
+        epochs: files with its weights after each of its own epochs, one for every epoch of the student. In each epoch
+            the teacher is then as far as the student (PocketNet's multi-step distillation, arXiv 2108.10710).
     """
 
-    CACHED = frozenset({"embedding", "logits"})  # what a cache can answer; logits are embeddings times the classifier
+    CACHED = frozenset({"embedding", "logits"})  # outputs that a cache can give; logits are embeddings times W
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Teacher:
 
     @property
     def cached(self) -> bool:
-        """Whether the network never runs while training."""
+        """True if the network never runs during training."""
         return self.cache is not None
 
     def __call__(self, batch: Batch, needs: Set[str]) -> Output | None:
-        """Return the teacher's output for the batch; None when nothing is needed: then nothing runs."""
+        """Return the teacher's output for the batch; None, and nothing runs, if nothing is needed."""
         if not needs:
             return None
         if self.cache is not None and needs <= self.CACHED:
@@ -65,6 +65,6 @@ class Teacher:
         return Output(output.embedding.clone(), tuple(f.clone() for f in output.features))
 
     def start_epoch(self, epoch: int) -> None:
-        """Take the weights of the epoch (from 0) that begins, where there are some of each."""
+        """Load the weights of the epoch (from 0) that begins, if there are weights of each epoch."""
         if self.epochs:
             load_weights(self.model, self.epochs[epoch])

@@ -156,7 +156,7 @@ def test_the_stamp_sees_an_image_that_changed_in_place(folder: Path) -> None:
 
 @pytest.mark.parametrize("block", [1, 9, 10, 11, 1 << 22])
 def test_pairs_whatever_the_block(folder: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ijb, "BLOCK", block)
+    monkeypatch.setattr(ijb, "BLOCK_BYTES", block)
     assert listed(IjbSource(folder)) == [(1, 11065, True), (1, 7, False), (7, 11065, False), (1, 7, False)]
 
 
@@ -169,7 +169,7 @@ def test_pairs_however_they_are_spaced(folder: Path, text: str) -> None:
 
 
 def test_many_pairs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ijb, "BLOCK", 1000)
+    monkeypatch.setattr(ijb, "BLOCK_BYTES", 1000)
     rng = np.random.default_rng(0)
     expected = np.column_stack([rng.integers(1, 10**6, (5000, 2)), rng.integers(0, 2, 5000)])
     text = "".join(f"{a} {b} {label}\n" for a, b, label in expected.tolist())
@@ -197,7 +197,7 @@ def test_many_pairs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_pair_is_named(
     folder: Path, text: str, message: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ijb, "BLOCK", block)
+    monkeypatch.setattr(ijb, "BLOCK_BYTES", block)
     (folder / "meta" / "ijbb_template_pair_label.txt").write_bytes(text.encode())
     with pytest.raises(UserError, match=r"ijbb_template_pair_label\.txt, " + message):
         listed(IjbSource(folder))
@@ -272,7 +272,7 @@ def test_columns_are_found_by_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("12,1002", "1,1002", "line 4: template 1 is of subject 1002, and of 1001 before"),
+        ("12,1002", "1,1002", "line 4: template 1 has subject 1002 here, and 1001 before"),
         ("12,1002,frames/3.png,7,5,5", "12", "line 4: 12; expected TEMPLATE_ID,SUBJECT_ID"),
         ("12,1002", "twelve,1002", "line 4: twelve"),
         ("SUBJECT_ID", "SUBJECT", "expected TEMPLATE_ID and SUBJECT_ID among them"),

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from facedistill.data.dataset import open_dataset, open_source
@@ -16,7 +17,9 @@ def test_a_folder_is_opened_by_path_or_text(folder: Path) -> None:
 
 def test_synthetic_faces() -> None:
     source = open_source("synthetic:identities=3,images=2,size=24,seed=4,first=7")
-    assert len(source) == 6 and len(source.class_names) == 3 and source.read(0).shape == (24, 24, 3)  # type: ignore[union-attr]
+    assert len(source) == 6 and len(source.class_names) == 3
+    pixels = source.read(0)
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (24, 24, 3)
     assert len(open_source("synthetic").class_names) == 300
     with pytest.raises(UsageError, match=r"synthetic:identites=3: .*no option 'identites' .did you mean 'identities'"):
         open_source("synthetic:identites=3")
@@ -39,7 +42,7 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such file or folder; expected \.rec, .*, a folder per identity"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(UserError, match=r"x\.txt: not a data set that is known"):
+    with pytest.raises(UserError, match=r"x\.txt: not a known form of data set"):
         open_source(tmp_path / "x.txt")
     (tmp_path / "a.rec").write_text("")
     (tmp_path / "b.rec").write_text("")

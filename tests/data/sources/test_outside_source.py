@@ -135,7 +135,9 @@ def test_a_whole_run_trains_and_evaluates_on_it(mine: Path, capsys: pytest.Captu
 
 def test_options_are_the_parameters_of_init(mine: Path) -> None:
     found = open_source("my_sources:Shapes:size=8,classes=4,name=a=b")
-    assert found.class_names == list("0123") and found.path == "a=b" and found.read(1).shape == (8, 8, 3)  # type: ignore[union-attr]
+    assert found.class_names == list("0123") and found.path == "a=b"
+    pixels = found.read(1)
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (8, 8, 3)
     assert len(open_source("my_sources:Fixed")) == len(open_source("my_sources:Fixed:")) == 4
 
 

@@ -220,7 +220,7 @@ def test_faults_of_the_index(tmp_path: Path) -> None:
         ("0\tzero\n", "expected a key, a tab and a byte offset"),
         ("0\t0\n1\n", "expected a key, a tab and a byte offset"),
         ("", "no records"),
-        ("0\t0\n0\t0\n", "key 0 stands there twice"),
+        ("0\t0\n0\t0\n", "key 0 is listed twice"),
         ("0\t-8\n", "not negative"),
     ]:
         path.with_suffix(".idx").write_text(text)

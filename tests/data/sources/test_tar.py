@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -12,6 +13,8 @@ from facedistill.data.sources import tar as tar_module
 from facedistill.data.sources.tar import TarSource
 from facedistill.errors import UserError
 
+Mode = Literal["w", "w:gz", "w:bz2", "w:xz"]
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -19,9 +22,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def write(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT, mode: str = "w") -> Path:
+def write(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT, mode: Mode = "w") -> Path:
     path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, mode, format=form) as tar:  # type: ignore[call-overload]
+    with tarfile.open(path, mode, format=form) as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -131,7 +134,7 @@ def test_a_hard_link_is_the_image_that_it_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
-def test_compressed_tars_are_refused_with_advice(tmp_path: Path, mode: str, kind: str) -> None:
+def test_compressed_tars_are_refused_with_advice(tmp_path: Path, mode: Mode, kind: str) -> None:
     path = write(tmp_path / "x.tgz", FOLDERS, mode=mode)
     with pytest.raises(UserError, match=rf"compressed with {kind}.*tar -xf x\.tgz"):
         open_source(path)

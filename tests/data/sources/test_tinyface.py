@@ -112,7 +112,7 @@ def test_the_stamp_sees_an_image_that_changed_in_place(write: Callable[..., Path
 
 
 def test_errors_say_what_was_expected(write: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no TinyFace; expected the folders Gallery_Match, Probe"):
+    with pytest.raises(UserError, match="not TinyFace; expected the folders Gallery_Match, Probe"):
         open_tinyface(tmp_path)
     (tmp_path / "Gallery_Match").mkdir()
     with pytest.raises(UserError, match="Gallery_Match: no images"):

@@ -85,7 +85,7 @@ def test_holding_only_the_highest_impostors_changes_nothing(monkeypatch: pytest.
     monkeypatch.setattr(module, "TILE", (7, 5))
     whole = all_pairs(probe, other, labels, fars=(0.01,), resamples=50)
     for held in (1, 100):
-        monkeypatch.setattr(module, "HELD", held)
+        monkeypatch.setattr(module, "HELD_IMPOSTORS", held)
         few = all_pairs(probe, other, labels, fars=(0.01,), resamples=50)
         np.testing.assert_array_equal(few.tar_at_far["1e-2"][1].resampled, whole.tar_at_far["1e-2"][1].resampled)
 

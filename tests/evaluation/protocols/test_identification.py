@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ class Example:
         self.distractors = [coarse(rng.normal(size=(n, 5))) for n in (3, 0, 1, 6)]
         self.excluded = rng.integers(-1, len(self.gallery), 90)
 
-    def measure(self, **options: object) -> Identification:
+    def measure(self, **options: Any) -> Identification:
         data = (self.probe, self.probe_labels, self.gallery, self.gallery_labels)
         return identify(*data, distractors=iter(self.distractors), excluded=self.excluded, **options)
 
@@ -47,7 +48,8 @@ class Example:
         """For each probe: best mate or None, how many others score as high, the highest of the others."""
         found = []
         for p, x in enumerate(self.probe):
-            mates, others = [], [float(x @ row) for block in self.distractors for row in block]
+            mates: list[float] = []
+            others = [float(x @ row) for block in self.distractors for row in block]
             for g, row in enumerate(self.gallery):
                 if g != self.excluded[p]:
                     mate = self.gallery_labels[g] == self.probe_labels[p]

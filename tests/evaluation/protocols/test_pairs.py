@@ -5,7 +5,8 @@ import pytest
 
 from facedistill.errors import UserError
 from facedistill.evaluation.metrics import auc
-from facedistill.evaluation.protocols.pairs import GRID, boundaries, fold_of, pair_protocol
+from facedistill.evaluation.options import Thresholds
+from facedistill.evaluation.protocols.pairs import THRESHOLD_GRID, boundaries, fold_of, pair_protocol
 from facedistill.evaluation.statistics import draws
 
 
@@ -65,7 +66,7 @@ def test_folds_are_those_of_sklearn() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("levels", [None, 3])
 @pytest.mark.parametrize("thresholds", ["grid", "exact"])
-def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thresholds: str) -> None:
+def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thresholds: Thresholds) -> None:
     e = example(seed=seed)
     if levels:  # embeddings that tie, at distances that lie on the grid or beside it
         e["probe"] = unit(np.round(e["probe"] * levels) + 1e-9)
@@ -84,9 +85,9 @@ def test_accuracy_and_std_equal_brute_force(seed: int, levels: int | None, thres
 
 def test_a_distance_on_a_threshold_is_not_below_it() -> None:
     """Genuine at distance 1 exactly, impostors just above: only a threshold above 1 is right, and < decides it."""
-    at_one = np.sqrt(GRID[100])
+    at_one = np.sqrt(THRESHOLD_GRID[100])
     vectors = np.array([[0.0], [at_one], [np.sqrt(1.005)]])
-    assert GRID[100] == 1
+    assert THRESHOLD_GRID[100] == 1
     pairs = np.array([[0, 1], [0, 2]] * 10)
     found = pair_protocol(vectors, vectors, pairs, np.array([True, False] * 10), resamples=0)
     assert found.accuracy is not None

@@ -177,7 +177,7 @@ def test_it_says_what_is_wrong(outside: Path, folder: Path, tmp_path: Path) -> N
             evaluate(two(), [on], protocols=asked, resamples=0, **options)
 
     refused(UserError, "faces: --flip concat is not for it", [NEAREST], flip="concat")
-    refused(UserError, "'nearest' measured 'of_class', which is none of its `figures`", ["my_protocols:Undeclared"])
+    refused(UserError, "'nearest' measured 'of_class', which is not one of its `figures`", ["my_protocols:Undeclared"])
     refused(UsageError, "'my_protocols:Unfinished' lacks figures, measure", ["my_protocols:Unfinished"])
     refused(UsageError, "is called 'pairs', as one of facedistill is", ["my_protocols:Taken"])
     refused(UsageError, "another one is called 'nearest', too", [NEAREST, "my_protocols:Twin"])
@@ -356,7 +356,7 @@ def test_every_protocol_declares_every_figure_that_it_measures_and_no_more(tmp_p
             assert measured <= {figure.key for figure in says.figures}, r["protocol"]
             numbers = {key for key, value in r.items() if isinstance(value, int)} - {"images", "same_space"}
             assert numbers <= {count.key for count in says.counts}, r["protocol"]
-            drawn = {{"det": "roc"}.get(key, key) for key in (getattr(p, "key", p) for p in says.plots)}
+            drawn = {{"det": "roc"}.get(key, key) for key in (p if isinstance(p, str) else p.key for p in says.plots)}
             assert set(r.get("curves", {})) == drawn, r["protocol"]
             for figure in says.figures:
                 values = r[figure.key].values() if figure.family and figure.key in r else []

@@ -62,7 +62,7 @@ def means(queries: list[dict[str, float]]) -> dict[str, float]:
 @pytest.mark.parametrize("coarse", [True, False])
 @pytest.mark.parametrize("held", [1, 200, 2**21])
 def test_equals_brute_force(seed: int, coarse: bool, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD", held)
+    monkeypatch.setattr(module, "HELD_SCORES", held)
     probe, other, labels = example(seed, 4, coarse)
     for gallery in (probe, other):
         found = retrieve(probe, gallery, labels, resamples=0)
@@ -116,7 +116,7 @@ def test_copies_of_an_embedding_tie_wherever_they_stand(queries: int, monkeypatc
     place = rng.permutation(206)
     embeddings = np.concatenate([pairs, pairs, unit(rng.normal(size=(6, 64)))])[place]
     labels = np.concatenate([np.arange(100) // 2, 1000 + np.arange(106)])[place]
-    monkeypatch.setattr(module, "HELD", queries * len(labels))
+    monkeypatch.setattr(module, "HELD_SCORES", queries * len(labels))
     found = retrieve(embeddings, embeddings, labels, ks=(1, 2, 3), resamples=0)
     assert found.queries == 100
     assert [found.recall_at[k].value for k in (1, 2, 3)] == [0, 0, 1]  # its own copy, the mate's copy, the mate

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_curve
 
+from facedistill.data.embeddings import Flip
 from facedistill.data.sources.ijb import IjbSource
 from facedistill.errors import UserError
 from facedistill.evaluation.protocols import all_pairs, templates
@@ -64,9 +65,9 @@ def test_the_defaults_are_the_field() -> None:
 @pytest.mark.parametrize("flip", ["sum", "concat", "none"])
 @pytest.mark.parametrize(("norm", "detector", "pooled"), list(product([True, False], repeat=3)))
 def test_every_setting_means_what_its_name_says(
-    flip: str, norm: bool, detector: bool, pooled: bool, monkeypatch: pytest.MonkeyPatch
+    flip: Flip, norm: bool, detector: bool, pooled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(templates, "IMAGES", 7)
+    monkeypatch.setattr(templates, "FUSED_IMAGES", 7)
     vectors, template, media, score = images(1)
     ids, rows = template_vectors(
         vectors,
@@ -176,7 +177,7 @@ def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == 1:
         monkeypatch.setattr(templates, "COUNTED", 11)
         monkeypatch.setattr(templates, "GATHERED", 3)
-        monkeypatch.setattr(all_pairs, "HELD", 1)
+        monkeypatch.setattr(all_pairs, "HELD_IMPOSTORS", 1)
 
 
 @pytest.mark.usefixtures("_blocks")
@@ -327,7 +328,7 @@ def brute_search(
         ]
         mates, others = ([x for x, mate in scores if mate == kind] for kind in (True, False))
         best = max(mates) if mates else None
-        found.append((s, best, max(others), sum(x >= best for x in others) if mates else 0))
+        found.append((s, best, max(others), sum(x >= best for x in others) if best is not None else 0))
     return found
 
 
@@ -356,8 +357,8 @@ def test_ranks_equal_a_loop(seed: int, crossed: bool) -> None:
 def test_open_set_equals_a_loop_and_the_field_its_own_definition(seed: int) -> None:
     probe, gallery, ids, galleries, probes = search_example(seed)
     found = identify_templates(probe, gallery, ids, galleries, probes, fpirs=(0.2, 0.05), resamples=0)
-    tpir = {key: [] for key in ("2e-1", "5e-2")}
-    field = {key: [] for key in tpir}
+    tpir: dict[str, list[float]] = {key: [] for key in ("2e-1", "5e-2")}
+    field: dict[str, list[float]] = {key: [] for key in tpir}
     for name, enrolled, persons in galleries:
         searched = brute_search(probe, gallery, ids, enrolled, persons, probes)
         alarms = np.array([other for _, mate, other, _ in searched if mate is None])

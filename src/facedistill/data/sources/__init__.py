@@ -1,4 +1,4 @@
-"""The forms that data come in, one a file; each is read as a Source."""
+"""The forms of data, one per module. Each form is read as a Source."""
 
 from facedistill.data.sources.ijb import IjbSource, is_ijb
 from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source

@@ -42,7 +42,7 @@ class ArrowSource(Source):
         self.keys = keys_of(names, self.labels, self.class_names, [str(row) for row in range(len(values))])
         sizes = [os.path.getsize(file) for file in self._files]
         self.fingerprint = fingerprint("arrow", sizes, self.labels, "\0".join(self.class_names + self.keys))
-        self.stamp = stamp_of([*self._files, *filter(None, names)])  # a row may hold no more than an image's path
+        self.stamp = stamp_of([*self._files, *filter(None, names)])  # a row may hold only an image's path
 
     def read(self, i: int) -> bytes:
         if self._table is None or self._pid != os.getpid():

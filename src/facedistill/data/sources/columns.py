@@ -1,4 +1,4 @@
-"""Tables of images (Parquet, Arrow): which column is the image, which the label, and what the labels are called."""
+"""Tables of images (Parquet, Arrow): find the columns of images and labels, and the class names."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def import_pyarrow(path: object) -> Any:
 @dataclass
 class Columns:
     """`image` and `label`: column names. `nested`: the image is a struct {bytes, path} as Hugging Face writes it.
-    `class_names`: of a ClassLabel, whose integers are indexes into them; None for any other label."""
+    `class_names`: the names of a ClassLabel, whose integers index them; None for any other label."""
 
     image: str
     label: str
@@ -35,7 +35,7 @@ class Columns:
 
 
 def find_columns(schema: Any, path: object) -> Columns:
-    """Find image and label in a pyarrow schema by type, and by name where several would do."""
+    """Find image and label in a pyarrow schema by type, and by name if several columns have the type."""
     import pyarrow.types as types
 
     def is_bytes(kind: Any) -> bool:
@@ -59,7 +59,7 @@ def find_columns(schema: Any, path: object) -> Columns:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """The Hugging Face description of the columns that travels in a schema's metadata; {} where there is none."""
+    """Return the Hugging Face description of the columns from a schema's metadata; {} if there is none."""
     text = (schema.metadata or {}).get(b"huggingface")
     try:
         return json.loads(text)["info"]["features"] if text else {}
@@ -79,9 +79,9 @@ def _choose(candidates: list[str], names: tuple[str, ...], what: str, schema: An
 
 
 def image_bytes(value: Any) -> bytes:
-    """The image in a cell: bytes, or {bytes, path}. `datasets` may store the path of a file alone.
+    """Return the image in a cell: bytes, or {bytes, path}. `datasets` may store only the path of a file.
 
-    Raises ValueError for an empty cell and OSError for a file that is not there.
+    Raises ValueError for an empty cell and OSError for a missing file.
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if data is None and path is not None:
@@ -112,7 +112,7 @@ def classes_of(values: list[Any], names: list[str] | None, path: object) -> tupl
 
 
 def keys_of(files: Iterable[str | None], labels: np.ndarray, class_names: list[str], rows: list[str]) -> list[str]:
-    """Keys "class/file" from the images' own file names where those are known and differ, else `rows`."""
+    """Return keys "class/file" from the images' file names if all are known and distinct, else `rows`."""
     named = [
         f"{class_names[label]}/{PurePosixPath(file).name}"
         for label, file in zip(labels.tolist(), files, strict=False)

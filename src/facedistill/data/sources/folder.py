@@ -10,16 +10,16 @@ from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def is_image(name: str) -> bool:
-    """True for a file name with an image's extension that is not hidden."""
-    return name.lower().endswith(IMAGES) and not os.path.basename(name).startswith(".")
+    """Return True for the name of a file that has an image's extension and is not hidden."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(name).startswith(".")
 
 
 class FolderSource(Source):
-    """PATH/identity/image.jpg; classes and files in sorted order, hidden ones skipped, whatever the file system.
+    """A folder PATH/identity/image.jpg; classes and files in sorted order on any file system, hidden ones skipped.
 
     Keys are "identity/image.jpg". The fingerprint covers names and file sizes, not contents.
     Raises UserError for an identity without an image and for a folder without identities.
@@ -61,4 +61,4 @@ def _images(folder: str) -> list[tuple[str, tuple[int, int]]]:
 def _no_image(identity: Path) -> str:
     if any(e.is_dir() for e in os.scandir(identity)):
         return f"{identity}: no image, but folders; expected PATH/identity/image.jpg: is PATH perhaps {identity}?"
-    return f"{identity}: this identity has no image ({' '.join(IMAGES)}); add some or remove the folder"
+    return f"{identity}: this identity has no image ({' '.join(IMAGE_SUFFIXES)}); add some or remove the folder"

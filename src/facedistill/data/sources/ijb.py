@@ -1,4 +1,4 @@
-"""IJB-B and IJB-C as insightface hands them on: loose crops, landmarks, templates, and lists of comparisons.
+"""IJB-B and IJB-C as insightface distributes them: loose crops, landmarks, templates, and lists of comparisons.
 
 A template is a set of images and video frames of one person; a medium is one image, or one video.
 """
@@ -22,27 +22,27 @@ from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
 LANDMARKS = "name_5pts_score.txt"
-BLOCK = 1 << 22  # bytes of the pair list at a time
+BLOCK_BYTES = 1 << 22  # bytes of the pair list at a time
 SPACE, NEWLINE = b" \n"
 
 
 def is_ijb(path: str | Path) -> bool:
-    """True for a folder with meta/ijbb_name_5pts_score.txt or the like of IJB-C."""
+    """Return True for a folder with meta/ijbb_name_5pts_score.txt or its counterpart of IJB-C."""
     return any(_landmark_files(Path(path)))
 
 
 class IjbSource(Source):
     """The images of PATH/loose_crop in the order of the lists in PATH/meta; `read` aligns them by the given landmarks.
 
-    There are no identities by image: a class is a template, named by its id.
+    The lists give no identity per image, so a class is a template, named by its id.
 
     Attributes:
-        name: "ijbb" or "ijbc", with which the names of the lists begin.
+        name: "ijbb" or "ijbc", the prefix of the lists' names.
         points: float32 (N, 5, 2), landmarks in pixels of the crop; detector_score: float32 (N,).
         template, media: int64 (N,), ids.
 
     Raises:
-        UserError: a list is missing, has a line of another form, or the two lists of images differ.
+        UserError: a list is missing or has a malformed line, or the two lists of images differ.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,12 +72,12 @@ class IjbSource(Source):
     def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield blocks of the 1:1 list: two template ids, int64 (B,) each, and whether they are one person, bool (B,).
 
-        A pair that is listed twice comes twice.
+        A pair that is listed twice is yielded twice.
         """
         path = self._list("template_pair_label.txt")
         with _open(path) as f:
             lines = 0
-            while block := f.read(BLOCK) + f.readline():
+            while block := f.read(BLOCK_BYTES) + f.readline():
                 first, second, label = _triples(path, block, lines)
                 wrong = np.flatnonzero((label != 0) & (label != 1))
                 if len(wrong):
@@ -86,19 +86,19 @@ class IjbSource(Source):
                 lines += len(label)
 
     def galleries(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """The 1:N galleries that are there: name ("G1"), template ids, int64 (G,), and their subjects, str (G,)."""
+        """Return the existing 1:N galleries: name ("G1"), template ids, int64 (G,), and their subjects, str (G,)."""
         files = sorted((self.folder / "meta").glob(f"{self.name}_1N_gallery_*.csv"))
         return [(path.stem.rpartition("_")[2], *_subjects(path)) for path in files]
 
     def probes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The 1:N probes: template ids, int64 (P,), and their subjects, str (P,)."""
+        """Return the 1:N probes: template ids, int64 (P,), and their subjects, str (P,)."""
         return _subjects(self._list("1N_probe_mixed.csv"))
 
     def _list(self, name: str) -> Path:
         return self.folder / "meta" / f"{self.name}_{name}"
 
     def _files(self) -> np.ndarray:
-        """Size and time of every image file, int64 (N, 2)."""
+        """Return the size and time of every image file, int64 (N, 2)."""
         try:
             files = {entry.name: size_and_time(entry) for entry in os.scandir(self.folder / "loose_crop")}
         except OSError as e:
@@ -118,7 +118,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _images(path: Path, form: str, width: int, number: type[int] | type[float]) -> tuple[list[str], np.ndarray]:
-    """The names that begin the lines, and the `width` numbers after them, (N, width)."""
+    """Return the names at the start of the lines, and the `width` numbers after them, (N, width)."""
     names: list[str] = []
     numbers: array = array("d" if number is float else "q")
     with _open(path) as f:
@@ -153,16 +153,16 @@ def _stop_if_different(a: Path, names_a: list[str], b: Path, names_b: list[str])
 
 
 def _triples(path: Path, block: bytes, lines: int) -> np.ndarray:
-    """Parse whole lines of three whole numbers, int64 (3, B). `lines`: how many came before, for messages."""
+    """Parse whole lines of three integers, int64 (3, B). `lines` is the number of lines before, for messages."""
     text = np.frombuffer(block if block.endswith(b"\n") else block + b"\n", np.uint8)
     gaps = text[text <= SPACE]
     digits = np.count_nonzero((text >= ord("0")) & (text <= ord("9")))
     plain = len(gaps) % 3 == 0 and len(gaps) + digits == len(text)
     if plain and (gaps.reshape(-1, 3) == [SPACE, SPACE, NEWLINE]).all():
-        numbers = np.fromstring(block, np.int64, sep=" ")  # type: ignore[call-overload]
+        numbers = np.fromstring(block, np.int64, sep=" ")
         if len(numbers) == len(gaps):
             return numbers.reshape(-1, 3).T
-    rows = []  # tabs, a carriage return, or a fault
+    rows = []  # the block has tabs, carriage returns or a mistake
     for count, line in enumerate(block.splitlines(), start=lines + 1):
         try:
             first, second, label = map(int, line.split())
@@ -173,7 +173,7 @@ def _triples(path: Path, block: bytes, lines: int) -> np.ndarray:
 
 
 def _subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct templates and their subjects in a table with the columns TEMPLATE_ID and SUBJECT_ID."""
+    """Return the distinct templates and their subjects in a table with the columns TEMPLATE_ID and SUBJECT_ID."""
     found: dict[int, str] = {}
     with io.TextIOWrapper(_open(path), "utf-8-sig", "replace", newline="") as f:
         reader = csv.reader(f)
@@ -190,8 +190,8 @@ def _subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 ) from None
             if found.setdefault(key, name) != name:
                 raise UserError(
-                    f"{path}, line {reader.line_num}: template {key} is of subject {name}, and of {found[key]} before; "
-                    "expected one subject a template"
+                    f"{path}, line {reader.line_num}: template {key} has subject {name} here, and {found[key]} before; "
+                    "expected one subject per template"
                 )
     return np.array(list(found), dtype=np.int64), np.array(list(found.values()), dtype=str)
 

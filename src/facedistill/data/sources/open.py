@@ -1,4 +1,4 @@
-"""One word for any data set: a path of whatever form, `synthetic:...`, or a class of your own."""
+"""Open any data set from one text: a path of any form, `synthetic:...`, or a class of your own."""
 
 import inspect
 import os
@@ -19,7 +19,7 @@ from facedistill.data.synthetic.faces import SyntheticFaces
 from facedistill.errors import UsageError, UserError
 from facedistill.recipe import find
 
-# The first that opens a path is taken. `folder` opens any folder, so it comes after all that know theirs.
+# The first entry that opens a path is used. `folder` opens any folder, so it comes after the more specific forms.
 SOURCES: dict[str, type[Source]] = {
     "recordio": RecordIOSource,
     "arrow": ArrowSource,
@@ -36,21 +36,21 @@ OUTSIDE = re.compile(r"(?P<name>(?!\w:)\w+(?:\.\w+)*:[^\W\d]\w*)(?::(?P<argument
 
 
 def open_source(spec: str | Path) -> Source:
-    """Return the Source that `spec` names. What lies under that path is opened first; its form is found from its name.
+    """Return the Source that `spec` names. An existing path has priority; its name tells its form.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
     folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin, or a .csv of pairs.
 
-    An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0", any of these
-    left out.
+    An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
+    may be left out.
 
     A class outside the package: "package.module:Class" or "package.module:Class:ARGUMENT". Everything after the second
-    colon goes to the class's `open` as one text. The class must be a subclass of Source; that is checked before it is
+    colon goes to the class's `open` as one text. The class must be a subclass of Source; this is checked before it is
     called. The module is imported, so name only modules that you trust.
 
     Raises:
-        UserError: nothing lies there, or nothing that is known.
-        UsageError: an option or a class that is not there.
+        UserError: the path does not exist, or is no known form of data.
+        UsageError: the option or the class does not exist.
     """
     path, text = Path(spec), str(spec)
     if not is_path(spec):
@@ -63,7 +63,7 @@ def open_source(spec: str | Path) -> Source:
         raise UserError(f"data {path}: no such file or folder; expected {_expected()}")
     found = form_of(path)
     if found is None:
-        raise UserError(f"data {path}: not a data set that is known; expected {_expected()}")
+        raise UserError(f"data {path}: not a known form of data set; expected {_expected()}")
     return found.open(str(path))
 
 
@@ -73,7 +73,7 @@ def form_of(path: Path) -> type[Source] | None:
 
 
 def is_path(spec: str | Path) -> bool:
-    """Return False where `spec` names an entry with options or a class outside the package. What lies there wins."""
+    """Return False if `spec` names an entry with options or an outside class, and no such path exists."""
     text = str(spec)
     if os.path.exists(text):
         return True
@@ -85,7 +85,7 @@ def _with_options(name: str) -> bool:
 
 
 def _named(text: str) -> tuple[type[Source], str]:
-    """The class that `text` names, and the text that follows the name."""
+    """Return the class that `text` names, and the text after the name."""
     name, _, argument = text.partition(":")
     if _with_options(name):
         return SOURCES[name], argument
@@ -99,7 +99,7 @@ def _named(text: str) -> tuple[type[Source], str]:
 
 
 def _complete(source: Source) -> Source:
-    """Return the source. Raises UsageError where a class of somebody's own has left out what every Source has."""
+    """Return the source. Raises UsageError if a user's class lacks an attribute that every Source has."""
     name = type(source).__name__
     if lacking := [attribute for attribute in ATTRIBUTES if not hasattr(source, attribute)]:
         raise UsageError(f"{name} does not set {', '.join(lacking)}; every Source sets {', '.join(ATTRIBUTES)}")
@@ -107,7 +107,7 @@ def _complete(source: Source) -> Source:
     if labels.shape != (len(source.keys),) or not np.issubdtype(labels.dtype, np.integer):
         raise UsageError(
             f"{name} sets labels of shape {labels.shape}, {labels.dtype}, for {len(source.keys)} keys; expected an "
-            "array with one whole number a key, an index into class_names"
+            "array with one integer per key, an index into class_names"
         )
     return source
 

@@ -15,16 +15,18 @@ from facedistill.files import fingerprint
 
 LABELS = {"1": True, "true": True, "same": True, "yes": True}
 LABELS |= {"0": False, "false": False, "different": False, "no": False}
-EXPECTED = "expected two image paths and 1 or 0 (same person or not) on each line, and perhaps the two persons' names"
+EXPECTED_LINES = (
+    "expected two image paths and 1 or 0 (same person or not) on each line, and perhaps the two persons' names"
+)
 
 
 class PairList(VerificationSet):
-    """Pairs of image files; each is read when asked for, and `images` are not held.
+    """Pairs of image files. Each image is read on request; `images` are not held in memory.
 
     Keys are the paths, relative to the folder of the list. Without identities every image is a class of its own.
 
     Args:
-        files: size and time of every image file by its key. The fingerprint covers keys and sizes, not the contents.
+        files: size and time of every image file, by its key. The fingerprint covers keys and sizes, not contents.
     """
 
     expected = "a .csv of pairs"
@@ -61,15 +63,15 @@ def load_pair_list(path: str | Path) -> PairList:
     same/different, yes/no. A header is optional; the delimiter is a comma, a tab or a semicolon; UTF-8.
 
     Raises:
-        UserError: with the line where an image is missing, a label not understood, the columns too few or too many, or
-            the persons contradict the label or an earlier line; a file without pairs or that is no text.
+        UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or the
+            persons contradict the label or an earlier line. Also for a file without pairs or that is not text.
     """
     path = Path(path)
     rows = list(_rows(path))
     if rows and _is_header(path.parent, rows[0][1]):
         del rows[0]
     if not rows:
-        raise UserError(f"{path}: no pairs; {EXPECTED}")
+        raise UserError(f"{path}: no pairs; {EXPECTED_LINES}")
     columns = len(rows[0][1])
     files: dict[str, tuple[int, int]] = {}
     persons: dict[str, str] = {}
@@ -78,7 +80,7 @@ def load_pair_list(path: str | Path) -> PairList:
         where = f"{path}, line {line}"
         if len(cells) not in (3, 5) or len(cells) != columns or "" in cells:
             empty = ", one of them empty" if "" in cells else ""
-            raise UserError(f"{where}: {len(cells)} columns{empty}; {EXPECTED}, alike on all lines")
+            raise UserError(f"{where}: {len(cells)} columns{empty}; {EXPECTED_LINES}, alike on all lines")
         if cells[2].lower() not in LABELS:
             raise UserError(f"{where}: label '{cells[2]}'; expected one of {', '.join(LABELS)}")
         same.append(LABELS[cells[2].lower()])
@@ -96,13 +98,13 @@ def load_pair_list(path: str | Path) -> PairList:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each line that is not empty, without empty cells at its end."""
+    """Yield the number and the cells of each non-empty line, without trailing empty cells."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED}") from e
+        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED_LINES}") from e
     except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text ({e}); {EXPECTED}") from e
+        raise UserError(f"{path}: not UTF-8 text ({e}); {EXPECTED_LINES}") from e
     lines = text.splitlines()
     first = next(filter(str.strip, lines), "")
     reader = csv.reader(lines, delimiter=max("\t;,", key=first.count))
@@ -114,11 +116,11 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if cells:
                 yield reader.line_num, cells
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: {e}; {EXPECTED}") from e
+        raise UserError(f"{path}, line {reader.line_num}: {e}; {EXPECTED_LINES}") from e
 
 
 def _is_header(folder: Path, cells: list[str]) -> bool:
-    """No image, neither by its name nor on the disk: a first pair with a mistake in it is no header."""
+    """Return whether neither cell is an image by its name or on disk: a first pair with a mistake is not a header."""
     return len(cells) > 2 and not any(is_image(cell) or os.path.isfile(folder / cell) for cell in cells[:2])
 
 

@@ -20,10 +20,10 @@ SPLIT = re.compile(r"(.+)-\d+-of-\d+.*|(train|validation|valid|val|dev|test|eval
 
 
 class ParquetSource(Source):
-    """Rows in the order of file names, then as they stand. The label column is text, integers, or a ClassLabel.
+    """Rows in the order of file names, then in file order. The label column is text, integers, or a ClassLabel.
 
-    Parquet unpacks a row group (often 100 to 1,000 images) at a time: the last few are kept, so reading in order is
-    fast and reading in random order is not. Train from it in memory.
+    Parquet unpacks a whole row group (often 100 to 1,000 images) at a time. The last few are kept, so reading in order
+    is fast, and reading in random order is slow. To train from it, load it into memory.
 
     Raises UserError for a folder with several splits (naming them: open one) and for files that cannot be read.
     """
@@ -58,7 +58,7 @@ class ParquetSource(Source):
         self.keys = keys_of(names, self.labels, self.class_names, self._rows(opened))
         sizes = [os.path.getsize(file) for file in self._files]
         self.fingerprint = fingerprint("parquet", sizes, self.labels, "\0".join(self.class_names + self.keys))
-        self.stamp = stamp_of([*self._files, *filter(None, names)])  # a row may hold no more than an image's path
+        self.stamp = stamp_of([*self._files, *filter(None, names)])  # a row may hold only an image's path
 
     def read(self, i: int) -> bytes:
         group = int(np.searchsorted(self._starts, i, side="right")) - 1
@@ -77,7 +77,7 @@ class ParquetSource(Source):
         self._opened: dict[str, Any] = {}
 
     def _group(self, group: int) -> Any:
-        """The image column of one row group: a pyarrow chunked array."""
+        """Return the image column of one row group, a pyarrow chunked array."""
         if self._pid != os.getpid():  # a worker process opens its own files
             self._forget()
         with self._lock:

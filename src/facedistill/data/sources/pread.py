@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 
 class ReadAt:
-    """`read(count, offset)` on one file, opened once per process; pickles as the path alone."""
+    """A callable (count, offset) -> bytes on one file, opened once per process. It pickles as the path alone."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)

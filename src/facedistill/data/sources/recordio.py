@@ -1,10 +1,10 @@
 """MXNet RecordIO as insightface packs it, without mxnet: `.rec`, `.idx`, optional `property` and `classes.txt`.
 
 A record: uint32 magic, uint32 lrec (upper 3 bits cflag, lower 29 the length), data, padding to 4 bytes. cflag 0 is a
-whole record; 1, 2, 3 are the first, middle and last part of one whose data held the magic, which the writer took out
-there. The data: flag uint32, label float32, id uint64, id2 uint64, then `flag` float32 labels, then the image file.
-Record 0 with flag 2 holds [N + 1, M]: images are keys 1..N, and keys N + 1..M - 1 hold the [first, last) image keys of
-each identity. Record 0 with flag 0 is an image like all others.
+whole record. If the data contain the magic, the writer removes it and splits the record there: cflags 1, 2 and 3 mark
+the first, middle and last part. The data: flag uint32, label float32, id uint64, id2 uint64, then `flag` float32
+labels, then the image file. Record 0 with flag 2 holds [N + 1, M]: images are keys 1..N, and keys N + 1..M - 1 hold the
+[first, last) image keys of each identity. Record 0 with flag 0 is an image like all others.
 """
 
 import os
@@ -24,7 +24,7 @@ HEADER = struct.Struct("<IfQQ")
 
 
 class RecordIOSource(Source):
-    """An insightface pack. The label is the class index; names are its digits, or the lines of `classes.txt`.
+    """An insightface pack. The label is the class index; class names are its digits, or the lines of `classes.txt`.
 
     The number of classes comes from `property` ("classes,height,width"), else classes.txt, else the largest label.
     Keys are the .idx keys. Raises UserError naming key and offset for a broken record.
@@ -36,9 +36,9 @@ class RecordIOSource(Source):
 
     @classmethod
     def open(cls, argument: str) -> "RecordIOSource":
-        """Open a .rec, by its .idx too, or a folder with one; of several in a folder, train.rec.
+        """Open a .rec (or its .idx), or a folder with one. If a folder holds several, train.rec is opened.
 
-        Raises UserError where none of several is train.rec.
+        Raises UserError if none of several is train.rec.
         """
         path = Path(argument)
         if not path.is_dir():
@@ -102,7 +102,7 @@ class RecordIOSource(Source):
         return cflag, length, data
 
     def _record(self, place: int) -> bytes:
-        """The whole data of one record, its parts joined with the magic that the writer took out between them."""
+        """Return the whole data of one record: its parts, joined with the magic that the writer removed."""
         offset = int(self._offsets[place])
         cflag, length, data = self._part(place, offset)
         if cflag not in (0, 1):
@@ -133,9 +133,9 @@ class RecordIOSource(Source):
         return more[0], more
 
     def _labels_by_identity(self, end: int, last: int, images: np.ndarray) -> np.ndarray | None:
-        """Labels from the identity records: two header reads an identity instead of one an image.
+        """Return the labels by the identity records: two header reads per identity instead of one per image.
 
-        None when the ranges do not tile the images or an identity's first and last image differ in label.
+        None if the ranges do not tile the images, or an identity's first and last image differ in label.
         """
         places = {int(key): place for place, key in enumerate(self._record_keys)}
         labels = np.full(end, -1, dtype=np.int64)
@@ -181,14 +181,14 @@ def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(keys, kind="stable")  # writers shuffle the lines
     keys, offsets = keys[order], offsets[order]
     if (repeated := np.flatnonzero(np.diff(keys) == 0)).size:
-        raise UserError(f"{index}: key {keys[repeated[0]]} stands there twice; expected every key once")
+        raise UserError(f"{index}: key {keys[repeated[0]]} is listed twice; expected every key once")
     if offsets.min() < 0:
         raise UserError(f"{index}: offset {offsets.min()}; expected byte offsets, which are not negative")
     return np.ascontiguousarray(keys), np.ascontiguousarray(offsets)
 
 
 def _class_names(path: Path, least: int) -> list[str]:
-    """One name a class: the lines of classes.txt, else the class indexes; never fewer than `least`."""
+    """Return one name per class: the lines of classes.txt, else the class indexes; never fewer than `least`."""
     beside = path.with_name("classes.txt")
     names = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else None
     count = _property(path.with_name("property"), least)

@@ -16,21 +16,21 @@ class Source(ABC):
     """Random access to images with labels. Implementations pickle cheaply and open their files once per process.
 
     Attributes:
-        path: where it came from, for messages.
+        path: the source's origin, for messages.
         keys: a unique, stable name for every image.
         labels: int64 (N,), index into `class_names`.
-        class_names: one name per class; order is deterministic.
-        fingerprint: 16 hex characters that change with keys, labels, class names or (where cheap) image sizes. The same
+        class_names: one name per class, in a deterministic order.
+        fingerprint: 16 hex characters that change with keys, labels, class names or (if cheap) image sizes. The same
             on every machine.
-        stamp: changes when the files do, whatever is in them; "" where there are none, or the fingerprint covers their
-            contents. Of this machine alone.
+        stamp: a text that changes when the files are written, even with the same content; "" if there are no files or
+            the fingerprint covers their contents. Valid on this machine only.
 
-    What an entry of SOURCES declares beside that (a class of your own, opened as `package.module:Class`, needs none):
+    Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
         expected: the form's name in "expected .rec, .parquet, ..." of an error message.
-        suffixes: the ends of the names of the files that it opens, in lower case.
-        inside: patterns; it opens a folder in which a file matches one of them.
-        takes_options: it is opened by its name, and options follow it: `NAME:size=64,seed=1`. The parameters of
-            __init__ are the options. False: what follows is one text, a path for instance.
+        suffixes: the file name endings that it opens, in lower case.
+        inside: patterns; it opens a folder that holds a file which matches one of them.
+        takes_options: True if it is opened by its name followed by options, `NAME:size=64,seed=1`, which are the
+            parameters of __init__. False if one text follows, e.g. a path.
     """
 
     expected: ClassVar[str] = ""
@@ -54,16 +54,16 @@ class Source(ABC):
 
     @classmethod
     def opens(cls, path: Path) -> bool:
-        """Return whether this form opens the file or folder that lies at `path`. Looks at names, not into files."""
+        """Return whether this form opens the file or folder at `path`. It reads names only, not file contents."""
         if path.is_dir():
             return any(next(path.glob(pattern), None) for pattern in cls.inside)
         return path.suffix.lower() in cls.suffixes
 
     @classmethod
     def open(cls, argument: str) -> "Source":
-        """Return the source made from a path, or from the text that follows the class's name ("" where none does).
+        """Return the source made from a path, or from the text that follows the class's name ("" if none does).
 
-        Raises UsageError where __init__ does not take that.
+        Raises UsageError if __init__ does not accept it.
         """
         parameters = list(inspect.signature(cls).parameters)
         if cls.takes_options:
@@ -77,7 +77,7 @@ class Source(ABC):
 
 
 def classes_with_images(labels: np.ndarray, class_names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Leave out the classes of which no image is there: the labels counted anew, and the names that remain."""
+    """Drop the classes without images: return the renumbered labels and the remaining names."""
     used = np.bincount(labels, minlength=len(class_names)) > 0
     if used.all():
         return labels, class_names

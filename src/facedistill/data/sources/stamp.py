@@ -1,4 +1,4 @@
-"""When files last changed: what a cache on this machine must know beside the fingerprint of the data."""
+"""Stamps: the sizes and times of files. A cache on this machine needs them beside the fingerprint of the data."""
 
 import os
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ MISSING = (-1, -1)
 
 
 def size_and_time(file: str | os.PathLike) -> tuple[int, int]:
-    """The length of a file in bytes and the time of its last change in nanoseconds; MISSING where there is none."""
+    """Return a file's length in bytes and the time of its last change in nanoseconds; MISSING if there is no file."""
     try:
         stat = os.stat(file)
     except (OSError, ValueError):  # ValueError: a name that no file can have

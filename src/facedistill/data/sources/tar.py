@@ -1,4 +1,4 @@
-"""Tar shards: members are found once, remembered in the cache, and read in place."""
+"""Tar shards: the members are indexed once, the index is cached, and images are read in place."""
 
 import json
 import os
@@ -31,13 +31,13 @@ class Index:
 
 
 class TarSource(Source):
-    """A .tar, or a folder of them in name order; images by read-in-place. Two layouts, found by their members:
+    """A .tar, or a folder of them in name order, whose images are read in place. The members tell the layout:
 
-    - folders: identity/image.jpg (leading folders that all share are left out of the class's name);
+    - folders: identity/image.jpg (leading folders that all images share are left out of the class name);
     - webdataset: key.jpg with key.cls (text or a number) or key.json {"label": ...}.
 
-    The index of a shard is kept in the cache under the shard's path, time and size. Classes are sorted, by number
-    where all are numbers. Compressed tars cannot be read in place and are refused with advice.
+    The index of a shard is cached under the shard's path, time and size. Classes are sorted, numerically if all are
+    numbers. Compressed tars cannot be read in place, so they raise a UserError.
     """
 
     expected = ".tar"
@@ -75,7 +75,7 @@ def _by_number(text: str) -> tuple[int, str]:
 
 
 def _index(shard: Path) -> Index:
-    """The shard's Index, from the cache when the shard has not changed since."""
+    """Return the shard's Index, from the cache if the shard has not changed since."""
     cached = cache_dir() / "tar" / f"{fingerprint('2', shard.resolve(), *size_and_time(shard))}.json"
     try:
         return Index(**json.loads(cached.read_text()))
@@ -85,7 +85,7 @@ def _index(shard: Path) -> Index:
         with atomic_write(cached) as temporary:
             temporary.write_text(json.dumps(index.__dict__))
     except (UserError, OSError):
-        pass  # a cache that cannot be written costs time, no more
+        pass  # without a cache the next start is slower, nothing else
     return index
 
 
@@ -109,7 +109,7 @@ def _scan(shard: Path) -> Index:
 
 
 def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
-    """Offset and size of every file by its name; those of a hard link are those of the earlier member that it names."""
+    """Return the offset and size of every file by its name. A hard link has those of the earlier member it names."""
     found: dict[str, tuple[int, int]] = {}
     for member in tar:
         name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
@@ -118,7 +118,7 @@ def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
         elif member.islnk():
             if target not in found:
                 raise UserError(
-                    f"{shard}: {name} is a hard link to {target}, which is not among the files before it; pack anew "
+                    f"{shard}: {name} is a hard link to {target}, which is not among the files before it; pack again "
                     "with tar --hard-dereference"
                 )
             found[name] = found[target]
@@ -126,9 +126,9 @@ def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
 
 
 def _labels(shard: Path, images: dict[str, tuple[int, int]], members: dict[str, tuple[int, int]]) -> list[str] | None:
-    """The webdataset classes, or None when no member is a label. A sample's key ends at the first dot of its file.
+    """Return the webdataset classes, or None if no member is a label. A sample's key ends at its file's first dot.
 
-    Where it has both, .cls is the label and .json something else.
+    If a sample has both files, .cls is the label and .json holds something else.
     """
     samples = {_key(name) for name in images}
     named = {end: {_key(name): name for name in members if name.endswith(end)} for end in (".json", ".cls")}

@@ -1,7 +1,7 @@
 """TinyFace, low-resolution 1:N identification: Gallery_Match, Probe and Gallery_Distractor.
 
-Images of the first two are named <id>_<n>.jpg: the person is the number before the first "_". The three folders stand
-in Testing_Set of the data set as published, or, as public evaluators have them, in a folder of aligned faces.
+Images of the first two are named <id>_<n>.jpg: the person is the number before the first "_". The three folders are in
+Testing_Set of the published data set; public evaluators also use a folder of aligned faces.
 """
 
 import os
@@ -41,22 +41,22 @@ class TinyFacePart(Source):
 
 
 def is_tinyface(path: str | Path) -> bool:
-    """True for a folder with Gallery_Match, or whose Testing_Set or aligned_* has it."""
+    """Return True for a folder that holds Gallery_Match, directly or in Testing_Set or aligned_*."""
     return bool(_roots(Path(path)))
 
 
 def open_tinyface(path: str | Path) -> dict[str, Source]:
-    """Open "gallery", "probes" and, where the folder is there, "distractors".
+    """Open "gallery", "probes" and, if its folder exists, "distractors".
 
-    Gallery and probes share their `class_names`, the persons by number, and with them their labels; all distractors
-    are of one class, "distractor". Aligned faces are taken where there are any.
+    Gallery and probes share `class_names`, the persons by number, so their labels agree. All distractors have the one
+    class "distractor". Aligned faces are preferred.
 
     Raises:
-        UserError: no such layout, several folders of aligned faces, no images, a name without a person.
+        UserError: another layout, several folders of aligned faces, no images, or a file name without a person.
     """
     roots = _roots(Path(path))
     if not roots:
-        raise UserError(f"{path}: no TinyFace; expected the folders {MATCH}, {PROBE} and {DISTRACTOR}, or Testing_Set")
+        raise UserError(f"{path}: not TinyFace; expected the folders {MATCH}, {PROBE} and {DISTRACTOR}, or Testing_Set")
     if len(roots) > 1:
         raise UserError(f"{path}: several TinyFace sets ({some([root.name for root in roots])}); name one of them")
     root = roots[0]
@@ -77,7 +77,7 @@ def open_tinyface(path: str | Path) -> dict[str, Source]:
 
 
 def _roots(path: Path) -> list[Path]:
-    """The folders that hold a whole TinyFace: `path` itself, else its aligned ones, else Testing_Set."""
+    """Return the folders that hold a whole TinyFace: `path` itself, else its aligned ones, else Testing_Set."""
     for candidates in ([path], sorted(path.glob("aligned_*")), [path / "Testing_Set"]):
         if found := [folder for folder in candidates if (folder / MATCH).is_dir()]:
             return found
@@ -85,7 +85,7 @@ def _roots(path: Path) -> list[Path]:
 
 
 def _files(root: Path, folder: str) -> dict[str, tuple[int, int]]:
-    """Size and time of every image, by key."""
+    """Return the size and time of every image, by key."""
     found = {}
     for parent, folders, names in os.walk(root / folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

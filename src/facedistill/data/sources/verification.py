@@ -13,15 +13,15 @@ from facedistill.data.sources.source import Source
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, fingerprint
 
-EXPECTED = "expected the field's .bin: a pickle of a list of 2P images and a list of P bools"
+EXPECTED_BIN = "expected the field's .bin: a pickle of a list of 2P images and a list of P bools"
 
 
 class VerificationSet(Source):
     """Face pairs: the distinct `images`, `pairs` (P, 2) int64 indexes into them, `same` (P,) bool, in file order.
 
-    The order of the pairs matters: folds are positional. `identities` names the person of every distinct image, or
-    is None. As a Source its keys are "0", "1", ...; labels follow the identities, and without them every image is
-    a class of its own.
+    The order of the pairs matters, because folds are positional. `identities` names the person of every distinct image,
+    or is None. As a Source its keys are "0", "1", ... and its classes are the identities; without identities every
+    image is a class of its own.
     """
 
     expected = ".bin"
@@ -50,22 +50,22 @@ class VerificationSet(Source):
             self.class_names, self.labels = names.tolist(), labels.astype(np.int64)
         contents = (image if isinstance(image, bytes) else image.tobytes() for image in images)
         self.fingerprint = fingerprint("verification", *contents, pairs, same, "\0".join(self.class_names))
-        self.stamp = fingerprint(self.labels)  # the fingerprint says who is there, not on which image
+        self.stamp = fingerprint(self.labels)  # the fingerprint covers people's names, not who is on which image
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.images[i]
 
 
 def load_verification(path: str | Path) -> VerificationSet:
-    """Read lfw.bin and its kin; images of equal content become one.
+    """Read a file in the format of lfw.bin; images of equal content become one.
 
-    `<stem>_bin_names.txt` beside it, when there, gives "person/file" for every one of the 2P images, in order.
-    Raises UserError when the file is no such pickle, or carries code.
+    A file `<stem>_bin_names.txt` beside it, if present, gives "person/file" for each of the 2P images, in order.
+    Raises UserError if the file is not such a pickle, or carries code.
     """
     path = Path(path)
     bins, same = _unpickle(path)
     if len(bins) != 2 * len(same) or not len(same):
-        raise UserError(f"{path}: {len(bins)} images for {len(same)} pairs; {EXPECTED}")
+        raise UserError(f"{path}: {len(bins)} images for {len(same)} pairs; {EXPECTED_BIN}")
     images: list[bytes | np.ndarray] = []
     first: dict[Any, int] = {}
     places = np.empty(len(bins), dtype=np.int64)
@@ -80,10 +80,10 @@ def load_verification(path: str | Path) -> VerificationSet:
 
 
 def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
-    """Draw `pairs` pairs of a labelled source, genuine and impostor in turn, none of them twice.
+    """Draw `pairs` distinct pairs of a labelled source, genuine and impostor in turn.
 
-    Every fold then holds both kinds equally. Images that no pair has drawn are left out. All pairs of the source are
-    listed in memory: it is meant for a few thousand images.
+    Every fold then holds equal numbers of both kinds. Images in no pair are left out. All pairs of the source are
+    listed in memory, so it should have a few thousand images at most.
 
     Raises:
         UserError: the source has fewer genuine or impostor pairs than half of `pairs`.
@@ -105,7 +105,7 @@ def draw_pairs(source: Source, pairs: int, seed: int) -> VerificationSet:
 
 
 def save_verification(faces: VerificationSet, path: str | Path) -> None:
-    """Write a .bin (pixels as PNG), and beside it <stem>_bin_names.txt where the identities are known."""
+    """Write a .bin (pixels as PNG), and <stem>_bin_names.txt beside it if the identities are known."""
     path = Path(path)
     found = (faces.read(i) for i in range(len(faces)))
     images = [image if isinstance(image, bytes) else _png(image) for image in found]
@@ -115,7 +115,7 @@ def save_verification(faces: VerificationSet, path: str | Path) -> None:
         with atomic_write(path.with_name(f"{path.stem}_bin_names.txt")) as temporary:
             temporary.write_text(names, encoding="utf-8")
     with atomic_write(path) as temporary:
-        # Pickle writes an image that stands in several pairs once.
+        # Pickle writes an image of several pairs only once.
         temporary.write_bytes(pickle.dumps(([images[i] for i in order], faces.same.tolist()), protocol=4))
 
 
@@ -135,7 +135,7 @@ def _image(path: Path, i: int, item: object) -> bytes | np.ndarray:
             return np.ascontiguousarray(item)
         if item.ndim == 3 and item.shape[0] == 3:
             return np.ascontiguousarray(item.transpose(1, 2, 0))
-    raise UserError(f"{path}: image {i} is neither encoded bytes nor uint8 (H, W, 3) pixels; {EXPECTED}")
+    raise UserError(f"{path}: image {i} is neither encoded bytes nor uint8 (H, W, 3) pixels; {EXPECTED_BIN}")
 
 
 def _identities(path: Path, places: np.ndarray, count: int) -> list[str] | None:
@@ -163,26 +163,26 @@ def _unpickle(path: Path) -> tuple[Any, np.ndarray]:
     except UserError:
         raise
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED}") from e
+        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED_BIN}") from e
     except Exception as e:  # a broken pickle raises almost anything
-        raise UserError(f"{path}: not a pickle ({str(e) or type(e).__name__}); {EXPECTED}") from e
+        raise UserError(f"{path}: not a pickle ({str(e) or type(e).__name__}); {EXPECTED_BIN}") from e
     if not isinstance(found, (tuple, list)) or len(found) != 2 or any(not hasattr(part, "__len__") for part in found):
-        raise UserError(f"{path}: a pickle of something else; {EXPECTED}")
+        raise UserError(f"{path}: a pickle of something else; {EXPECTED_BIN}")
     bins, same = found
     if any(not isinstance(s, (bool, int, np.bool_, np.integer)) for s in same):
-        raise UserError(f"{path}: the second list holds other things than bools; {EXPECTED}")
+        raise UserError(f"{path}: the second list holds other things than bools; {EXPECTED_BIN}")
     return bins, np.array([bool(s) for s in same], dtype=bool)
 
 
 def _latin1(text: str, encoding: str | bytes = "latin1") -> bytes:
-    """How pickle protocols 0 to 2 spell bytes; a stand-in for codecs.encode that knows this one codec."""
+    """Encode text as pickle protocols 0 to 2 encode bytes. It replaces codecs.encode and knows this one codec."""
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"codec {encoding!r}")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds lists, tuples, bytes, bools and numpy arrays; any other name that a pickle asks for is refused."""
+    """An unpickler of lists, tuples, bytes, bools and numpy arrays that refuses any other name in a pickle."""
 
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="bytes")  # Python 2 wrote the insightface packs; its strings are bytes
@@ -207,4 +207,4 @@ class _Unpickler(pickle.Unpickler):
             ("numpy.core.numeric", "_frombuffer"),
         ):
             return super().find_class(numpy_module.replace("numpy.core", "numpy._core"), name)
-        raise UserError(f"{self.path}: carries code: it asks for {module}.{name}; nothing was run. {EXPECTED}")
+        raise UserError(f"{self.path}: carries code: it asks for {module}.{name}; nothing was run. {EXPECTED_BIN}")

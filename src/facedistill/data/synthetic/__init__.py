@@ -1,4 +1,4 @@
-"""Faces drawn by a renderer: data for demos, tests and studies that anyone can repeat."""
+"""Rendered faces: data for demos, tests and studies that anyone can repeat."""
 
 from facedistill.data.synthetic.faces import SyntheticFaces, contact_sheet
 

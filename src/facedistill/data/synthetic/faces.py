@@ -1,7 +1,7 @@
 """Synthetic faces: any number of people, any number of photographs of each, from one seed and no file.
 
-A person is a draw of some seventy traits, nearly all of them geometry; a photograph is a draw of pose, light,
-expression, covering, background and camera. Colour is drawn mostly per photograph: it does not give a person away.
+A person is a draw of about seventy traits, nearly all of them geometry; a photograph is a draw of pose, light,
+expression, covering, background and camera. Colour is drawn mostly per photograph, so it does not reveal the person.
 """
 
 import math
@@ -16,7 +16,7 @@ from facedistill.data.synthetic.paint import colour, draw_face
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
-# What makes a person: mean and standard deviation (clipped at 2.2 deviations), in head units (half a head's height).
+# The traits of a person: mean and standard deviation (clipped at 2.2 deviations), in head units (half a head's height).
 TRAITS = {
     # head
     "head_width": (0.74, 0.06),
@@ -94,7 +94,7 @@ TRAITS = {
     "ear_y": (-0.02, 0.048),
 }
 
-# What makes a photograph: mean and standard deviation (clipped likewise). Angles in radians.
+# The conditions of a photograph: mean and standard deviation (clipped likewise). Angles are in radians.
 CONDITIONS = {
     "yaw": (0.0, 0.22),
     "pitch": (0.0, 0.10),
@@ -134,9 +134,9 @@ MAX_MOLES = 4
 class SyntheticFaces(Source):
     """`identities` people with `images` photographs each, `size` x `size` RGB uint8.
 
-    Photograph j of person k depends on (seed, first + k, j) alone: ask for more people or more photographs and the ones
-    there already stay as they are; ranges of `first` that do not overlap are different people; another `size` shows the
-    same photograph finer or coarser.
+    Photograph j of person k depends on (seed, first + k, j) alone. If you ask for more people or photographs, the
+    existing ones do not change. Ranges of `first` that do not overlap are different people. Another `size` shows the
+    same photograph with more or less detail.
     """
 
     expected = "synthetic:identities=300"
@@ -190,7 +190,7 @@ def draw_person(seed: int, identity: int) -> SimpleNamespace:
 
 def draw_shot(seed: int, identity: int, image: int) -> SimpleNamespace:
     """Draw the conditions of photograph `image` of person `identity`."""
-    # A trailing zero does not change a SeedSequence: [seed, identity, 0] is taken by the person itself.
+    # A trailing zero does not change a SeedSequence, so photographs start at 1; [seed, identity, 0] is the person's.
     rng = np.random.default_rng([seed, identity, 1 + image])
     shot = _draw(CONDITIONS, rng)
     shot.mouth_open = max(0.0, rng.normal(-0.1, 0.5))
@@ -242,7 +242,7 @@ def _muted(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_cover(shot: SimpleNamespace, rng: np.random.Generator) -> None:
-    """Glasses, a mask, a hand, a fringe: each now and then."""
+    """Draw glasses, a mask, a hand or a fringe, each with a small probability."""
     shot.glasses, shot.mask, shot.hand, fringe, tinted, dark = (
         rng.random(6) < (0.12, 0.04, 0.05, 0.12, 0.3, 0.2)
     ).tolist()
@@ -258,7 +258,7 @@ def _draw_cover(shot: SimpleNamespace, rng: np.random.Generator) -> None:
 
 
 def contact_sheet(source: Source, identities: int = 8, images: int = 8) -> Image.Image:
-    """Lay out the first `images` images of the first `identities` classes of a source of RGB arrays, a class a row."""
+    """Lay out the first `images` RGB arrays of the first `identities` classes of a source, one class per row."""
     rows = [np.flatnonzero(source.labels == k)[:images] for k in range(min(identities, len(source.class_names)))]
     cells = [np.concatenate([np.asarray(source.read(int(i))) for i in row], axis=1) for row in rows]
     return Image.fromarray(np.concatenate(cells, axis=0))

@@ -1,4 +1,4 @@
-"""Paints a synthetic face on the surface of its head, puts it before a background, covers it, and photographs it.
+"""Paint a synthetic face on the surface of its head, add a background and a covering, and photograph it.
 
 Pictures are (3, size, size) float32, painted in place. Every mask is a soft edge about one pixel wide, so that small
 pictures are not jagged. Symmetric features are painted once, on the face folded at its middle. Units: `face_surface`.
@@ -24,7 +24,7 @@ WHITE, EYE_WHITE, PUPIL, TEETH = (
     colour(0.07, 0.05, 0.05),
     colour(0.88, 0.85, 0.8),
 )
-# What a shadow takes from red, green and blue.
+# The shares of red, green and blue that a shadow removes.
 GREY, WARM, BROWN, RED, BLUSH = (
     colour(*c) for c in [(1, 1, 1), (0.8, 1, 1), (0.6, 0.85, 1), (0.22, 0.62, 0.52), (0.1, 0.6, 0.5)]
 )
@@ -82,12 +82,12 @@ def _mix(picture: Array, paint: Array, mask: Array) -> None:
 
 
 def _darken(picture: Array, mask: Array, shadow: Array = GREY) -> None:
-    """Take the share `mask * shadow` of the light away."""
+    """Remove the share `mask * shadow` of the light."""
     picture *= 1 - mask * shadow
 
 
 def _ridge(distance: Array, width: float) -> Array:
-    """A soft line where `distance` is 0."""
+    """Return a soft line where `distance` is 0."""
     t = distance * (1 / width)
     return np.exp(-t * t)
 
@@ -96,7 +96,7 @@ def _ridge(distance: Array, width: float) -> Array:
 
 
 def _skin(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """Blush, the folds from nose to mouth, moles, freckles."""
+    """Paint blush, the folds from nose to mouth, moles, freckles."""
     x, y, side = head.x, head.y, np.abs(head.x)
     _darken(face, who.blush * bump(side, y, who.cheek_x, who.nose_y + 0.02, 0.18, 0.15), BLUSH)
     line = side - (who.nose_width + 0.05 + 0.55 * (who.nose_y - y))
@@ -120,7 +120,7 @@ def _beard(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfa
 
 
 def _nose(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """Nostrils, the crease round the wings, and the shadow below the tip."""
+    """Paint nostrils, the crease round the wings, and the shadow below the tip."""
     side, width = np.abs(head.x), who.nose_width
     nostril = bump(side, head.y, width * 0.52, who.nose_y - 0.055, width * 0.26, 0.022)
     wing = np.hypot((side - width * 0.62) * (2 / width), (head.y - who.nose_y) * (1 / 0.08))
@@ -131,7 +131,7 @@ def _nose(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfac
 
 
 def _mouth(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """Two lips with a bow, opened and curved by the expression; teeth between them, a shadow below."""
+    """Paint two lips with a bow, opened and curved by the expression, teeth between them and a shadow below."""
     half = who.mouth_width * (1 + 0.16 * shot.smile - 0.1 * shot.mouth_open)
     x, soft = head.x * (1 / half), max(head.pixel, 0.02)
     arch = np.maximum(1 - x * x, 0)
@@ -150,7 +150,7 @@ def _mouth(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfa
 
 
 def _eyes(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """White, iris, pupil and glint in the opening of the lids; crease, lashes, shadow and bag round it."""
+    """Paint white, iris, pupil and glint in the opening of the lids, with crease, lashes, shadow and bag round it."""
     sign, soft = np.sign(head.x), head.pixel
     x = (np.abs(head.x) - who.eye_x) * (1 / who.eye_width)
     y = head.y - who.eye_y - who.eye_tilt * x
@@ -176,7 +176,7 @@ def _eyes(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfac
 
 
 def _brows(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """Arched brows that thin outwards; raised or knitted by the expression."""
+    """Paint arched brows that thin outwards, raised or knitted by the expression."""
     along = (np.abs(head.x) - who.brow_x) * (1 / who.brow_length)
     line = who.brow_y + 0.05 * shot.brow_raise + who.brow_uneven * np.sign(head.x)
     line = line + who.brow_arch * 4 * along * (1 - along) + who.brow_tilt * along - 0.05 * shot.frown * (1 - along)
@@ -186,7 +186,7 @@ def _brows(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfa
 
 
 def _glasses(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """Two rounded frames, a bridge and temples; the lenses may be tinted."""
+    """Paint two rounded frames, a bridge and temples; the lenses may be tinted."""
     if not shot.glasses:
         return
     side, power = np.abs(head.x), shot.lens_power
@@ -201,7 +201,7 @@ def _glasses(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Sur
 
 
 def _mask(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """A cloth with pleats from the nose down."""
+    """Paint a cloth with pleats from the nose down."""
     if not shot.mask:
         return
     bend = head.x * head.x
@@ -215,7 +215,7 @@ def _mask(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfac
 
 
 def _hairline(who: SimpleNamespace, shot: SimpleNamespace, head: Surface) -> Array:
-    """Height where the hair begins: forehead, widow's peak, parting, wisps, temples; it drops behind the ears."""
+    """Return the height where hair begins: forehead, widow's peak, parting, wisps, temples; lower behind the ears."""
     x, side = head.x, np.abs(head.x)
     temple = np.maximum(side - who.temple_x, 0)
     line = who.hairline - shot.fringe - who.widow_peak * _ridge(x, 0.14) + who.parting * np.tanh(x * 4)
@@ -225,13 +225,13 @@ def _hairline(who: SimpleNamespace, shot: SimpleNamespace, head: Surface) -> Arr
 
 
 def _strands(who: SimpleNamespace, x: Array, y: Array) -> Array:
-    """Light and dark strands, 0.7..1.2."""
+    """Return light and dark strands, 0.7..1.2."""
     flow = x * 38 + np.sin(y * (6 + 5 * who.curl) + who.phase[1]) * (3 * who.curl)
     return 0.95 + 0.16 * np.sin(flow + who.phase[2]) + 0.08 * np.sin(flow * 2.3 + y * 17)
 
 
 def _front_hair(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """The hair that lies on the head, its strands running together at the crown, and the shadow below it."""
+    """Paint the hair on the head, whose strands run together at the crown, and the shadow below it."""
     above = head.y - _hairline(who, shot, head)
     _darken(face, 0.25 * who.hair_dense * edge(above + 0.06, 0.12))
     strands = _strands(who, head.x / np.maximum(1.7 - head.y, 0.3), head.y)
@@ -239,7 +239,7 @@ def _front_hair(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: 
 
 
 def _back_hair(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Plane, hair: Array) -> None:
-    """The volume of hair behind the head: a cap, and for long hair curtains beside the neck."""
+    """Paint the volume of hair behind the head: a cap, and for long hair curtains beside the neck."""
     cx, cy = _place(shot, 0, 0.12, -0.25)
     dx = (plane.x - cx) * (1 / (who.head_width + who.hair_volume))
     dy = (plane.y - cy) * (1 / (who.crown - 0.1 + who.hair_volume))
@@ -249,7 +249,7 @@ def _back_hair(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plan
 
 
 def _ears(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Plane, skin: Array) -> None:
-    """The ears that stand out beside the head."""
+    """Paint the ears that stand out beside the head."""
     if who.hair_length >= EARS_COVERED:
         return
     for sign in (-1, 1):
@@ -261,7 +261,7 @@ def _ears(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Pl
 
 
 def _near_ear(face: Array, who: SimpleNamespace, head: Surface, skin: Array) -> None:
-    """The ear that lies on the side of the head when the face is turned away."""
+    """Paint the ear on the side of the head when the face is turned away."""
     if who.hair_length >= EARS_COVERED:
         return
     dx, dy = (head.front + 0.02) * (1 / who.ear_size), (head.y - who.ear_y) * (1 / (1.55 * who.ear_size))
@@ -280,7 +280,7 @@ def _place(shot: SimpleNamespace, x: float, y: float, z: float) -> tuple[float, 
 
 
 def _background(shot: SimpleNamespace, size: int) -> Array:
-    """A gradient between two colours with a few soft blobs, round and square."""
+    """Return a gradient between two colours with a few soft blobs, round and square."""
     line = np.linspace(-1, 1, size, dtype=np.float32)
     x, y = line[None, :], line[:, None]
     ramp = np.clip(0.5 + 0.5 * (shot.slope[0] * x + shot.slope[1] * y), 0, 1)
@@ -292,7 +292,7 @@ def _background(shot: SimpleNamespace, size: int) -> Array:
 
 
 def _body(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Plane, skin: Array) -> None:
-    """A neck in the shadow of the chin, and clothes."""
+    """Paint a neck in the shadow of the chin, and clothes."""
     neck = edge(who.neck - np.abs(plane.x + 0.1 * shot.yaw), 0.03 + plane.pixel) * (plane.y < -0.2)
     _mix(picture, skin * (0.62 * shot.flat_light), neck)
     side = np.abs(plane.x)
@@ -301,7 +301,7 @@ def _body(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Pl
 
 
 def _hand(picture: Array, shot: SimpleNamespace, plane: Plane, skin: Array) -> None:
-    """A bar in front of the face: a few fingers, or whatever is held there."""
+    """Paint a bar in front of the face: a few fingers, or a held object."""
     if not shot.hand:
         return
     cos, sin = math.cos(shot.hand_angle), math.sin(shot.hand_angle)
@@ -313,7 +313,7 @@ def _hand(picture: Array, shot: SimpleNamespace, plane: Plane, skin: Array) -> N
 
 
 def _photograph(picture: Array, shot: SimpleNamespace) -> Array:
-    """Exposure and white balance, blur, saturation, contrast, noise; then 8 bits, channels last."""
+    """Apply exposure, white balance, blur, saturation, contrast and noise; return 8 bits, channels last."""
     picture = 1.1 - 1.1 * np.exp(picture * (-1.35 * shot.gain))  # bright parts saturate gently
     picture = _blur(picture, shot.blur * picture.shape[-1] / 112)
     grey = picture.mean(0)
@@ -324,7 +324,7 @@ def _photograph(picture: Array, shot: SimpleNamespace) -> Array:
 
 
 def _blur(picture: Array, sigma: float) -> Array:
-    """A Gaussian blur that reaches three pixels, along columns, then along rows."""
+    """Apply a Gaussian blur that reaches three pixels, along columns, then along rows."""
     if sigma < 0.25:
         return picture
     taps = [math.exp(-(k * k) / (2 * sigma * sigma)) for k in range(4)]

@@ -1,8 +1,8 @@
 """The shape of a synthetic head and the light on it: a tapered ellipsoid with relief, ray cast for every pixel.
 
 Units: the head is about two units high. In face coordinates (the head's own frame) X points to the viewer's right, Y up
-and Z out of the face; the camera looks along -Z. Everything is elementwise numpy on (size, size) float32 arrays; traits
-and conditions are Python floats, so that they never widen an array to float64. Colours are RGB 0..1, shape (3, 1, 1).
+and Z out of the face; the camera looks along -Z. All operations are elementwise numpy on (size, size) float32 arrays;
+traits and conditions are Python floats, which never widen an array to float64. Colours are RGB 0..1, shape (3, 1, 1).
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 Array = np.ndarray
 
 FRAME = 1.0  # half the height of the picture ...
-CENTRE = -0.06  # ... and the height that stands in its middle
+CENTRE = -0.06  # ... and the height at its middle
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Plane:
 
 @dataclass
 class Surface:
-    """What each pixel sees of the head."""
+    """The part of the head that each pixel sees."""
 
     x: Array  # face coordinates of the point hit ...
     y: Array
@@ -44,12 +44,12 @@ class Surface:
 
 
 def edge(distance: Array, width: float) -> Array:
-    """Coverage 0..1 of a region whose signed distance (positive inside) is `distance`, soft over `width`."""
+    """Return the coverage 0..1 of a region with the signed `distance` (positive inside), soft over `width`."""
     return np.clip(distance * (1 / width) + 0.5, 0, 1)
 
 
 def bump(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> Array:
-    """A Gaussian hill of height 1 at (cx, cy) with radii rx, ry."""
+    """Return a Gaussian hill of height 1 at (cx, cy) with radii rx, ry."""
     dx, dy = (x - cx) * (1 / rx), (y - cy) * (1 / ry)
     return np.exp(-(dx * dx + dy * dy))
 
@@ -72,8 +72,8 @@ def rotation(shot: SimpleNamespace) -> list[list[float]]:
 def cast(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane) -> Surface:
     """Intersect the ray of every pixel with the head.
 
-    The head is X^2 / w(Y)^2 + Y^2 h(Y) + Z^2 / d^2 = 1. With w and h taken at the last estimate of Y the depth is the
-    root of a quadratic; a few rounds settle it. The last two add the relief.
+    The head is X^2 / w(Y)^2 + Y^2 h(Y) + Z^2 / d^2 = 1. With w and h taken at the last estimate of Y, the depth is the
+    root of a quadratic. It converges in a few rounds; the last two add the relief.
     """
     r = rotation(shot)
     x0, y0, z0 = (r[0][i] * plane.x + r[1][i] * plane.y for i in range(3))
@@ -87,7 +87,7 @@ def cast(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane) -> Surface:
         a = 1 / (rx * rx * wide + ry * ry * high + rz * rz * deep)
         b = (rx * xw + ry * yh + (rz * deep) * z0) * a
         hit = b * b - (x0 * xw + y0 * yh + deep * z0 * z0 - 1) * a
-        depth = np.copysign(np.sqrt(np.abs(hit)), hit) - b  # beyond the outline the surface goes on falling
+        depth = np.copysign(np.sqrt(np.abs(hit)), hit) - b  # outside the outline the surface keeps falling
         if step > 1:
             depth = depth + rz * _relief(who, shot, x0 + rx * depth, y)
     x, y = x0 + rx * depth, y0 + ry * depth
@@ -96,7 +96,7 @@ def cast(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane) -> Surface:
 
 
 def _half_width(who: SimpleNamespace, y: Array) -> Array:
-    """Half the width of the head at height y: cheekbones, temples, and a jaw that narrows towards the chin."""
+    """Return half the head's width at height y: cheekbones, temples, and a jaw that narrows towards the chin."""
     low, high = np.maximum(-0.15 - y, 0), np.maximum(y - 0.1, 0)
     at_cheek = (y + 0.12) * 4
     cheek = np.exp(-at_cheek * at_cheek)
@@ -104,14 +104,14 @@ def _half_width(who: SimpleNamespace, y: Array) -> Array:
 
 
 def _height_weight(who: SimpleNamespace, shot: SimpleNamespace, y: Array) -> Array:
-    """The factor of Y^2 in the head's equation; its growth with |Y| makes the jaw pointed or square."""
+    """Return the factor of Y^2 in the head's equation. Its growth with |Y| makes the jaw pointed or square."""
     chin = who.chin + 0.10 * shot.mouth_open
     down, up = np.maximum(y * (-1 / chin), 0), np.maximum(y * (1 / who.crown), 0)
     return down ** (who.jaw_square - 2) * (1 / chin**2) + np.sqrt(up) * (1 / who.crown**2)
 
 
 def _relief(who: SimpleNamespace, shot: SimpleNamespace, x: Array, y: Array) -> Array:
-    """Height of nose, sockets, brow ridge, cheeks, lips and chin above the ellipsoid."""
+    """Return the height of nose, sockets, brow ridge, cheeks, lips and chin above the ellipsoid."""
     side = np.abs(x)
     root = who.eye_y + 0.1
     along = np.clip((root - y) * (1 / (root - who.nose_y)), 0, 1.1)
@@ -149,7 +149,7 @@ def shade(head: Surface, shot: SimpleNamespace) -> Array:
 
 
 def _lit(head: Surface, shot: SimpleNamespace) -> Array:
-    """Return 1 where nothing on the way to the light stands above its ray, less where something does."""
+    """Return 1 where nothing blocks the ray to the light, and less where something does."""
     lx, ly, lz = shot.light
     flat = max(math.hypot(lx, ly), 0.05)
     lit = np.ones_like(head.depth)

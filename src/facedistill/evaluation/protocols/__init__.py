@@ -1,4 +1,4 @@
-"""The registry of protocols. A name with a colon, `package.module:Class`, is imported from elsewhere."""
+"""The registry of protocols. A name with a colon, `package.module:Class`, is imported."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -16,8 +16,8 @@ from facedistill.evaluation.protocols.retrieval import AmongOthers
 from facedistill.evaluation.protocols.templates import TemplateSearch, TemplateVerification
 from facedistill.recipe import find
 
-# In this order they are run where several are usual for a set, and the first of those that measured a set leads it:
-# it says most.
+# The order in which they run if several are usual for a set. The first one that measured a set leads it in summaries,
+# because it says most.
 PROTOCOLS: dict[str, type[Protocol]] = {
     "all-pairs": AllPairs,
     "templates 1:1": TemplateVerification,
@@ -33,8 +33,8 @@ def find_protocol(name: str) -> type[Protocol]:
     """Return the entry `name`, or the class that `package.module:Class` names.
 
     Raises:
-        UsageError: nothing of that name; a class of another kind, one that lacks something, or one whose own name
-            belongs to an entry.
+        UsageError: the name is unknown, or the class is not a Protocol, lacks an attribute, or has the name of an
+            entry.
     """
     kind = find(PROTOCOLS, name, "protocol", Protocol)
     lacking = [what for what in ("name", "kinds", "figures") if not hasattr(kind, what)]
@@ -46,16 +46,16 @@ def find_protocol(name: str) -> type[Protocol]:
 
 
 def carried(kind: type[Protocol]) -> dict[str, Any]:
-    """What results hold so that they can be read where `kind` is missing; {} for a protocol of this package."""
+    """Return what results hold so that they can be read without `kind`; {} for a protocol of this package."""
     ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
     return {} if ours else {"declared": kind.declaration().to_json()}
 
 
 def declaration(*entries: Mapping[str, Any]) -> Declaration:
-    """Return what the protocols of these results say about them; of a protocol that nobody declares, all there is.
+    """Return the declarations of these results' protocols; for an undeclared protocol, those of all protocols.
 
     Args:
-        entries: results, differences or whatever else in the evaluation JSON has a "protocol".
+        entries: results, differences or other entries of the evaluation JSON with a "protocol".
     """
     return Declaration.joined([_declaration(entry) for entry in entries] or [everything()])
 
@@ -69,7 +69,7 @@ def _declaration(entry: Mapping[str, Any]) -> Declaration:
 
 @cache
 def everything() -> Declaration:
-    """What all protocols of this package say."""
+    """Return the declarations of all protocols of this package."""
     return Declaration.joined([kind.declaration() for kind in PROTOCOLS.values()])
 
 

@@ -1,9 +1,9 @@
-"""Every image of a labelled set against every other: what can measure a FAR of 1e-5.
+"""Compare every image of a labelled set with every other: enough pairs to measure a FAR of 1e-5.
 
-LFW's 7,701 distinct images make 8,101 genuine and 29.6 million impostor pairs. Scores come in tiles of a matrix
-product and are rounded to multiples of 2^-20, about the precision of a float32 dot product: then equal embeddings
-tie whatever the tiling, and a histogram over the multiples is exact, in 32 MB for any number of pairs.
-Beyond it only the genuine scores and the highest impostor scores are held, with their persons, for the bootstrap.
+LFW's 7,701 distinct images make 8,101 genuine and 29.6 million impostor pairs. Scores are computed in tiles of a matrix
+product and rounded to multiples of 2^-20, about the precision of a float32 dot product. So equal embeddings tie for any
+tiling, and a histogram over the multiples is exact, in 32 MB for any number of pairs. Beside it, only the genuine
+scores and the highest impostor scores are held, with their persons, for the bootstrap.
 """
 
 import math
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from facedistill.evaluation.sets import Side
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
-GRID = 2**20
-BINS = 2 * GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / GRID - 1
+SCORE_GRID = 2**20
+BINS = 2 * SCORE_GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / SCORE_GRID - 1
 TILE = (1024, 4096)
-HELD = 10_000  # impostor scores held at least
+HELD_IMPOSTORS = 10_000  # the least number of impostor scores that are held
 
 
 class AllPairs(Protocol):
@@ -72,7 +72,7 @@ def all_pairs(
     directions = 1 if probe is gallery else 2
 
     def pairs(weight: np.ndarray) -> float:
-        """Impostor comparisons when the images of each person count as `weight`."""
+        """Return the number of impostor comparisons if each person has `weight` images."""
         return (int(weight.sum()) ** 2 - int((weight**2).sum())) * directions / 2
 
     def weigh(scores: Scores) -> Iterator[Weights]:
@@ -83,12 +83,12 @@ def all_pairs(
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts of all scores, and the single scores that the bootstrap needs (as bins, int32, descending).
+    """Counts of all scores, and the individual scores that the bootstrap needs (as bins, int32, descending).
 
     Attributes:
         genuine: (G,) all of them; genuine_person: int32 (G,).
         impostor: (M,) the highest; impostor_persons: int32 (2, M), probe and gallery.
-        complete: whether these are all the impostor pairs there are.
+        complete: True if all impostor pairs are held.
     """
 
     roc: Roc
@@ -99,7 +99,7 @@ class Scores:
     complete: bool
 
     def weights(self, draw: np.ndarray, impostor_total: float) -> Weights:
-        """The weights of the resample in which each person is drawn as often as `draw` says."""
+        """Return the weights of the resample in which each person is drawn as often as `draw` says."""
         draw = draw.astype(np.int32)
         first, second = self.impostor_persons
         return Weights(draw[self.genuine_person], draw[first] * draw[second], impostor_total)
@@ -111,14 +111,14 @@ def measure(
     impostors: int,
     fars: Sequence[float],
 ) -> Verification:
-    """The Verification of any number of scores.
+    """Return the Verification of any number of scores.
 
     Args:
-        collect: makes all comparisons and holds at least so many of the highest impostor scores.
-        weigh: the weights of each resample.
-        impostors: how many impostor comparisons there are.
+        collect: makes all comparisons and holds at least the given number of the highest impostor scores.
+        weigh: yields the weights of each resample.
+        impostors: the number of impostor comparisons.
     """
-    held = max(2 * int(max(fars) * impostors), HELD)
+    held = max(2 * int(max(fars) * impostors), HELD_IMPOSTORS)
     while True:
         scores = collect(held)
         try:
@@ -140,12 +140,12 @@ def collect(probe: np.ndarray, gallery: np.ndarray, person: np.ndarray, held: in
 
 
 class Tally:
-    """Counts comparisons as they come; holds the genuine scores and at least the `held` highest impostor scores."""
+    """A count of comparisons that holds the genuine scores and at least the `held` highest impostor scores."""
 
     def __init__(self, held: int) -> None:
         self.held = held
         self.impostor_counts = np.zeros(BINS, np.int64)
-        self.cut = 1  # the bin from which on impostor scores are held; rises as more of them are seen
+        self.cut = 1  # impostor scores are held from this bin up; it rises as more are seen
         self.genuine: list[np.ndarray] = []
         self.impostor: list[np.ndarray] = []
 
@@ -153,7 +153,7 @@ class Tally:
         """Count comparisons in an array of any shape.
 
         Args:
-            bins: int64, of the scores; 0 where there is none. It is overwritten.
+            bins: int64, of the scores; 0 where there is no comparison. It is overwritten.
             same: bool, whether the comparison is genuine.
             first, second: int32, the persons; they may have fewer dimensions, to be broadcast. Genuine comparisons
                 belong to `first`.
@@ -169,7 +169,7 @@ class Tally:
         self.impostor.append(np.stack([bins[at].astype(np.int32), first[at], second[at]]))
 
     def scores(self) -> Scores:
-        """What was counted and held."""
+        """Return the counts and the held scores."""
         genuine, genuine_person = _descending(np.concatenate(self.genuine, axis=1))
         impostor, *impostor_persons = _descending(np.concatenate(self.impostor, axis=1), self.cut)
         genuine_counts = np.bincount(genuine, minlength=BINS)
@@ -185,22 +185,22 @@ class Tally:
 
 
 def bins_of(score: np.ndarray) -> np.ndarray:
-    """The bin of each float32 score, int64."""
-    return np.clip(np.rint(score * np.float32(GRID)), -GRID, GRID).astype(np.int64) + (GRID + 1)
+    """Return the bin of each float32 score, int64."""
+    return np.clip(np.rint(score * np.float32(SCORE_GRID)), -SCORE_GRID, SCORE_GRID).astype(np.int64) + (SCORE_GRID + 1)
 
 
 def first_bin(threshold: float) -> int:
-    """The lowest bin whose score reaches a threshold: a score, or just above one that must not pass."""
-    return math.ceil(threshold * GRID) + GRID + 1
+    """Return the lowest bin whose score reaches a threshold: a score, or just above one that must not pass."""
+    return math.ceil(threshold * SCORE_GRID) + SCORE_GRID + 1
 
 
 def score_of(bins: np.ndarray) -> np.ndarray:
-    """The score that a bin stands for, float64."""
-    return (bins - 1) / GRID - 1
+    """Return the score of a bin, float64."""
+    return (bins - 1) / SCORE_GRID - 1
 
 
 def tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Yield rows, columns and the bins (int64) of their scores; 0 where a pair is not, or no longer, to be compared."""
+    """Yield rows, columns and the bins (int64) of their scores; 0 where a pair must not be compared (again)."""
     for top in range(0, len(probe), TILE[0]):
         rows = slice(top, min(top + TILE[0], len(probe)))
         for left in range(top if probe is gallery else 0, len(gallery), TILE[1]):
@@ -215,12 +215,12 @@ def tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice
 
 
 def _cut(counts: np.ndarray, held: int) -> int:
-    """The highest bin at or above which at least `held` scores lie; 1 (all of them) if there are fewer."""
+    """Return the highest bin at or above which at least `held` scores lie; 1 (all of them) if there are fewer."""
     at_least = np.cumsum(counts[:0:-1])  # at_least[k]: scores in bin BINS - 1 - k or higher
     return max(1, BINS - 1 - int(np.searchsorted(at_least, held)))
 
 
 def _descending(columns: np.ndarray, cut: int = 0) -> np.ndarray:
-    """Columns of (bin, ...) with the bin at least `cut`, highest bin first."""
+    """Return the columns of (bin, ...) with the bin at least `cut`, highest bin first."""
     columns = columns[:, columns[0] >= cut]
     return columns[:, np.argsort(-columns[0], kind="stable")]

@@ -1,4 +1,4 @@
-"""Which class a probe belongs to, by the rows of a class matrix W: top-1, top-5, mean accuracy of the classes."""
+"""Classify probes by the rows of a class matrix W: top-1, top-5, mean accuracy of the classes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ class Classification(Measurement):
     Attributes:
         top1, top5: share of images whose own row is the nearest, or among the five nearest.
         per_class: mean over the classes that have images of their top-1 accuracies.
-        classes: rows of W. With five or fewer top5 is None: it would be 1.
+        classes: rows of W. With five or fewer, top5 would be 1 and is None.
     """
 
     top1: Estimate

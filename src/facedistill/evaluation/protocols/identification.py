@@ -1,7 +1,7 @@
-"""Who is on a probe image: 1:N search, closed set (rank-k, CMC) and open set (TPIR at FPIR).
+"""1:N search: find the person on a probe image, closed set (rank-k, CMC) and open set (TPIR at FPIR).
 
-A mated probe has its person in the gallery, a non-mated one does not. Ties count against the system. The gallery may
-be followed by any number of distractors: they come in blocks, once, and no more than a tile of scores is ever held.
+A mated probe has its person in the gallery, a non-mated one does not. Ties count against the system. Any number of
+distractors may follow the gallery: they are read once, in blocks, and at most a tile of scores is held.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from facedistill.evaluation.figures import Count, Figure, Line, Target
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.metrics import OperatingPoint, Roc, far_key, tar_at_far
-from facedistill.evaluation.protocols.all_pairs import GRID
+from facedistill.evaluation.protocols.all_pairs import SCORE_GRID
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import (
     RESAMPLES,
@@ -32,8 +32,8 @@ RANKS = (1, 5, 10, 20)
 FPIRS = (1e-1, 1e-2, 1e-3)
 CMC = 50  # ranks of the curve
 TILE = (1024, 4096)
-# The products of equal embeddings differ in their last bits from one shape of tile to another: nearer is equal.
-TIE = 1 / GRID
+# Products of equal embeddings differ in their last bits between shapes of tile; scores closer than this are equal.
+TIE = 1 / SCORE_GRID
 NOBODY = np.iinfo(np.int64).min
 
 RANK = Figure("rank", "rank {}", "finds the right identity within rank {of} for {}", headline=True)
@@ -75,8 +75,8 @@ class InGallery(Protocol):
         if "gallery" in self.data.kinds or all(len(rows) for rows in split_gallery(gallery.table("images").labels)):
             return None
         return (
-            f"{self.data.path}: no identity has two images, so nobody can be enrolled and looked for; "
-            "give more images, or a gallery of its own with --gallery"
+            f"{self.data.path}: no identity has two images, so nobody can be enrolled and searched for; "
+            "give more images, or a separate gallery with --gallery"
         )
 
     def measure(self, probe: "Side", gallery: "Side") -> tuple["Identification", dict[str, Any]]:
@@ -97,7 +97,7 @@ Labelled = tuple[np.ndarray, np.ndarray]  # unit rows and their labels
 
 
 def _searched(probe: "Side", gallery: "Side") -> tuple[Labelled, Labelled]:
-    """Probes and gallery of two data sets, whose classes are matched by name."""
+    """Return probes and gallery of two data sets, whose classes are matched by name."""
     probes, enrolled = probe.table("probes"), gallery.table("gallery")
     number = {name: i for i, name in enumerate(dict.fromkeys([*enrolled.class_names, *probes.class_names]))}
     labels = [np.array([number[t.class_names[label]] for label in t.labels]) for t in (probes, enrolled)]
@@ -105,7 +105,7 @@ def _searched(probe: "Side", gallery: "Side") -> tuple[Labelled, Labelled]:
 
 
 def _split(probe: "Side", gallery: "Side") -> tuple[Labelled, Labelled]:
-    """Probes and gallery out of one labelled set."""
+    """Return probes and gallery from one labelled set."""
     labels = gallery.table("images").labels
     enrolled, probes = split_gallery(labels)
     return (probe.unit("images")[probes], labels[probes]), (gallery.unit("images")[enrolled], labels[enrolled])
@@ -117,9 +117,9 @@ class Identification(Measurement):
 
     Attributes:
         probes, mated: images; the probes that are not mated are the non-mated ones.
-        gallery_size: rows that are searched, distractors among them; gallery_identities: persons in the gallery.
-        rank: by k, the share of mated probes found at rank k; k below the gallery's size only, as all else is 1.
-        tpir_at_fpir: by name of the target FPIR ("1e-2"); absent where non-mated probes are too few to measure it.
+        gallery_size: rows that are searched, including distractors; gallery_identities: persons in the gallery.
+        rank: by k, the share of mated probes found at rank k; only for k below the gallery's size, else it is 1.
+        tpir_at_fpir: by name of the target FPIR ("1e-2"); absent if non-mated probes are too few to measure it.
         cmc: float64, the shares at rank 1, 2, ..., 50 or the gallery's size; empty without mated probes.
     """
 
@@ -171,17 +171,17 @@ def identify(
     """Search every probe in the gallery.
 
     Closed set: a mated probe is found at rank k if fewer than k rows of others score as high as its best mate.
-    Open set: a non-mated probe raises a false alarm when its highest score is at or above the threshold, a mated one
-    is identified when its mate stands at rank 1 and is at or above the threshold; thresholds as in metrics.tar_at_far.
-    Intervals: the persons of the probes are resampled, the gallery stays: it is part of the system.
+    Open set: a non-mated probe raises a false alarm if its highest score is at or above the threshold; a mated one is
+    identified if its mate is at rank 1 and at or above the threshold. Thresholds are as in metrics.tar_at_far.
+    Intervals: the persons of the probes are resampled, not the gallery, which is part of the system.
 
     Args:
         probe, gallery: unit rows, float32 (P, d) and (G, d).
-        probe_labels, gallery_labels: int64 (P,) and (G,), one numbering of persons; negative in the gallery: a
+        probe_labels, gallery_labels: int64 (P,) and (G,), one numbering of persons; a negative one in the gallery is a
             distractor, who is nobody's mate.
-        distractors: blocks of unit rows (n, d), each taken once.
-        excluded: int64 (P,), a row of the gallery that the probe is not compared with (the very same image), or -1.
-            Where it is the only mate, the probe is non-mated.
+        distractors: blocks of unit rows (n, d), each read once.
+        excluded: int64 (P,), a row of the gallery that the probe is not compared with (the same image), or -1. If it is
+            the only mate, the probe is non-mated.
     """
     found = search(probe, probe_labels, gallery, gallery_labels, distractors, excluded)
     return measure(found, probe_labels, gallery_labels, ranks, fpirs, resamples, seed)
@@ -196,7 +196,7 @@ def measure(
     resamples: int,
     seed: int,
 ) -> Identification:
-    """What a search says, see `identify`."""
+    """Return the measurement of a search, see `identify`."""
     mated, labelled = found.mate > -np.inf, gallery_labels[gallery_labels >= 0]
 
     def found_at(k: int) -> np.ndarray:
@@ -222,7 +222,7 @@ def _open_set(
     found: "Found", mated: np.ndarray, probe_labels: np.ndarray, fpirs: Sequence[float], resamples: int, seed: int
 ) -> dict[str, tuple[OperatingPoint, Estimate]]:
     score = np.where(mated, np.where(found.above == 0, found.mate, -np.inf), found.other)
-    score = np.rint(score.astype(np.float64) * GRID) / GRID
+    score = np.rint(score.astype(np.float64) * SCORE_GRID) / SCORE_GRID
     genuine, impostor = (np.flatnonzero(kind)[np.argsort(-score[kind], kind="stable")] for kind in (mated, ~mated))
     person = np.unique(probe_labels, return_inverse=True)[1]
     weights = (draw[person] for draw in draws(int(person.max(initial=-1)) + 1, resamples, seed))
@@ -239,10 +239,10 @@ def _open_set(
 
 
 def split_gallery(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Make a gallery and probes of one labelled set (int64 (N,)): rows of either, int64, ascending.
+    """Split one labelled set (int64 (N,)) into gallery and probes: rows of each, int64, ascending.
 
-    Of a person with several images the first one is enrolled and the others are mated probes; a person with a single
-    image is a non-mated probe.
+    If a person has several images, the first one is enrolled and the others are mated probes. The image of a person
+    with a single one is a non-mated probe.
     """
     _, first, images = np.unique(labels, return_index=True, return_counts=True)
     gallery = np.sort(first[images > 1])
@@ -251,12 +251,12 @@ def split_gallery(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search finds for each probe.
+    """The result of a search for each probe.
 
     Attributes:
-        mate: float32 (P,), the highest score of a mate; -inf where there is none.
-        other: float32 (P,), the highest score of all other rows; -1, the lowest cosine, where there is none.
-        above: int64 (P,), other rows that score at least as high as the best mate; 0 where there is none.
+        mate: float32 (P,), the highest score of a mate; -inf if there is none.
+        other: float32 (P,), the highest score of all other rows; -1, the lowest cosine, if there is none.
+        above: int64 (P,), the number of other rows that score at least as high as the best mate; 0 without a mate.
         size: rows searched.
     """
 
@@ -303,7 +303,7 @@ def search(
 def _best_mates(
     probe: np.ndarray, probe_labels: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray, excluded: np.ndarray
 ) -> np.ndarray:
-    """The highest score of a mate, float32 (P,); -inf where there is none."""
+    """Return the highest score of a mate, float32 (P,); -inf if there is none."""
     best = np.full(len(probe), -np.inf, np.float32)
     for rows in _slices(len(probe), TILE[0]):
         enrolled = np.flatnonzero(np.isin(gallery_labels, probe_labels[rows]))

@@ -1,11 +1,11 @@
-"""The 10-fold pair protocol of LFW and its kin, in insightface's form.
+"""The 10-fold pair protocol of LFW and similar sets, in insightface's form.
 
-Squared distance of unit embeddings; contiguous folds in file order; on nine folds the first threshold of the best
-accuracy is chosen (a pair is the same person iff its distance < threshold) and applied to the tenth.
+Scores are squared distances of unit embeddings; folds are contiguous in file order. On nine folds, the first threshold
+of the best accuracy is chosen (a pair is the same person iff its distance < threshold) and applied to the tenth.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, Weights
 from facedistill.evaluation.verification import COUNTS, FIGURES, PLOTS, Verification
 
 if TYPE_CHECKING:
+    from facedistill.evaluation.options import Thresholds
     from facedistill.evaluation.sets import LabelledSet, Side
 
 FOLDS = 10
 FARS = (1e-1, 1e-2, 1e-3)
-Thresholds = Literal["grid", "exact"]
 
 ACCURACY = Figure(
     "accuracy",
@@ -52,7 +52,7 @@ class Pairs(Protocol):
         missing = sorted(set(self.data.dataset.keys) - set(table.keys))
         return (
             f"{listed.path}: {len(missing)} images cannot be read (number {missing[0]} of the distinct ones); "
-            "pairs need all of them: get the file anew"
+            "pairs need all of them: get the file again"
         )
 
     def measure(self, probe: "Side", gallery: "Side") -> tuple[Verification, dict[str, Any]]:
@@ -80,23 +80,23 @@ def pair_protocol(
     same: np.ndarray,
     *,
     persons: np.ndarray | None = None,
-    thresholds: Thresholds = "grid",
+    thresholds: "Thresholds" = "grid",
     fars: Sequence[float] = FARS,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verification:
     """Evaluate `probe` embeddings against `gallery` embeddings of the same images on a list of pairs.
 
-    Where the two differ, both directions of each pair are measured and pooled within its fold, (i probe, j gallery)
-    and (j probe, i gallery): twice as many comparisons. std is the fold standard deviation (ddof 0).
+    If the two differ, both directions of each pair are measured and pooled within its fold, (i probe, j gallery) and
+    (j probe, i gallery): twice as many comparisons. std is the fold standard deviation (ddof 0).
     Intervals: persons are resampled if `persons` is given, else pairs (a pair keeps its two directions and its fold).
-    In each resample the thresholds of the folds are chosen anew on the weighted pairs, and the accuracy is the mean of
-    the folds' weighted accuracies.
+    In each resample, the thresholds of the folds are chosen again on the weighted pairs, and the accuracy is the mean
+    of the folds' weighted accuracies.
 
     Args:
         probe, gallery: unit rows, float (images, d); the same object for a symmetric evaluation.
         pairs: int64 (P, 2), rows of the embeddings; same: bool (P,), both in file order.
-        persons: int64 (images,), who stands on each image.
+        persons: int64 (images,), the person on each image.
         thresholds: "grid" is 0 to 4 by 0.01; "exact" every boundary between two distances of the set.
 
     Raises:
@@ -108,10 +108,10 @@ def pair_protocol(
     distance = np.concatenate([squared_distance(probe[p[:, 0]], gallery[p[:, 1]]) for p in both])
     pair = np.tile(np.arange(len(pairs)), len(both))
     same, fold = same[pair], fold_of(len(pairs))[pair]
-    folds = FoldAccuracy(distance, same, fold, GRID if thresholds == "grid" else boundaries(distance))
+    folds = FoldAccuracy(distance, same, fold, THRESHOLD_GRID if thresholds == "grid" else boundaries(distance))
     accuracies = folds()
 
-    # one weight a pair; the two directions of a pair share it
+    # One weight per pair; the two directions of a pair share it.
     clusters = pair[:, None] if persons is None else persons[pairs[pair]]
     weigh = pair_weights(clusters, same)
     number = int(clusters.max()) + 1
@@ -142,22 +142,22 @@ def pair_protocol(
     )
 
 
-GRID = np.arange(0, 4, 0.01)
+THRESHOLD_GRID = np.arange(0, 4, 0.01)
 
 
 def squared_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared euclidean distance of rows, float64 (P,)."""
+    """Return the squared euclidean distance of rows, float64 (P,)."""
     return np.square(a.astype(np.float64) - b.astype(np.float64)).sum(axis=1)
 
 
 def fold_of(pairs: int) -> np.ndarray:
-    """The fold of each pair, int64 (pairs,): contiguous, the first ones longer by one if need be."""
+    """Return the fold of each pair, int64 (pairs,): contiguous, the first ones longer by one if need be."""
     sizes = pairs // FOLDS + (np.arange(FOLDS) < pairs % FOLDS)
     return np.repeat(np.arange(FOLDS), sizes)
 
 
 def boundaries(distance: np.ndarray) -> np.ndarray:
-    """Every threshold that decides differently, ascending: below all, between two distinct distances, above all."""
+    """Return all thresholds that decide differently, ascending: below all, between distinct distances, above all."""
     d = np.unique(distance)
     middle = d[:-1] + np.diff(d) / 2
     middle = np.where(middle > d[:-1], middle, d[1:])  # neighbouring floats have no number between them
@@ -179,7 +179,7 @@ class FoldAccuracy:
         self.fold = fold
 
     def __call__(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Return float64 (folds,); NaN for a fold without weight. `weights`: whole numbers (P,)."""
+        """Return float64 (folds,); NaN for a fold without weight. `weights`: integers (P,)."""
         w = np.ones(len(self.cell)) if weights is None else weights.astype(np.float64)
         correct = self._correct(w)
         total = np.bincount(self.fold, w, FOLDS)
@@ -187,22 +187,22 @@ class FoldAccuracy:
         return np.divide(right, total, out=np.full(FOLDS, np.nan), where=total > 0)
 
     def decisions(self) -> np.ndarray:
-        """Whether each pair, unweighted, is decided rightly at the threshold of its fold: bool (P,)."""
+        """Return whether each pair, unweighted, is decided correctly at the threshold of its fold: bool (P,)."""
         best = _best(self._correct(np.ones(len(self.cell))))
         return (self.above <= best[self.fold]) == (self.sign > 0)
 
     def _correct(self, w: np.ndarray) -> np.ndarray:
-        """The weight of the right decisions in each fold at each threshold: float64 (folds, thresholds)."""
+        """Return the weight of the correct decisions in each fold at each threshold: float64 (folds, thresholds)."""
         gain = np.bincount(self.cell, w * self.sign, self.shape[0] * self.shape[1]).reshape(self.shape)
         impostors = np.bincount(self.fold, w * (self.sign < 0), FOLDS)
         return impostors[:, None] + np.cumsum(gain, axis=1)[:, :-1]
 
 
 def _best(correct: np.ndarray) -> np.ndarray:
-    """For each fold, the first threshold that is best on the other folds."""
+    """Return, for each fold, the first threshold that is best on the other folds."""
     return (correct.sum(axis=0) - correct).argmax(axis=1)
 
 
 def _mean(accuracies: np.ndarray) -> float:
-    """Mean over the folds that have pairs; some always do."""
+    """Return the mean over the folds that have pairs; at least one always does."""
     return float(np.nanmean(accuracies)) if np.isfinite(accuracies).any() else float("nan")

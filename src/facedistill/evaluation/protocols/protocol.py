@@ -1,4 +1,4 @@
-"""A Protocol: one way of measuring a set, with all that it says about itself."""
+"""A Protocol: one way of measuring a set, and its declarations."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,15 +18,15 @@ class Protocol(ABC):
     tables and reports read the declarations: a new protocol is one class, in the package or outside it.
 
     Attributes:
-        name: what its results are called.
+        name: the name of its results.
         kinds: the kinds of set that it measures, one of which a set must be: "labels" (images with class names),
             "pairs" (a list of pairs), "gallery" (probes and a gallery), "templates" (templates with pairs of them),
             "galleries" (templates with galleries of them).
-        usual: the kinds of set that it measures also where no protocol was asked for.
-        figures, counts, plots: what it says about its results, see `Declaration`.
+        usual: the kinds of set that it measures even if no protocol was asked for.
+        figures, counts, plots: its declarations about its results, see `Declaration`.
         compares_all: True if it compares every image of a labelled set with every other and returns a Verification.
-            Its false accepts are then told apart where identities are related (`relatives`).
-        data, options: of the object: the set, and what was asked for.
+            If identities are related, its false accepts are then counted by kind (`relatives`).
+        data, options: the set that an object measures, and the options of the evaluation.
     """
 
     name: ClassVar[str]
@@ -45,12 +45,12 @@ class Protocol(ABC):
         return Declaration(cls.figures, cls.counts, cls.plots)
 
     def refusal(self, probe: "Side", gallery: "Side") -> str | None:
-        """Why these two cannot be measured, with what to do instead; None if they can. Asked before `measure`."""
+        """Return why these two cannot be measured and what to do instead; None if they can. Called before `measure`."""
         return None
 
     @abstractmethod
     def measure(self, probe: "Side", gallery: "Side") -> tuple[Measurement, dict[str, Any]]:
-        """Compare the probe's embeddings with the gallery's; both are one object where a model meets itself.
+        """Compare the probe's embeddings with the gallery's; both are one object if a model meets itself.
 
         Returns:
             The measurement, and the settings that belong to this protocol, {"resampled": "identities"}.

@@ -1,7 +1,7 @@
-"""Every image of a labelled set searches its own class among all others: recall@k, mAP, R-precision, a k-NN vote.
+"""Each image of a labelled set searches for its own class among all others: recall@k, mAP, R-precision, a k-NN vote.
 
-Scores are rounded to multiples of 2^-20, so that equal embeddings tie (all_pairs.py). Of images that tie, a wrong one
-goes before a right one, and else the earlier one before the later one.
+Scores are rounded to multiples of 2^-20, so that equal embeddings tie (all_pairs.py). Among images that tie, wrong ones
+come before right ones, and then earlier ones before later ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from facedistill.evaluation.figures import Count, Figure
 from facedistill.evaluation.measurement import Measurement
-from facedistill.evaluation.protocols.all_pairs import GRID
+from facedistill.evaluation.protocols.all_pairs import SCORE_GRID
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, resampled_mean
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KS = (1, 5, 10)
 VOTERS = 5
-HELD = 2**21  # scores held at once
+HELD_SCORES = 2**21  # scores held at once
 
 
 class AmongOthers(Protocol):
@@ -54,12 +54,12 @@ class Retrieval(Measurement):
 
     Attributes:
         queries: images that have another one of their class; alone: those that have none, and do not count.
-        recall_at: by k, share of queries with an image of their class among the k nearest; k below the number of
-            other images only, as all else is 1.
-        map: mean average precision. r_precision: mean share of right images among the R nearest, R of them being
-            there. Both None without queries.
+        recall_at: by k, share of queries with an image of their class among the k nearest; only for k below the number
+            of other images, else it is 1.
+        map: mean average precision. r_precision: mean share of right images among the R nearest, if R right ones exist.
+            Both are None without queries.
         knn: by k, share of queries whose k nearest vote for their class. The majority wins; of classes with equal
-            votes the one whose image is nearest. One voter is recall@1.
+            votes, the one with the nearest image. One voter is recall@1.
     """
 
     queries: int
@@ -123,7 +123,7 @@ def retrieve(
 class Ranking:
     """All other images for each query of a block, nearest first.
 
-    right: bool (Q, N), the image is of the query's class; the query itself comes last and is not.
+    right: bool (Q, N), the image is of the query's class; the query itself comes last and counts as wrong.
     nearest: int64 (Q, VOTERS or less), classes of the first images. own: int64 (Q,), the query's class.
     """
 
@@ -135,12 +135,12 @@ class Ranking:
 def _rankings(probe: np.ndarray, gallery: np.ndarray, kind: np.ndarray, queries: np.ndarray) -> Iterator[Ranking]:
     number = len(kind)
     shift = number.bit_length()
-    gallery = gallery.astype(np.float64)  # float32 would round equal embeddings apart now and then
-    step = max(1, HELD // max(1, number))
+    gallery = gallery.astype(np.float64)  # float32 would sometimes round equal embeddings differently
+    step = max(1, HELD_SCORES // max(1, number))
     for start in range(0, len(queries), step):
         rows = queries[start : start + step]
-        # One whole number an image sorts by falling score, then wrong before right, then by place.
-        key = np.rint(probe[rows].astype(np.float64) @ gallery.T * -GRID).astype(np.int64)
+        # One integer per image sorts by descending score, then wrong before right, then by place.
+        key = np.rint(probe[rows].astype(np.float64) @ gallery.T * -SCORE_GRID).astype(np.int64)
         key *= 2
         key -= kind[rows, None] != kind
         key <<= shift
@@ -152,7 +152,7 @@ def _rankings(probe: np.ndarray, gallery: np.ndarray, kind: np.ndarray, queries:
 
 
 def _answer(ranking: Ranking) -> np.ndarray:
-    """float64 (4, Q): place of the first right image, average precision, R-precision, whether the vote is right."""
+    """Return float64 (4, Q): place of the first right image, average precision, R-precision, vote (1 if right)."""
     number = len(ranking.own)
     query, place = np.nonzero(ranking.right)
     there = np.bincount(query, minlength=number)

@@ -1,6 +1,6 @@
-"""IJB's protocols: one vector a template, 1:1 on a list of pairs, 1:N against galleries.
+"""IJB's protocols: one vector per template, 1:1 on a list of pairs, 1:N against galleries.
 
-A template of which no image could be read gets the zero vector: it scores 0 with everything.
+A template without a readable image gets the zero vector, which scores 0 with everything.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 RANKS = (1, 5, 10)
 FPIRS = (1e-1, 1e-2)
-IMAGES = 4096  # fused at a time
+FUSED_IMAGES = 4096  # fused at a time
 GATHERED = 256  # pairs whose vectors are copied at a time: they stay in the cache
 COUNTED = 1 << 20  # pairs whose scores are counted at a time
-DENSE = 6000  # subjects, up to which a table of subject x subject is made
+DENSE = 6000  # the most subjects for which a table of subject x subject is made
 WEIGHTING = ("weight_by_norm", "weight_by_detector_score", "media_pooling")  # options of `template_vectors`
 
 
 class Templates(Protocol):
-    """What the two protocols of templates share: how images become vectors of templates."""
+    """The base of the two template protocols, which makes template vectors from images."""
 
     data: "TemplateSet"
 
@@ -51,7 +51,7 @@ class Templates(Protocol):
         return {key: getattr(self.options, key) for key in WEIGHTING}
 
     def vectors(self, probe: "Side", gallery: "Side") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Vectors of the probe's and of the gallery's templates (one array where they are one side), and their ids."""
+        """Return the vectors of the probe's and the gallery's templates (one array if both are one side), and ids."""
         sides = [probe] if probe is gallery else [probe, gallery]
         pooled = [template_vectors(*self._images(side), **self.weighting, flip=self.options.flip) for side in sides]
         return pooled[0][1], pooled[-1][1], pooled[0][0]
@@ -115,20 +115,20 @@ def template_vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pool the embeddings of each template's images. The defaults are the field's.
 
-    The flip views of an image are summed, joined or left out as they are, not normalised. A template is the sum over
-    its media of the mean over the medium's images, normalised.
+    The flip views of an image are summed, concatenated or left out without normalisation. A template is the normalised
+    sum over its media of the mean over the medium's images.
 
     Args:
         vectors: raw embeddings, float32 (N, F, d), as embed.Embeddings has them.
-        template, media: int64 (N,), ids; detector_score: float32 (N,), how sure the detector was of the face.
-        weight_by_norm: leave each image's embedding as long as it is: sharp faces are longer. Else it is normalised.
+        template, media: int64 (N,), ids; detector_score: float32 (N,), the detector's confidence in the face.
+        weight_by_norm: keep the norm of each image's embedding, which is larger for sharp faces; False normalises it.
         weight_by_detector_score: multiply each image's embedding by the detector's score.
-        media_pooling: False sums all images alike, so that a video counts as often as it has frames.
+        media_pooling: False sums all images alike, so that a video counts once per frame.
 
     Returns:
         Template ids, int64 (T,), ascending, and unit rows, float32 (T, d), or (T, 2d) for flip "concat".
     """
-    from facedistill.data import combine  # here, because it loads torch, and results read the declarations above
+    from facedistill.data import combine  # here, because it loads torch, and `results` reads the declarations above
 
     ids, row = np.unique(template, return_inverse=True)
     weight = np.ones(len(vectors))
@@ -140,7 +140,7 @@ def template_vectors(
         weight /= images[group]
     order = np.argsort(row, kind="stable")
     sums = np.zeros((len(ids), vectors.shape[2] * (vectors.shape[1] if flip == "concat" else 1)))
-    for part in (order[start : start + IMAGES] for start in range(0, len(order), IMAGES)):
+    for part in (order[start : start + FUSED_IMAGES] for start in range(0, len(order), FUSED_IMAGES)):
         image = combine(vectors[part], flip)
         if not weight_by_norm:
             image = _unit(image)
@@ -154,22 +154,22 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def rows_of(vectors: np.ndarray, ids: np.ndarray, templates: np.ndarray) -> np.ndarray:
-    """The vectors (K, d) of `templates` (K,), out of those of `ids` (T,), which ascend; zero for what is not in ids."""
+    """Return the vectors (K, d) of `templates` (K,) from those of ascending `ids` (T,); zero for one not in `ids`."""
     place = np.searchsorted(ids, templates).clip(max=len(ids) - 1)
     return np.where((ids[place] == templates)[:, None], vectors[place], np.zeros(1, vectors.dtype))
 
 
 def without_image(ids: np.ndarray, *templates: np.ndarray) -> int:
-    """How many different ones of `templates` are not among `ids`, so that their vectors are zero."""
+    """Return the number of distinct `templates` that are not among `ids`, so that their vectors are zero."""
     return len(np.setdiff1d(np.concatenate(templates), ids))
 
 
 @dataclass(frozen=True)
 class TemplatePairs:
-    """A list of 1:1 comparisons, read once for any number of models: 9 bytes a pair.
+    """A list of 1:1 comparisons, read once for any number of models: 9 bytes per pair.
 
-    Who a template shows is not in the list. Templates are taken to show one subject when genuine pairs link them,
-    directly or over others; subjects are what the bootstrap draws.
+    The list does not identify people. Templates linked by genuine pairs, directly or through others, count as one
+    subject. The bootstrap draws subjects.
 
     Attributes:
         ids: int64 (A,), every template of the list, ascending.
@@ -185,13 +185,13 @@ class TemplatePairs:
 
     @classmethod
     def of(cls, blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> "TemplatePairs":
-        """Take blocks of (template ids, template ids, same person?), as data.ijb.IjbSource.pairs yields them.
+        """Make the list from blocks of (template ids, template ids, same person?), as IjbSource.pairs yields them.
 
-        Raises UserError when there is no pair.
+        Raises UserError if there is no pair.
         """
         listed = list(blocks)
         if not listed:
-            raise UserError("the list of template pairs is empty; expected a line a pair: template template label")
+            raise UserError("the list of template pairs is empty; expected one line per pair: template template label")
         ids = np.unique(np.concatenate([np.unique(side) for first, second, _ in listed for side in (first, second)]))
         first, second = (
             np.concatenate([np.searchsorted(ids, block[side]).astype(np.int32) for block in listed]) for side in (0, 1)
@@ -200,7 +200,7 @@ class TemplatePairs:
         return cls(ids, _components(len(ids), first[same], second[same]), first, second, same)
 
     def impostor_weights(self, drawn: np.ndarray) -> np.ndarray:
-        """The weight of all impostor pairs, float64 (R,), in each resample.
+        """Return the weight of all impostor pairs, float64 (R,), in each resample.
 
         Args:
             drawn: int32 (R, S), how often each resample draws each subject; a pair weighs the product of its two.
@@ -269,7 +269,7 @@ def verify_templates(
 
 
 def _cosines(probe: np.ndarray, gallery: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The product of row first[i] of `probe` with row second[i] of `gallery`, float32 (P,)."""
+    """Return the product of row first[i] of `probe` with row second[i] of `gallery`, float32 (P,)."""
     found = np.empty(len(first), np.float32)
     for start in range(0, len(first), GATHERED):
         part = slice(start, start + GATHERED)
@@ -284,11 +284,11 @@ class TemplateIdentification(Measurement):
     Attributes:
         galleries: the search in each of them.
         probes: templates; mated: those whose subject some gallery has.
-        rank: by k, the share found at rank k of all mated searches, in whatever gallery.
-        tpir_at_fpir: by name of the target FPIR, the mean over the galleries; absent where one cannot measure it.
+        rank: by k, the share found at rank k of all mated searches, in any gallery.
+        tpir_at_fpir: by name of the target FPIR, the mean over the galleries; absent if one cannot measure it.
         field: by gallery and name of the target FPIR, TPIR and threshold as the field defines them (`field_tpir`).
         cmc: float64, the shares at rank 1, 2, ...
-        without_image: templates that have the zero vector; not in the JSON.
+        without_image: the number of templates with the zero vector; not in the JSON.
     """
 
     galleries: dict[str, Identification]
@@ -301,10 +301,10 @@ class TemplateIdentification(Measurement):
     without_image: int
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of an Identification for all galleries together, sizes added up, and of each in `galleries`.
+        """Return the keys of an Identification for all galleries together, sizes added up, and of each in `galleries`.
 
-        The threshold belongs to a gallery. With the means stand the smallest number of non-mated probes and the mean
-        of the FPIRs obtained.
+        A threshold belongs to one gallery. The means come with the smallest number of non-mated probes and the mean of
+        the FPIRs obtained.
         """
         galleries = {name: found.to_json() for name, found in self.galleries.items()}
         for name, points in self.field.items():
@@ -355,8 +355,8 @@ def identify_templates(
 
     Args:
         probe, gallery: unit rows, float32 (T, d), of the templates `ids`, int64 (T,), ascending.
-        galleries: name, template ids and subjects of each, at least one; probes: template ids and subjects. As
-            data.ijb.IjbSource has them.
+        galleries: name, template ids and subjects of each, at least one; probes: template ids and subjects, as
+            IjbSource returns them.
     """
     templates, subjects = probes
     known = np.unique(np.concatenate([subjects, *(enrolled for _, _, enrolled in galleries)]))
@@ -399,10 +399,10 @@ def identify_templates(
 
 
 def field_tpir(found: Found, fpir: float) -> tuple[float, float]:
-    """TPIR and threshold as insightface defines them; needs mated and non-mated probes.
+    """Return TPIR and threshold as insightface defines them; needs mated and non-mated probes.
 
-    The threshold is the false alarm of rank int(fpir * n), or the highest, among the n non-mated probes' best scores,
-    and a mate must score above it, where `identify` accepts at it: with distinct scores one false alarm fewer passes.
+    The threshold is the score of rank int(fpir * n), or the highest, among the n non-mated probes' best scores. A mate
+    must score above it, whereas `identify` also accepts at it: with distinct scores, one false alarm fewer passes here.
     """
     mated = found.mate > -np.inf
     alarms = np.sort(found.other[~mated])[::-1]
