@@ -80,6 +80,18 @@ def test_a_graph_of_whole_pixels_gets_the_nearest(tmp_path: Path) -> None:
     assert OnnxBackbone(tmp_path / "n.onnx")(pixels).tolist() == [[0, 128, 255]]
 
 
+def test_a_graph_of_channels_last_gets_them_there(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2], keepdims=0)]
+    ends = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", "H", "W", 3])]
+    made = [helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["N", 3])]
+    graph = helper.make_graph(nodes, "last", ends, made)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "n.onnx")
+    network = OnnxBackbone(tmp_path / "n.onnx", SIZE)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    assert (network.layout, network.input_size, network.pixels) == ("nhwc", SIZE, "float32")
+    torch.testing.assert_close(network(x), x.mean((2, 3)))
+
+
 def test_size_is_asked_for_where_the_graph_leaves_it_open(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", shape=["N", 3, "H", "W"])
     assert OnnxBackbone(path).input_size == 112
@@ -116,7 +128,8 @@ def test_external_weights_are_saved_into_one_file(tmp_path: Path) -> None:
     [
         ({"outputs": 2}, "2 outputs .*'other'"),
         ({"outputs": 0}, r"shape \[1, 5, 8, 8\]; expected N x d"),
-        ({"shape": ["N", SIZE, SIZE, 3]}, "expected N x 3 x H x W"),
+        ({"shape": ["N", SIZE, SIZE, 3]}, r"does not run on images of \['N', 32, 32, 3\]"),
+        ({"shape": ["N", SIZE, SIZE, 4]}, "expected N x 3 x H x W or N x H x W x 3"),
         ({"shape": ["N", 1, SIZE, SIZE]}, "expected N x 3 x H x W"),
         ({"shape": ["N", 3, SIZE, 64]}, "H = W"),
     ],

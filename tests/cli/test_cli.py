@@ -21,7 +21,20 @@ from facedistill.models.folder import load_model
 from facedistill.results import render_table
 from tiny_world import Tiny
 
-VERBS = ("demo", "import", "check", "distill", "train", "sweep", "evaluate", "compare", "embed", "show", "list")
+VERBS = (
+    "demo",
+    "import",
+    "check",
+    "distill",
+    "train",
+    "sweep",
+    "evaluate",
+    "compare",
+    "embed",
+    "show",
+    "list",
+    "bench",
+)
 SMALL = ("student.input_size=32", "student.options.width=0.25", "schedule.epochs=1", "schedule.batch=12")
 
 

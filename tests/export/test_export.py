@@ -127,7 +127,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(tiny: Tiny, tmp_path: Path)
          {"calibrate": str(tiny.photos), "verify": str(tiny.photos)}),
     ):  # fmt: skip
         with pytest.raises(error, match=match):
-            export_model(_model(), *arguments, **options)  # type: ignore[arg-type]
+            export_model(_model(), *arguments, **options)
     with pytest.raises(UserError, match="holds embeddings only and no network"):
         export_model(Model(None, embedding_dim=4), "onnx", out)
     made = export_model(_model(), "onnx", out)

@@ -102,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{wanted['organization']}/{wanted['name']}"
         exists = name in self.server.repositories
         if not exists:
-            self.server.repositories[name] = Repository(wanted.get("visibility") == "private" or wanted.get("private"))
+            private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+            self.server.repositories[name] = Repository(private)
         self._json({"url": f"{self.server.address}/{name}", "name": name, "id": name}, 409 if exists else 200)
 
     def _api(self, name: str, rest: list[str], body: bytes) -> None:

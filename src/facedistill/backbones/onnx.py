@@ -16,12 +16,17 @@ DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "ten
 
 
 class OnnxBackbone(Backbone):
-    """The graph at `path`, run by ONNX Runtime on the CPU; input N x 3 x H x W, output N x d.
+    """The graph at `path`, run by ONNX Runtime on the CPU; input N x 3 x H x W or N x H x W x 3, output N x d.
 
-    The session is made on first use and left out of pickles and copies, so that workers make their own.
+    `forward` takes N x 3 x H x W for both. The session is made on first use and left out of pickles and copies, so that
+    workers make their own.
 
     Args:
         input_size: H = W, needed only if the graph leaves them open (default 112).
+
+    Attributes:
+        layout: nchw or nhwc. metadata: the file's own notes, by key.
+        said: (parameters, MACs) where the file's notes say them; a folded or quantised graph no longer shows them.
 
     Raises:
         UserError: onnx or onnxruntime is missing, the file is damaged, or the graph has another input or output.
@@ -35,12 +40,17 @@ class OnnxBackbone(Backbone):
         session = open_session(path)
         taken = one_of(path, "input", session.get_inputs())
         made = one_of(path, "output", session.get_outputs())
-        size = _input_side(path, taken.shape, input_size)
+        layout, size = _layout_and_side(path, taken.shape, input_size)
         if taken.type not in DTYPES:
             raise UserError(f"{path}: input '{taken.name}' is {taken.type}; expected one of {', '.join(DTYPES)}")
         batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
-        sample = torch.zeros(batch or 1, 3, size, size, dtype=DTYPES[taken.type]).numpy()
-        found = list(session.run(None, {taken.name: sample})[0].shape)
+        sample = _in_layout(torch.zeros(batch or 1, 3, size, size, dtype=DTYPES[taken.type]), layout)
+        quiet = import_onnx_packages()[1].RunOptions()
+        quiet.log_severity_level = 4  # the error itself says it
+        try:
+            found = list(session.run(None, {taken.name: sample}, quiet)[0].shape)
+        except Exception as e:  # as in open_session
+            raise UserError(f"{path}: does not run on images of {taken.shape} ({str(e).splitlines()[0]})") from e
         if len(found) != 2:
             raise UserError(
                 f"{path}: output '{made.name}' has shape {found}; expected N x d embeddings: export the network up to "
@@ -48,10 +58,22 @@ class OnnxBackbone(Backbone):
             )
         super().__init__(found[1], size)
         self.path, self.batch, self.input_name, self.input_type = path, batch, taken.name, taken.type
+        self.layout, self.metadata = layout, dict(session.get_modelmeta().custom_metadata_map)
+        self.said: tuple[int, int] | None = None
         self._session: Any = session
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}
+
+    @property
+    def pixels(self) -> str:
+        """The type of the input: uint8, float32 or float16."""
+        return str(DTYPES[self.input_type]).removeprefix("torch.")
+
+    def gives_unit_length(self) -> bool:
+        """Whether the embedding of a grey image has unit length."""
+        grey = self(torch.full((1, 3, self.input_size, self.input_size), 127.0))
+        return bool((grey.norm() - 1).abs() < 0.02)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +81,7 @@ class OnnxBackbone(Backbone):
             self._session = open_session(self.path)
         kind = DTYPES[self.input_type]
         x = x.detach() if kind.is_floating_point else x.detach().round()  # resized pixels are not integers
-        pixels = x.to("cpu", kind).contiguous().numpy()
+        pixels = _in_layout(x.to("cpu", kind), self.layout)
         step = self.batch or max(1, len(pixels))
         parts = [self._run(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
         vectors = np.concatenate(parts) if parts else np.zeros((0, self.embedding_dim), np.float32)
@@ -78,14 +100,18 @@ class OnnxBackbone(Backbone):
 
     def count_parameters(self) -> int:
         """Return the number of floating-point weights in the graph (scalars are constants, not weights)."""
+        if self.said:
+            return self.said[0]
         weights = _graph(self.path).initializer
         return sum(math.prod(w.dims) for w in weights if w.dims and w.data_type in (1, 10, 11, 16))
 
     def count_macs(self) -> int:
         """Return the multiply-adds of convolutions and matrix products for one image."""
+        if self.said:
+            return self.said[1]
         batch = self.batch or 1
         sample = torch.zeros(batch, 3, self.input_size, self.input_size, dtype=DTYPES[self.input_type])
-        return graph_macs(self.path, {self.input_name: sample.numpy()}) // batch
+        return graph_macs(self.path, {self.input_name: _in_layout(sample, self.layout)}) // batch
 
     def content(self) -> bytes:
         """Return the file's bytes and those of its external weights, for a fingerprint."""
@@ -140,14 +166,21 @@ def one_of(path: Path, what: str, found: list[Any]) -> Any:
     return found[0]
 
 
-def _input_side(path: Path, shape: list[Any], wanted: int | None) -> int:
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise UserError(f"{path}: input of shape {shape}; expected N x 3 x H x W")
-    sides = {s for s in shape[2:] if isinstance(s, int)} or {wanted or 112}
+def _in_layout(images: Tensor, layout: str) -> np.ndarray:
+    """Return images (N, 3, H, W) as the graph takes them."""
+    return (images.permute(0, 2, 3, 1) if layout == "nhwc" else images).contiguous().numpy()
+
+
+def _layout_and_side(path: Path, shape: list[Any], wanted: int | None) -> tuple[str, int]:
+    """Return the layout, nhwc only where the last axis alone is 3, and H = W."""
+    layout = "nhwc" if len(shape) == 4 and shape[3] == 3 and shape[1] != 3 else "nchw"
+    if len(shape) != 4 or (layout == "nchw" and isinstance(shape[1], int) and shape[1] != 3):
+        raise UserError(f"{path}: input of shape {shape}; expected N x 3 x H x W or N x H x W x 3")
+    sides = {s for s in (shape[1:3] if layout == "nhwc" else shape[2:]) if isinstance(s, int)} or {wanted or 112}
     if len(sides) != 1 or wanted not in (None, *sides):
         want = f"size {wanted}" if wanted else "H = W"
-        raise UserError(f"{path}: input of shape {shape}; expected N x 3 x H x W of {want}")
-    return sides.pop()
+        raise UserError(f"{path}: input of shape {shape}; expected N x 3 x H x W or N x H x W x 3 of {want}")
+    return layout, sides.pop()
 
 
 def _graph(path: Path) -> Any:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from facedistill.backbones import OnnxBackbone
 from facedistill.data import Embeddings, is_path, open_dataset
 from facedistill.data.sources import VerificationSet
 from facedistill.errors import some
-from facedistill.models import is_hub_address, load_model
+from facedistill.models import facts_of, is_hub_address, load_model
 from facedistill.recipe import load_recipe
 from facedistill.results import load_evaluations, render_table
 from facedistill.run import LOG, read_log
@@ -46,6 +47,8 @@ def describe_model(path: str | Path) -> str:
     if model.classifier is not None:
         origin = "trained with it" if model.classifier.origin == "teacher" else model.classifier.origin
         lines.append(f"classifier: {len(model.classifier):,} classes ({origin}; {some(model.classifier.class_names)})")
+    if isinstance(model.backbone, OnnxBackbone) and (facts := facts_of(model.backbone.metadata, Path(path))):
+        lines.append(facts.text())
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
-"""From a model to a file that a device runs, proven equal before it gets its name."""
+"""From a model to a file that a device runs, proven equal before it gets its name; and what it costs there."""
 
 from facedistill.export.deployable import Deployable, Form
 from facedistill.export.export import TARGETS, Export, export_model
 from facedistill.export.gate import Gate
+from facedistill.export.measuring import bench
 from facedistill.export.target import Run, Target
 
-__all__ = ["TARGETS", "Deployable", "Export", "Form", "Gate", "Run", "Target", "export_model"]
+__all__ = ["TARGETS", "Deployable", "Export", "Form", "Gate", "Run", "Target", "bench", "export_model"]

@@ -9,11 +9,7 @@ from torch.nn import functional as F
 
 from facedistill.backbones import OnnxBackbone
 from facedistill.errors import UserError
-from facedistill.models import Model
-
-Precision = Literal["fp32", "fp16", "int8"]
-Layout = Literal["nchw", "nhwc"]
-Pixels = Literal["uint8", "float32"]
+from facedistill.models import Layout, Model, Pixels, Precision
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """From a model to a file for a device, through the gate."""
 
 import importlib.util
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +23,11 @@ from facedistill.export.gate import Gate, compare
 from facedistill.export.litert import LiteRT
 from facedistill.export.onnx import Onnx
 from facedistill.export.target import Run, Target
-from facedistill.models import InputSpec, Model, load_model
+from facedistill.models import FACTS, Facts, Input, InputSpec, Model, load_model, make_space
 from facedistill.progress import console
 from facedistill.recipe import find
 
 TARGETS: dict[str, type[Target]] = {"onnx": Onnx, "litert": LiteRT, "executorch": ExecuTorch}
-FACTS = "facedistill"  # the key under which a file says what it is
 CALIBRATION_IMAGES = 256
 GATE_IMAGES = 256
 GATE_FACES = "synthetic:identities=128,images=2,size={},seed=7,first=900000"  # where the user gives no images
@@ -112,7 +110,7 @@ def export_model(
     model = load_model(model) if not isinstance(model, Model) else model
     net = Deployable(model, form)
     images = _Images(calibrate, verify, net.size)
-    facts = {FACTS: json.dumps(_facts(model, form))}
+    facts = {FACTS: _facts(model, form).to_json()}
     with _folder_beside(out) as folder:
         file = folder / out.name
         target.write(net, form, images.calibration if precision == "int8" else None, facts, file)
@@ -167,17 +165,19 @@ def _require_packages(target: Target, name: str) -> None:
         )
 
 
-def _facts(model: Model, form: Form) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "space": model.space,
-        "model": model.fingerprint(),
-        "embedding_dim": model.embedding_dim,
-        "input": {"size": model.input_size, "colour": "rgb", "range": [0, 255]},
+def _facts(model: Model, form: Form) -> Facts:
+    return Facts(
+        version=__version__,
+        space=model.space or make_space(model),
+        model=model.fingerprint(),
+        embedding_dim=model.embedding_dim,
+        input=Input(model.input_size),
         **asdict(form),
-        "thresholds": model.thresholds,
-        "licence": LICENCE,
-    }
+        parameters=model.parameters_count(),
+        macs=model.macs() or 0,
+        thresholds=model.thresholds,
+        licence=LICENCE,
+    )
 
 
 class _Images:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from facedistill.backbones import import_onnx_packages
 from facedistill.export.deployable import Deployable, Form
 from facedistill.export.quantise import half, quantised
-from facedistill.export.target import Run, Target, in_batches, in_form
+from facedistill.export.target import Run, Target, in_batches, in_form, quiet
 
 INPUT, OUTPUT = "image", "embedding"
 
@@ -20,7 +20,7 @@ class Onnx(Target):
 
     suffix = ".onnx"
     precisions = ("fp32", "fp16", "int8")
-    packages = ("onnx", "onnxruntime", "onnxscript")
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
 
     def write(
@@ -28,15 +28,16 @@ class Onnx(Target):
     ) -> None:
         onnx, _ = import_onnx_packages()
         any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
-        program = torch.onnx.export(
-            net,
-            (net.example(form),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=any_number,
-            dynamo=True,
-            verbose=False,
-        )
+        with quiet():
+            program = torch.onnx.export(
+                net,
+                (net.example(form),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=any_number,
+                dynamo=True,
+                verbose=False,
+            )
         assert program is not None
         graph = program.model_proto
         _forget_sources(graph)
@@ -59,6 +60,11 @@ class Onnx(Target):
             return session.run(None, {name: in_form(images, form)})[0]
 
         return run if form.batch == "dynamic" else lambda images: in_batches(run, images, int(form.batch))
+
+    def facts(self, path: Path) -> dict[str, str]:
+        _, ort = import_onnx_packages()
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _forget_sources(graph: Any) -> None:

@@ -1,8 +1,13 @@
 """A target: a kind of file that a runtime on a device opens. One target a file of this package, one row in TARGETS."""
 
+import os
+import sys
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import ClassVar
 
 import numpy as np
@@ -43,6 +48,33 @@ class Target(ABC):
     @abstractmethod
     def open(self, path: Path, form: Form, threads: int = 1) -> Run:
         """Return a function that runs the file in the target's own runtime."""
+
+    def facts(self, path: Path) -> dict[str, str]:
+        """Return what `write` was told that the file says of itself; nothing where the file is another's."""
+        return {}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what converters print, from Python and from C++, from the user. Errors come as exceptions."""
+    with ExitStack() as stack:
+        kept = stack.enter_context(TemporaryFile("w+"))
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        for number in (1, 2):
+            try:
+                saved = os.dup(number)
+            except OSError:  # closed
+                continue
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, number)
+            os.dup2(kept.fileno(), number)
+        stack.enter_context(redirect_stdout(kept))
+        stack.enter_context(redirect_stderr(kept))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
 
 
 def in_form(images: np.ndarray, form: Form) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A network with all that is needed to use it: running, saving, loading and importing it."""
 
 from facedistill.models.embed import embed_blocks, embed_dataset
+from facedistill.models.facts import FACTS, Facts, Input, Layout, Pixels, Precision, facts_of
 from facedistill.models.folder import (
     load_model,
     load_weights,
@@ -11,19 +12,27 @@ from facedistill.models.folder import (
 )
 from facedistill.models.hub import is_hub_address
 from facedistill.models.importers import import_model
-from facedistill.models.model import FLIPS, InputSpec, Model
+from facedistill.models.model import FLIPS, InputSpec, Model, make_space
 from facedistill.models.push import push_model
 
 __all__ = [
+    "FACTS",
     "FLIPS",
+    "Facts",
+    "Input",
     "InputSpec",
+    "Layout",
     "Model",
+    "Pixels",
+    "Precision",
     "embed_blocks",
     "embed_dataset",
+    "facts_of",
     "import_model",
     "is_hub_address",
     "load_model",
     "load_weights",
+    "make_space",
     "push_model",
     "save_model",
     "save_thresholds",

@@ -16,10 +16,12 @@ from facedistill.errors import UsageError, UserError, closest
 from facedistill.files import atomic_write
 from facedistill.head import Classifier
 from facedistill.models.card import model_card
+from facedistill.models.facts import Facts, facts_of
 from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
 
 CONFIG_SCHEMA = 1
+TAKEN = "taken as pixels 0..255, RGB, normalisation inside"
 TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
 
 
@@ -157,7 +159,8 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
     hf://OWNER/NAME, or hf://OWNER/NAME@REVISION, is a model folder on the Hugging Face Hub. It is fetched into the
     hub's own cache; nothing else is ever downloaded.
 
-    A bare ONNX file is assumed to take pixels 0..255, RGB, and to normalise them; a line on stderr says so.
+    An ONNX file that `export` wrote says itself what it takes, and keeps its space and thresholds. Any other is assumed
+    to take pixels 0..255, RGB, and to normalise them. A line on stderr says which.
 
     A model folder holds no code. If config.json names a network as `package.module:Class`, that module is imported
     from this machine, and the class is called only if it is a subclass of Backbone.
@@ -170,8 +173,11 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
     """
     path = fetch(path, classifier) if is_hub_address(path) else Path(path)
     if path.suffix == ".onnx" and not path.is_dir():
-        print(f"{path}: taken as pixels 0..255, RGB, normalisation inside", file=sys.stderr)
-        return onnx_model(path)
+        model = onnx_model(path)
+        exported = model.made.get("by") == "export"
+        what = f"exported by facedistill {model.made['version']}, {model.made['precision']}" if exported else TAKEN
+        print(f"{path}: {what}", file=sys.stderr)
+        return model
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a model folder, a run or an .onnx file")
     path = model_folder(path)
@@ -185,13 +191,49 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
 
 
 def onnx_model(path: Path, input: InputSpec | None = None, made: dict[str, Any] | None = None) -> Model:
-    """Return the Model of an ONNX file; `input` default: pixels 0..255, RGB, normalisation inside."""
-    backbone = OnnxBackbone(path, None if input is None else input.size)
-    if input is None:
-        input = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
-    model = Model(backbone, input, made=made or {"by": "bare ONNX file", "file": path.name})
-    model.space = make_space(model)
-    return model.eval()
+    """Return the Model of an ONNX file; `input` default: pixels 0..255, RGB, normalisation inside.
+
+    Raises:
+        UserError: the file was exported by facedistill, and `input` gives it another colour order or normalisation, or
+            what it says of itself is damaged or untrue.
+    """
+    backbone, facts = _onnx_backbone(path, None if input is None else input.size)
+    raw = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
+    if facts is None:
+        model = Model(backbone, input or raw, made=made or {"by": "bare ONNX file", "file": path.name})
+        model.space = make_space(model)
+        return model.eval()
+    if input not in (None, raw):
+        raise UserError(f"{path}: exported by facedistill, with colour order and normalisation inside; give it neither")
+    made = (made or {"by": "export", "file": path.name}) | {
+        "version": facts.version,
+        "model": facts.model,
+        "precision": facts.precision,
+        "normalise": facts.normalise,
+        "licence": facts.licence,
+    }
+    return Model(backbone, raw, space=facts.space, made=made, thresholds=facts.thresholds).eval()
+
+
+def _onnx_backbone(path: Path, size: int | None) -> tuple[OnnxBackbone, Facts | None]:
+    """The network and what the file says of itself, which must be so."""
+    backbone = OnnxBackbone(path, size)
+    facts = facts_of(backbone.metadata, path)
+    if facts is None:
+        return backbone, None
+    pairs: dict[str, tuple[object, object]] = {
+        "embedding size": (facts.embedding_dim, backbone.embedding_dim),
+        "input size": (facts.input.size, backbone.input_size),
+        "layout": (facts.layout, backbone.layout),
+        "input type": (facts.pixels, backbone.pixels),
+        "batch": (facts.batch, backbone.batch or "dynamic"),
+        "unit length": (facts.normalise, facts.normalise and backbone.gives_unit_length()),
+    }
+    for what, (said, found) in pairs.items():
+        if said != found:
+            raise UserError(f"{path}: its metadata says {what} {said}, but its graph has {found}; export it again")
+    backbone.said = (facts.parameters, facts.macs)
+    return backbone, facts
 
 
 def _is_model_folder(path: Path) -> bool:
@@ -249,7 +291,7 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
         return None
     name = config["architecture"]
     if name == "onnx":
-        return OnnxBackbone(path / "model.onnx", config["input"]["size"])
+        return _onnx_backbone(path / "model.onnx", config["input"]["size"])[0]
     try:
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
             return create_backbone(name, **config["options"])

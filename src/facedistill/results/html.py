@@ -113,6 +113,20 @@ def write_comparison(
 def _write(
     path: str | Path, title: str, about: "_Sections", sections: Sequence[Section], content: dict[str, Any]
 ) -> None:
+    provenance = [tables.made(about.evaluations), *tables.settings(about.found)]
+    write_page(path, title, about.subtitle(), about.summary(), sections, provenance, content)
+
+
+def write_page(
+    path: str | Path,
+    title: str,
+    subtitle: str,
+    summary: Sequence[str],
+    sections: Sequence[Section],
+    provenance: Sequence[Table],
+    content: dict[str, Any],
+) -> None:
+    """Write one HTML file: the summary's paragraphs, the sections, how it was made, and the JSON itself."""
     import jinja2
 
     raw = json.dumps(content, ensure_ascii=False)
@@ -123,10 +137,10 @@ def _write(
     template = files("facedistill.results").joinpath("template.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         title=title,
-        subtitle=about.subtitle(),
-        summary=about.summary(),
+        subtitle=subtitle,
+        summary=summary,
         sections=sections,
-        provenance=[tables.made(about.evaluations), *tables.settings(about.found)],
+        provenance=provenance,
         raw=raw,
         raw_in_script=raw.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"}),
     )
