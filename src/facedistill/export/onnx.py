@@ -8,7 +8,8 @@ import torch
 
 from facedistill.backbones import import_onnx_packages
 from facedistill.export.deployable import Deployable, Form
-from facedistill.export.quantise import half, quantised
+from facedistill.export.graph import tidied, without_prelu
+from facedistill.export.quantise import half, quantised, worst_layer
 from facedistill.export.target import Run, Target, in_batches, in_form
 
 INPUT, OUTPUT = "image", "embedding"
