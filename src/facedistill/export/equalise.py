@@ -37,8 +37,11 @@ def equalised(graph: Any, ranges: Mapping[str, np.ndarray]) -> Any:
         if reach.max() <= 0:
             continue
         factor = reach / reach.max()
-        dense = [np.abs(np.moveaxis(weights[n.input[1]], 1, 0).reshape(len(reach), -1)).max(1) for n in readers
-                 if not is_depthwise(n)]
+        dense = [
+            np.abs(np.moveaxis(weights[n.input[1]], 1, 0).reshape(len(reach), -1)).max(1)
+            for n in readers
+            if not is_depthwise(n)
+        ]
         if dense:
             read = np.max(dense, axis=0)
             factor = np.sqrt(reach / np.maximum(read, SMALLEST * read.max()))

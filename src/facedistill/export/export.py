@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,6 +38,7 @@ class Export:
 
     Attributes:
         path: the file; where the gate failed, the file kept for study, whose name says so.
+        written: what the target tells of its writing, e.g. the calibration of int8.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Export:
     form: Form
     gate: Gate
     bytes: int
+    written: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"path": str(self.path), "gate": self.gate.to_json()}
@@ -103,17 +105,22 @@ def export_model(
     facts = {FACTS: json.dumps(_facts(model, form))}
     failed = out.with_name(f"{out.stem}.failed{out.suffix}")
     with atomic_write(out) as temporary:
-        target.write(net, form, images.calibration if precision == "int8" else None, facts, temporary)
+        told = target.write(net, form, images.calibration if precision == "int8" else None, facts, temporary)
+        written = dict(told or {})
+        if "text" in written:
+            console.print(written.pop("text"), markup=False)
         run = target.open(temporary, form)
         gate = compare(_reference(model, images.gate), run(images.gate), precision, normalise)
         if verify is not None and gate.passed:
             _compare_rates(gate, model, run, form, verify, against)
+        if not gate.passed and (worst := target.worst_layer(net, form, images.gate, temporary)):
+            gate.faults.append(worst)
         size = temporary.stat().st_size
         if not gate.passed:
             failed.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, failed)
-            return Export(failed, to, form, gate, size)
-    return Export(out, to, form, gate, size)
+            return Export(failed, to, form, gate, size, written)
+    return Export(out, to, form, gate, size, written)
 
 
 def _form(

@@ -89,6 +89,6 @@ class _Prelu:
         self.made.append(self.onnx.helper.make_node(op, inputs, [out], name=out, **attributes))
         return out
 
-    def _constant(self, value: np.ndarray, name: str) -> str:
+    def _constant(self, value: Any, name: str) -> str:
         self.graph.graph.initializer.append(self.onnx.numpy_helper.from_array(np.asarray(value), f"{self.y}.{name}"))
         return f"{self.y}.{name}"

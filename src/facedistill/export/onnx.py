@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,27 +26,29 @@ class Onnx(Target):
 
     def write(
         self, net: Deployable, form: Form, calibration: np.ndarray | None, facts: Mapping[str, str], path: Path
-    ) -> None:
+    ) -> Mapping[str, Any] | None:
         onnx, _ = import_onnx_packages()
-        any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
-        program = torch.onnx.export(
-            net,
-            (net.example(form),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=any_number,
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        graph = program.model_proto
+        graph, told = float_graph(net, form), None
+        if form.precision == "int8":
+            assert calibration is not None
+            graph, report = quantised(graph, in_form(calibration, form))
+            told = report.to_json() | {"text": report.text()}
+        else:
+            graph = without_prelu(graph)
         if form.precision == "fp16":
             graph = half(graph)
-        elif form.precision == "int8":
-            assert calibration is not None
-            graph = quantised(graph, in_form(calibration, form))
         onnx.helper.set_model_props(graph, dict(facts))
         onnx.save(graph, str(path))
+        return told
+
+    def worst_layer(self, net: Deployable, form: Form, images: np.ndarray, path: Path) -> str | None:
+        onnx, _ = import_onnx_packages()
+        if form.precision != "int8":
+            return None
+        name, before, after = worst_layer(float_graph(net, form), onnx.load(str(path)), in_form(images, form))
+        return (
+            f"the worst layer is {name}: the ratio of signal to noise falls there from {before:.0f} to {after:.0f} dB"
+        )
 
     def open(self, path: Path, form: Form, threads: int = 1) -> Run:
         _, ort = import_onnx_packages()
@@ -58,3 +61,19 @@ class Onnx(Target):
             return session.run(None, {name: in_form(images, form)})[0]
 
         return run if form.batch == "dynamic" else lambda images: in_batches(run, images, int(form.batch))
+
+
+def float_graph(net: Deployable, form: Form) -> Any:
+    """Return the network as an ONNX graph in float32, PReLU as it is."""
+    any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
+    program = torch.onnx.export(
+        net,
+        (net.example(form),),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=any_number,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return tidied(program.model_proto)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,8 +32,8 @@ class Target(ABC):
     @abstractmethod
     def write(
         self, net: Deployable, form: Form, calibration: np.ndarray | None, facts: Mapping[str, str], path: Path
-    ) -> None:
-        """Write the file.
+    ) -> Mapping[str, Any] | None:
+        """Write the file, and return how if there is anything to tell: JSON, and for a person "text".
 
         Args:
             calibration: uint8 (N, 3, H, W), RGB, for int8; None otherwise.
@@ -43,6 +43,14 @@ class Target(ABC):
     @abstractmethod
     def open(self, path: Path, form: Form, threads: int = 1) -> Run:
         """Return a function that runs the file in the target's own runtime."""
+
+    def worst_layer(self, net: Deployable, form: Form, images: np.ndarray, path: Path) -> str | None:
+        """Return a sentence about the layer in which the file loses most, if the target can tell.
+
+        Args:
+            images: uint8 (N, 3, H, W), RGB. path: a file that `write` made, and that embeds too differently.
+        """
+        return None
 
 
 def in_form(images: np.ndarray, form: Form) -> np.ndarray:
