@@ -21,6 +21,7 @@ from .evaluation import (
     Protocol as Protocol,
     evaluate as evaluate,
 )
+from .export import export_model as export_model
 from .files import fingerprint as fingerprint
 from .head import (
     AdaFace as AdaFace,

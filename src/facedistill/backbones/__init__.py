@@ -60,7 +60,7 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
 
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters, trained or frozen; buffers (running statistics) do not count."""
-    if isinstance(module, OnnxBackbone):
+    if isinstance(module, Backbone) and module.foreign:
         return module.count_parameters()
     return sum(p.numel() for p in module.parameters())
 
@@ -70,7 +70,7 @@ def count_macs(module: nn.Module, input_size: int) -> int:
 
     Nothing is computed: shapes alone are traced, once for all networks of one spec. (An ONNX graph is run once.)
     """
-    if isinstance(module, OnnxBackbone):
+    if isinstance(module, Backbone) and module.foreign:
         return module.count_macs()
     spec = getattr(module, "spec", None)
     key = (repr(spec), input_size, count_parameters(module))

@@ -18,9 +18,11 @@ class Backbone(nn.Module):
         input_size: H = W that the network expects.
         spec: {"name", "options"} with which `create_backbone` makes it again; empty when made by hand.
         has_features: True where `with_features` gives stage maps.
+        foreign: True where another runtime holds the network, so that it counts its parameters and MACs itself.
     """
 
     has_features: bool = True
+    foreign: bool = False
 
     def __init__(self, embedding_dim: int, input_size: int) -> None:
         super().__init__()
@@ -33,6 +35,14 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_features(x)[0]
+
+    def count_parameters(self) -> int:
+        """Return the number of parameters; only for a foreign network."""
+        raise NotImplementedError
+
+    def count_macs(self) -> int:
+        """Return the multiply-adds for one image; only for a foreign network."""
+        raise NotImplementedError
 
 
 def check_size(input_size: int) -> int:

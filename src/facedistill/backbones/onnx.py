@@ -28,6 +28,7 @@ class OnnxBackbone(Backbone):
     """
 
     has_features = False
+    foreign = True
 
     def __init__(self, path: str | Path, input_size: int | None = None) -> None:
         path = Path(path)

@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,18 +19,21 @@ from facedistill.data import Dataset, open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import evaluate, open_sets
 from facedistill.export.deployable import Deployable, Form, Layout, Pixels, Precision
+from facedistill.export.executorch import ExecuTorch
 from facedistill.export.gate import Gate, compare
+from facedistill.export.litert import LiteRT
+from facedistill.export.onnx import Onnx
 from facedistill.export.target import Run, Target
-from facedistill.files import atomic_write
 from facedistill.models import InputSpec, Model, load_model
 from facedistill.progress import console
 from facedistill.recipe import find
 
+TARGETS: dict[str, type[Target]] = {"onnx": Onnx, "litert": LiteRT, "executorch": ExecuTorch}
 FACTS = "facedistill"  # the key under which a file says what it is
 CALIBRATION_IMAGES = 256
 GATE_IMAGES = 256
 GATE_FACES = "synthetic:identities=128,images=2,size={},seed=7,first=900000"  # where the user gives no images
-FAR = 1e-4
+FARS = (1e-1, 1e-2, 1e-3, 1e-4)  # the lowest that the set can measure counts
 LICENCE = "as the licences of its training data and of its teacher allow"
 
 
@@ -38,6 +43,7 @@ class Export:
 
     Attributes:
         path: the file; where the gate failed, the file kept for study, whose name says so.
+        size: height and width of the images that it takes.
         written: what the target tells of its writing, e.g. the calibration of int8.
     """
 
@@ -45,8 +51,16 @@ class Export:
     target: str
     form: Form
     gate: Gate
+    size: int
     bytes: int
     written: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def input(self) -> str:
+        """The input as a person reads it: "N x 3 x 112 x 112 uint8, RGB 0..255"."""
+        number, side = "N" if self.form.batch == "dynamic" else self.form.batch, f"{self.size} x {self.size}"
+        shape = f"{number} x 3 x {side}" if self.form.layout == "nchw" else f"{number} x {side} x 3"
+        return f"{shape} {self.form.pixels}, RGB 0..255"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"path": str(self.path), "gate": self.gate.to_json()}
@@ -87,8 +101,6 @@ def export_model(
         UsageError: an unknown target or precision, int8 without images, verification on the calibration's images.
         UserError: the model has no network, a package is missing, or the file cannot be written.
     """
-    from facedistill.export import TARGETS
-
     out = Path(out)
     target = find(targets or TARGETS, to, "target", Target)()
     form = _form(target, to, precision, layout, pixels, batch, normalise)
@@ -103,24 +115,31 @@ def export_model(
     net = Deployable(model, form)
     images = _Images(calibrate, verify, net.size)
     facts = {FACTS: json.dumps(_facts(model, form))}
-    failed = out.with_name(f"{out.stem}.failed{out.suffix}")
-    with atomic_write(out) as temporary:
-        told = target.write(net, form, images.calibration if precision == "int8" else None, facts, temporary)
-        written = dict(told or {})
+    with _folder_beside(out) as folder:
+        file = folder / out.name
+        written = dict(target.write(net, form, images.calibration if precision == "int8" else None, facts, file) or {})
         if "text" in written:
-            console.print(written.pop("text"), markup=False)
-        run = target.open(temporary, form)
+            console.print(written.pop("text"), markup=False, highlight=False)
+        run = target.open(file, form)
         gate = compare(_reference(model, images.gate), run(images.gate), precision, normalise)
         if verify is not None and gate.passed:
             _compare_rates(gate, model, run, form, verify, against)
-        if not gate.passed and (worst := target.worst_layer(net, form, images.gate, temporary)):
+        if not gate.passed and (worst := target.worst_layer(net, form, images.gate, file)):
             gate.faults.append(worst)
-        size = temporary.stat().st_size
-        if not gate.passed:
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary, failed)
-            return Export(failed, to, form, gate, size, written)
-    return Export(out, to, form, gate, size, written)
+        path = out if gate.passed else out.with_name(f"{out.stem}.failed{out.suffix}")
+        os.replace(file, path)
+    return Export(path, to, form, gate, net.size, path.stat().st_size, written)
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A folder for the time of the block, on the disk of `out`. Raises UserError where nothing can be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
+            yield Path(folder)
+    except OSError as e:
+        raise UserError(f"cannot write {out}: {e.strerror or e}; free some space or choose another --out") from e
 
 
 def _form(
@@ -229,11 +248,19 @@ class ExportedBackbone(Backbone):
     """A file in its runtime as a network, so that `evaluate` measures it like any model."""
 
     has_features = False
+    foreign = True
 
-    def __init__(self, run: Run, embedding_dim: int, size: int, content: str) -> None:
-        super().__init__(embedding_dim, size)
-        self.run = run
-        self.register_buffer("content", torch.tensor(list(content.encode()), dtype=torch.uint8))
+    def __init__(self, run: Run, model: Model, form: Form) -> None:
+        super().__init__(model.embedding_dim, model.input_size)
+        self.run, self.model = run, [model]  # in a list: no part of this module
+        name = f"{model.fingerprint()} {form}".encode()
+        self.register_buffer("name", torch.tensor(list(name), dtype=torch.uint8))  # for the fingerprint
+
+    def count_parameters(self) -> int:
+        return self.model[0].parameters_count()
+
+    def count_macs(self) -> int:
+        return self.model[0].macs() or 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         images = x.round().clamp(0, 255).to(torch.uint8).numpy()
@@ -242,8 +269,9 @@ class ExportedBackbone(Backbone):
 
 def exported(run: Run, model: Model, form: Form) -> Model:
     """Return the file as a Model in the space of the model that it was made from."""
-    backbone = ExportedBackbone(run, model.embedding_dim, model.input_size, f"{model.fingerprint()} {form}")
-    made = Model(backbone, InputSpec(model.input_size, mean=(0.0,), std=(1.0,)), space=model.space)
+    made = Model(
+        ExportedBackbone(run, model, form), InputSpec(model.input_size, mean=(0.0,), std=(1.0,)), space=model.space
+    )
     return made.eval()
 
 
@@ -253,11 +281,24 @@ def _compare_rates(
     """Add to the gate the rates of the verification set: the student's own, and against the teacher's gallery."""
     teacher = load_model(against) if isinstance(against, str | Path) else against
     models = {"file": exported(run, model, form), "model": model} | ({"teacher": teacher} if teacher else {})
-    result = evaluate(models, open_sets([str(verify)]), protocols=["all-pairs"], flip="none", fars=[FAR], resamples=0)
+    result = evaluate(models, open_sets([str(verify)]), protocols=["all-pairs"], flip="none", fars=FARS, resamples=0)
     by_pair = {(r["probe"], r["gallery"]): r for r in result["results"]}
-    far, own = next(iter(by_pair["model", "model"]["tar_at_far"].items()))
-    file = by_pair["file", "file"]["tar_at_far"][far]
-    gate.add_rate("student against student", own["value"], file["value"], float(far))
+    rates = by_pair["model", "model"]["tar_at_far"]
+    if not rates:
+        raise UserError(f"export: {verify} has too few pairs of different people for any false-accept rate; give more")
+    far = min(rates, key=float)
+    gate.add_rate(
+        "student against student",
+        rates[far]["value"],
+        by_pair["file", "file"]["tar_at_far"][far]["value"],
+        float(far),
+    )
     if teacher:
-        rates = [by_pair[name, "teacher"]["at_gallery_threshold"][far]["tar"] for name in ("model", "file")]
-        gate.add_rate("student against the teacher's gallery, at its threshold", *rates, float(far))
+        model_at, file_at = (by_pair[name, "teacher"]["at_gallery_threshold"] for name in ("model", "file"))
+        far = min(model_at, key=float)
+        gate.add_rate(
+            "student against the teacher's gallery, at its threshold",
+            model_at[far]["tar"],
+            file_at[far]["tar"],
+            float(far),
+        )

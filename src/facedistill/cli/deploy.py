@@ -1,0 +1,91 @@
+"""The verbs on the way to a device: export."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from facedistill.cli.app import app, write_json
+
+
+@app.command(sort_key=8.5)
+def export(
+    model: Path,
+    /,
+    *,
+    to: str,
+    out: Path,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    calibrate: str | None = None,
+    verify: str | None = None,
+    against: Path | None = None,
+    batch: str | None = None,
+    layout: Literal["nchw", "nhwc"] = "nchw",
+    pixels: Literal["uint8", "float32"] = "uint8",
+    normalise: bool = True,
+    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Write a model as one file for a device, proven equal to the model.
+
+    Colour order, normalisation, projection, offset and unit length are inside the file; the device crops faces at the
+    input size. The file is run in the target's own runtime and compared with the model before it gets its name. Exit
+    code 1 if it fails: then it lies under another name, for study.
+
+    Examples:
+
+    `facedistill export run --to onnx --out student.onnx`
+
+    `facedistill export run --to onnx --precision int8 --calibrate photos --out student.onnx`
+
+    `facedistill export run --to onnx --out student.onnx --verify lfw.bin --against teacher`
+
+    Parameters
+    ----------
+    model:
+        A model folder or a run.
+    to:
+        onnx, litert, executorch, or package.module:Class.
+    out:
+        The file to write: .onnx, .tflite or .pte.
+    precision:
+        Of weights and arithmetic.
+    calibrate:
+        Images for int8, of people who are not in --verify; 256 of them are used.
+    verify:
+        A set on which TAR at FAR 1e-4 is compared with the model's: at most 1 point lower.
+    against:
+        The teacher: --verify then also compares the file against the teacher's gallery, at the teacher's threshold.
+    batch:
+        Images at a time: a number, or dynamic. [default: dynamic for onnx, 1 for the others]
+    layout:
+        nchw: N x 3 x H x W. nhwc: N x H x W x 3, LiteRT's habit.
+    pixels:
+        The type of the input, RGB 0..255.
+    normalise:
+        Embeddings leave the file with unit length.
+    json_:
+        Also write what was made and measured to this file.
+    """
+    from facedistill.errors import UsageError
+    from facedistill.export import export_model
+
+    if batch not in (None, "dynamic") and not str(batch).isdigit():
+        raise UsageError(f"--batch {batch}: expected a number of images, or dynamic")
+    made = export_model(
+        model,
+        to,
+        out,
+        precision=precision,
+        calibrate=calibrate,
+        verify=verify,
+        against=against,
+        batch=int(batch) if batch and batch.isdigit() else batch,  # type: ignore[arg-type]
+        layout=layout,
+        pixels=pixels,
+        normalise=normalise,
+    )
+    print(made.gate.text())
+    write_json(json_, made.to_json())
+    print(f"{made.path}: {made.bytes / 1e6:.2f} MB, {to}, {precision}, input {made.input}")
+    if not made.gate.passed:
+        raise SystemExit(1)
