@@ -23,12 +23,14 @@ class Onnx(Target):
     precisions = ("fp32", "fp16", "int8")
     packages = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
+    before: Any = None  # the float graph of the last file
 
     def write(
         self, net: Deployable, form: Form, calibration: np.ndarray | None, facts: Mapping[str, str], path: Path
     ) -> Mapping[str, Any] | None:
         onnx, _ = import_onnx_packages()
         graph, told = float_graph(net, form), None
+        self.before = graph
         if form.precision == "int8":
             assert calibration is not None
             graph, report = quantised(graph, in_form(calibration, form))
@@ -45,7 +47,8 @@ class Onnx(Target):
         onnx, _ = import_onnx_packages()
         if form.precision != "int8":
             return None
-        name, before, after = worst_layer(float_graph(net, form), onnx.load(str(path)), in_form(images, form))
+        graph = float_graph(net, form) if self.before is None else self.before
+        name, before, after = worst_layer(graph, onnx.load(str(path)), in_form(images, form))
         return (
             f"the worst layer is {name}: the ratio of signal to noise falls there from {before:.0f} to {after:.0f} dB"
         )

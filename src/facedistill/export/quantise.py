@@ -1,9 +1,9 @@
 """Half precision and int8 for ONNX graphs.
 
-What was measured on two trained public networks at 112 x 112 (PReLU; ReLU6): mean cosine of int8 to float 0.960 and 0.991
-with MinMax alone, 0.984 and 0.990 with equalised channels, 0.987 and 0.993 with biases corrected for the rounded weights
-too, 0.991 and 0.994 with percentiles of the images' extremes. Single layers in float gain 0.001 or less, because the
-error comes from all of them.
+What was measured on two trained public networks at 112 x 112 (PReLU; ReLU6), as the mean cosine of int8 to float: 0.960
+and 0.991 with MinMax alone; 0.984 and 0.990 with equalised channels; 0.987 and 0.993 with biases corrected for rounded
+weights; 0.991 and 0.994 with percentiles of the images' extremes. Single layers in float gain 0.001 or less, because
+the error comes from all of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ import numpy as np
 from facedistill.backbones import import_onnx_packages
 from facedistill.export.calibration import METHODS, Range, Seen, activations, embed, observe
 from facedistill.export.equalise import equalised
-from facedistill.export.gate import CLOSE
+from facedistill.export.gate import CLOSE, SPREAD, compare
 from facedistill.export.graph import is_depthwise, without_prelu
 
 HELD_OUT = 4  # one image in so many is kept from the calibration, to compare its methods on
@@ -108,23 +108,16 @@ def quantised(graph: Any, images: np.ndarray) -> tuple[Any, Quantised]:
     best = max(tries, key=lambda t: float(t.cosine().mean()))
     cosines = {name: max(float(t.cosine().mean()) for t in tries if t.method == name) for name in METHODS}
     report = Quantised(best.method, best.equal, cosines, 0.0, 0.0, len(best.layers()))
-    found = best.cosine()
-    if not near_enough(found):
+    if not best.near_enough():
         report.measured = best.measure()
         useful = [layer.name for layer in report.measured if layer.gain > 0]
         for count in sorted({*range(1, 5), *range(6, 13, 2), *range(16, len(useful), 4), len(useful)}):
             report.left = useful[:count]
-            found = best.cosine(frozenset(report.left))
-            if near_enough(found) or count >= len(useful):
+            if best.near_enough(frozenset(report.left)) or count >= len(useful):
                 break
+    found = best.cosine(frozenset(report.left))
     report.mean_cosine, report.first_percentile = float(found.mean()), float(np.percentile(found, 1))
     return best.graph(frozenset(report.left)), report
-
-
-def near_enough(cosine: np.ndarray) -> bool:
-    """Whether cosines hold the bounds of the int8 gate with some reserve."""
-    mean, low = (1 - RESERVE * (1 - bound) for bound in CLOSE["int8"])
-    return bool(cosine.mean() >= mean and np.percentile(cosine, 1) >= low)
 
 
 class _Try:
@@ -143,7 +136,7 @@ class _Try:
         self.base, self.equal, self.method, self.images, self.expected = base, equal, method, images, expected
         self.ranges = {name: choose(values) for name, values in seen.items()}
         self.means = {name: values.mean for name, values in seen.items()}
-        self.found: dict[frozenset[str], np.ndarray] = {}
+        self.found: dict[frozenset[str], np.ndarray] = {}  # layers in float -> embeddings of the held-out images
 
     def layers(self) -> list[str]:
         slopes = [node.output[0] for node in self.base.graph.node if node.op_type == "PRelu"]
@@ -152,22 +145,32 @@ class _Try:
     def graph(self, left: frozenset[str] = frozenset()) -> Any:
         return with_int8(without_prelu(self.base, for_int8=True, left=left), self.ranges, self.means, left)
 
-    def cosine(self, left: frozenset[str] = frozenset(), count: int | None = None) -> np.ndarray:
-        """Of the embeddings of held-out images to those of the float graph."""
-        if count is not None:
-            return cosine_of(self.expected[:count], embed(self.graph(left), self.images[:count]))
+    def embeddings(self, left: frozenset[str] = frozenset()) -> np.ndarray:
         if left not in self.found:
-            self.found[left] = cosine_of(self.expected, embed(self.graph(left), self.images))
+            self.found[left] = embed(self.graph(left), self.images)
         return self.found[left]
+
+    def cosine(self, left: frozenset[str] = frozenset()) -> np.ndarray:
+        """Of the embeddings of held-out images to those of the float graph."""
+        return cosine_of(self.expected, self.embeddings(left))
+
+    def near_enough(self, left: frozenset[str] = frozenset()) -> bool:
+        """Whether the bounds of the int8 gate hold on the held-out images with some reserve."""
+        gate = compare(self.expected, self.embeddings(left), "int8", normalised=False)
+        mean, low = (1 - RESERVE * (1 - bound) for bound in CLOSE["int8"])
+        spread = abs(gate.spread - 1) <= RESERVE * SPREAD
+        return gate.mean_cosine >= mean and gate.first_percentile >= low and spread
 
     def measure(self) -> list[Layer]:
         """Each layer alone in float: what it gains and costs; the best first."""
-        plain, size = float(self.cosine(count=RANKING).mean()), self.graph().ByteSize()
+        plain, size = float(self.cosine()[:RANKING].mean()), self.graph().ByteSize()
         layers = []
         for name in self.layers():
             alone = frozenset([name])
-            gain = float(self.cosine(alone, RANKING).mean()) - plain
-            layers.append(Layer(name, gain, self.graph(alone).ByteSize() - size))
+            made = self.graph(alone)
+            found = embed(made, self.images[:RANKING])
+            gain = float(cosine_of(self.expected[: len(found)], found).mean()) - plain
+            layers.append(Layer(name, gain, made.ByteSize() - size))
         return sorted(layers, key=lambda layer: -layer.gain)
 
 
