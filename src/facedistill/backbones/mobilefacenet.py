@@ -4,37 +4,50 @@ Chen et al., "MobileFaceNets" (arXiv 1804.07573). Two networks carry this name, 
 at 512-d the papers' has 1,199,488 parameters and 221.2 M MACs, insightface's `mbf` 2,059,520 and 437.5 M.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming, scaled
 from facedistill.backbones.prelu import PReLU
+from facedistill.errors import UsageError
 
 # For each stage: the expansion of its strided block, the number of residual blocks after it, and their expansion.
 STAGES = ((128, 4, 128), (256, 6, 256), (512, 2, 256))
 LAST = 512
+# name -> the layer for so many channels. Only PReLU has parameters. Runtimes with int8 kernels fuse ReLU and ReLU6 into
+# the convolution before them; PReLU and hard swish they compute in float.
+ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "prelu": PReLU,
+    "relu": lambda channels: nn.ReLU(),
+    "relu6": lambda channels: nn.ReLU6(),
+    "hardswish": lambda channels: nn.Hardswish(),
+}
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
-    """Convolution without bias, batch normalisation and (with `act`) PReLU; odd kernels keep the size."""
+def conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activation: str | None = None
+) -> nn.Sequential:
+    """Convolution without bias, batch normalisation and the activation, if one is named; odd kernels keep the size."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
-    if act:
-        layers.append(PReLU(outputs))
+    if activation is not None:
+        layers.append(ACTIVATIONS[activation](outputs))
     return nn.Sequential(*layers)
 
 
 class Bottleneck(nn.Module):
     """1x1 expansion, depthwise 3x3, linear 1x1 projection; a residual unless strided."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, activation: str) -> None:
         super().__init__()
         self.residual = stride == 1
         self.layers = nn.Sequential(
-            conv(inputs, expansion, 1),
-            conv(expansion, expansion, 3, stride, groups=expansion),
-            conv(expansion, outputs, 1, act=False),
+            conv(inputs, expansion, 1, activation=activation),
+            conv(expansion, expansion, 3, stride, groups=expansion, activation=activation),
+            conv(expansion, outputs, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,6 +62,7 @@ class MobileFaceNet(Backbone):
         stem_group: channels per group of the second convolution; 1 is depthwise.
         width: scales every number of channels, rounded to a multiple of 8.
         output: what follows the last normalisation, see `OutputBlock`.
+        activation: a name in ACTIVATIONS; "relu" and "relu6" make a network for int8.
 
     `with_features` returns four maps, at 1/2, 1/4, 1/8 and 1/16 of the input, as IResNet does.
     """
@@ -61,22 +75,27 @@ class MobileFaceNet(Backbone):
         output: str = "plain",
         channels: tuple[int, int, int] = (64, 128, 128),
         stem_group: int = 1,
+        activation: str = "prelu",
     ) -> None:
         super().__init__(embedding_dim, input_size)
+        if activation not in ACTIVATIONS:
+            raise UsageError(f"activation '{activation}': expected one of {', '.join(ACTIVATIONS)}")
         final = check_size(input_size)
         widths = [scaled(c, width) for c in channels]
         self.stem = nn.Sequential(
-            conv(3, widths[0], 3, stride=2), conv(widths[0], widths[0], 3, groups=widths[0] // stem_group)
+            conv(3, widths[0], 3, stride=2, activation=activation),
+            conv(widths[0], widths[0], 3, groups=widths[0] // stem_group, activation=activation),
         )
         self.stages = nn.ModuleList()
         inputs = widths[0]
         for outputs, (down, repeats, expansion) in zip(widths, STAGES):
-            blocks = [Bottleneck(inputs, outputs, scaled(down, width), stride=2)]
-            blocks += [Bottleneck(outputs, outputs, scaled(expansion, width), stride=1) for _ in range(repeats)]
+            inner = scaled(expansion, width)
+            blocks = [Bottleneck(inputs, outputs, scaled(down, width), 2, activation)]
+            blocks += [Bottleneck(outputs, outputs, inner, 1, activation) for _ in range(repeats)]
             self.stages.append(nn.Sequential(*blocks))
             inputs = outputs
         last = scaled(LAST, width)
-        self.last = conv(inputs, last, 1)
+        self.last = conv(inputs, last, 1, activation=activation)
         self.gdc = nn.Sequential(nn.Conv2d(last, last, final, groups=last, bias=False), nn.BatchNorm2d(last))
         self.output = OutputBlock(last, embedding_dim, output)
         init_kaiming(self)
@@ -89,14 +108,22 @@ class MobileFaceNet(Backbone):
 
 
 def mobilefacenet(
-    embedding_dim: int = 512, input_size: int = 112, width: float = 1.0, output: str = "plain"
+    embedding_dim: int = 512,
+    input_size: int = 112,
+    width: float = 1.0,
+    output: str = "plain",
+    activation: str = "prelu",
 ) -> MobileFaceNet:
     """The network of the distillation papers: 1,199,488 parameters at 512-d, 1,002,880 at 128-d."""
-    return MobileFaceNet(embedding_dim, input_size, width, output)
+    return MobileFaceNet(embedding_dim, input_size, width, output, activation=activation)
 
 
 def mobilefacenet_large(
-    embedding_dim: int = 512, input_size: int = 112, width: float = 1.0, output: str = "affine"
+    embedding_dim: int = 512,
+    input_size: int = 112,
+    width: float = 1.0,
+    output: str = "affine",
+    activation: str = "prelu",
 ) -> MobileFaceNet:
     """insightface's `mbf`: twice the channels, the same expansions, a grouped second convolution."""
-    return MobileFaceNet(embedding_dim, input_size, width, output, channels=(128, 256, 256), stem_group=2)
+    return MobileFaceNet(embedding_dim, input_size, width, output, (128, 256, 256), 2, activation)

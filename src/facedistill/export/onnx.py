@@ -9,7 +9,8 @@ import torch
 
 from facedistill.backbones import import_onnx_packages
 from facedistill.export.deployable import Deployable, Form
-from facedistill.export.quantise import half, quantised
+from facedistill.export.graph import tidied, without_prelu
+from facedistill.export.quantise import half, quantised, worst_layer
 from facedistill.export.target import Run, Target, in_batches, in_form, quiet
 
 INPUT, OUTPUT = "image", "embedding"
@@ -22,32 +23,35 @@ class Onnx(Target):
     precisions = ("fp32", "fp16", "int8")
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra = "onnx"
+    before: Any = None  # the float graph of the last file
 
     def write(
         self, net: Deployable, form: Form, calibration: np.ndarray | None, facts: Mapping[str, str], path: Path
-    ) -> None:
+    ) -> Mapping[str, Any] | None:
         onnx, _ = import_onnx_packages()
-        any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
-        with quiet():
-            program = torch.onnx.export(
-                net,
-                (net.example(form),),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=any_number,
-                dynamo=True,
-                verbose=False,
-            )
-        assert program is not None
-        graph = program.model_proto
-        _forget_sources(graph)
+        graph, told = float_graph(net, form), None
+        self.before = graph
+        if form.precision == "int8":
+            assert calibration is not None
+            graph, report = quantised(graph, in_form(calibration, form))
+            told = report.to_json() | {"text": report.text()}
+        else:
+            graph = without_prelu(graph)
         if form.precision == "fp16":
             graph = half(graph)
-        elif form.precision == "int8":
-            assert calibration is not None
-            graph = quantised(graph, in_form(calibration, form))
         onnx.helper.set_model_props(graph, dict(facts))
         onnx.save(graph, str(path))
+        return told
+
+    def worst_layer(self, net: Deployable, form: Form, images: np.ndarray, path: Path) -> str | None:
+        onnx, _ = import_onnx_packages()
+        if form.precision != "int8":
+            return None
+        graph = float_graph(net, form) if self.before is None else self.before
+        name, before, after = worst_layer(graph, onnx.load(str(path)), in_form(images, form))
+        return (
+            f"the worst layer is {name}: the ratio of signal to noise falls there from {before:.0f} to {after:.0f} dB"
+        )
 
     def open(self, path: Path, form: Form, threads: int = 1) -> Run:
         _, ort = import_onnx_packages()
@@ -67,11 +71,18 @@ class Onnx(Target):
         return dict(session.get_modelmeta().custom_metadata_map)
 
 
-def _forget_sources(graph: Any) -> None:
-    """Remove what the exporter notes of each node: stack traces with paths of this machine, a fifth of a small file."""
-    del graph.metadata_props[:]
-    for part in (graph.graph, *graph.graph.node, *graph.graph.initializer, *graph.graph.value_info):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    for value in (*graph.graph.input, *graph.graph.output):
-        del value.metadata_props[:]
+def float_graph(net: Deployable, form: Form) -> Any:
+    """Return the network as an ONNX graph in float32, PReLU as it is."""
+    any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
+    with quiet():
+        program = torch.onnx.export(
+            net,
+            (net.example(form),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=any_number,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return tidied(program.model_proto)
