@@ -95,7 +95,7 @@ def measure(args: argparse.Namespace) -> None:
         for name, network in NETWORKS.items():
             images = images_of(args.faces, int(network["size"]))
             for activation in ACTIVATIONS:
-                model = as_trained(**network, activation=activation, faces=torch.from_numpy(images[:64].copy()))  # type: ignore[arg-type]
+                model = as_trained(**network, activation=activation)  # type: ignore[arg-type]
                 title = f"{name}, {activation}"
                 records.append(_ours(title, model, images, Path(folder), calls) | {"activation": activation})
         for path in args.model:

@@ -12,7 +12,6 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import Tensor, nn
 
 from facedistill.backbones import create_backbone
-from facedistill.data import open_dataset
 from facedistill.export import Deployable, Form, Target
 from facedistill.export.onnx import Onnx, float_graph
 from facedistill.export.target import in_form
@@ -94,29 +93,21 @@ def naive(before: Path, after: Path, images: np.ndarray, per_channel: bool) -> N
     )
 
 
-def as_trained(
-    embedding_dim: int, size: int, width: float, activation: str = "prelu", faces: Tensor | None = None
-) -> Model:
-    """A MobileFaceNet with random weights whose normalisation, slopes and unequal channels are as training makes them.
-
-    Args:
-        faces: that the statistics of its normalisation come from; default, 64 synthetic ones.
-    """
+def as_trained(embedding_dim: int, size: int, width: float, activation: str = "prelu") -> Model:
+    """A MobileFaceNet with random weights, and with biases, slopes and channels of unequal size as training makes."""
     torch.manual_seed(0)
-    model = Model(create_backbone("mobilefacenet", embedding_dim, size, width=width, activation=activation))
-    for module in model.modules():
+    backbone = create_backbone("mobilefacenet", embedding_dim, size, width=width, activation=activation)
+    for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.momentum = 1.0
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
             if module.affine:
-                module.weight.data = 10 ** torch.empty_like(module.weight).uniform_(-0.7, 0)
-                nn.init.uniform_(module.bias, -0.3, 0.3)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.5, 0.5)
         if isinstance(module, nn.PReLU):
             nn.init.uniform_(module.weight, 0.05, 0.5)
-    if faces is None:
-        faces = open_dataset(f"synthetic:identities=32,images=2,size={size},seed=9").batch(np.arange(64)).images
-    with torch.no_grad():
-        model.train()(faces)
-    return model.eval()
+    return Model(backbone).eval()
 
 
 class _Before(nn.Module):

@@ -2,8 +2,9 @@
 
 What was measured on two trained public networks at 112 x 112 (PReLU; ReLU6), as the mean cosine of int8 to float: 0.960
 and 0.991 with MinMax alone; 0.984 and 0.990 with equalised channels; 0.987 and 0.993 with biases corrected for rounded
-weights; 0.991 and 0.994 with percentiles of the images' extremes. Single layers in float gain 0.001 or less, because
-the error comes from all of them.
+weights; 0.991 and 0.994 with percentiles of the images' extremes. A single layer in float gains 0.001 or less, because
+its input and output are still int8; a few neighbours in float keep what is between them exact, and gain several times
+that. So layers go back to float in stretches.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,20 +22,20 @@ from facedistill.export.graph import is_depthwise, without_prelu
 HELD_OUT = 4  # one image in so many is kept from the calibration, to compare its methods on
 RESERVE = 0.9  # layers go back to float until the error is this share of what the gate lets pass
 EQUALISING = 64  # images that show how wide each channel is
-RANKING = 32  # held-out images on which single layers are tried in float
+STRETCH = 4  # neighbouring layers that go back to float together
 MOST_DECIBELS = 60.0  # of a signal; what is better counts as this
 WEIGHTED, RELU = ("Conv", "Gemm"), ("Relu", "Clip")
 
 
 @dataclass
-class Layer:
-    """What one layer in float is worth.
+class Stretch:
+    """What a few neighbouring layers in float are worth.
 
     Attributes:
-        gain: of the mean cosine on held-out images, if this layer alone is in float. bytes: that it costs.
+        gain: of the mean cosine on held-out images, if these layers alone are in float. bytes: that they cost.
     """
 
-    name: str
+    layers: list[str]
     gain: float
     bytes: int
 
@@ -47,8 +48,8 @@ class Quantised:
         method: of the calibration; the best of `cosines`: method -> mean cosine to the float graph on images held out.
         equalised: whether channels were equalised, which is tried too.
         mean_cosine, first_percentile: of the graph as it was returned, on the same images.
-        layers: how many layers int8 knows. measured: what each is worth in float, the best first; empty where int8
-            throughout was close enough. left: the layers that stay in float.
+        layers: how many layers int8 knows. measured: what each stretch of them is worth in float, the best first; empty
+            where int8 throughout was close enough. left: the layers that stay in float.
     """
 
     method: str
@@ -57,7 +58,7 @@ class Quantised:
     mean_cosine: float
     first_percentile: float
     layers: int
-    measured: list[Layer] = field(default_factory=list)
+    measured: list[Stretch] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,9 +73,9 @@ class Quantised:
             f"layers are int8: mean cosine {self.mean_cosine:.4f}, first percentile {self.first_percentile:.4f}"
         ]
         lines += [
-            f"  in float: {layer.name} (alone it gains {layer.gain:+.5f} and costs {layer.bytes:,} bytes)"
-            for layer in self.measured
-            if layer.name in self.left
+            f"  {'in float' if set(part.layers) <= set(self.left) else 'in int8'}: {', '.join(part.layers)} "
+            f"(alone in float: cosine {part.gain:+.5f}, {part.bytes:+,} bytes)"
+            for part in self.measured
         ]
         return "\n".join(lines)
 
@@ -91,8 +92,8 @@ def quantised(graph: Any, images: np.ndarray) -> tuple[Any, Quantised]:
 
     One image in four is held out. On the others the values of all tensors are seen; each method of METHODS makes ranges
     of them, with and without equalised channels; the held-out images say which is best. Where even that is further from
-    the float graph than the gate allows (with a reserve), each layer is tried in float alone, and those that gain most
-    stay in float, until it is near enough or all have been tried.
+    the float graph than the gate allows (with a reserve), each stretch of layers is tried in float alone, and those that
+    gain most stay in float, until it is near enough.
 
     Args:
         graph: float32, with PReLU as it is. images: in the graph's own form, a hundred or more.
@@ -110,10 +111,9 @@ def quantised(graph: Any, images: np.ndarray) -> tuple[Any, Quantised]:
     report = Quantised(best.method, best.equal, cosines, 0.0, 0.0, len(best.layers()))
     if not best.near_enough():
         report.measured = best.measure()
-        useful = [layer.name for layer in report.measured if layer.gain > 0]
-        for count in sorted({*range(1, 5), *range(6, 13, 2), *range(16, len(useful), 4), len(useful)}):
-            report.left = useful[:count]
-            if best.near_enough(frozenset(report.left)) or count >= len(useful):
+        for part in report.measured:
+            report.left += part.layers
+            if best.near_enough(frozenset(report.left)):
                 break
     found = best.cosine(frozenset(report.left))
     report.mean_cosine, report.first_percentile = float(found.mean()), float(np.percentile(found, 1))
@@ -139,8 +139,11 @@ class _Try:
         self.found: dict[frozenset[str], np.ndarray] = {}  # layers in float -> embeddings of the held-out images
 
     def layers(self) -> list[str]:
-        slopes = [node.output[0] for node in self.base.graph.node if node.op_type == "PRelu"]
-        return [*layer_names(self.base).values(), *slopes]
+        """From input to output."""
+        names = layer_names(self.base) | {
+            n.output[0]: n.output[0] for n in self.base.graph.node if n.op_type == "PRelu"
+        }
+        return [names[node.output[0]] for node in self.base.graph.node if node.output[0] in names]
 
     def graph(self, left: frozenset[str] = frozenset()) -> Any:
         return with_int8(without_prelu(self.base, for_int8=True, left=left), self.ranges, self.means, left)
@@ -161,17 +164,15 @@ class _Try:
         spread = abs(gate.spread - 1) <= RESERVE * SPREAD
         return gate.mean_cosine >= mean and gate.first_percentile >= low and spread
 
-    def measure(self) -> list[Layer]:
-        """Each layer alone in float: what it gains and costs; the best first."""
-        plain, size = float(self.cosine()[:RANKING].mean()), self.graph().ByteSize()
-        layers = []
-        for name in self.layers():
-            alone = frozenset([name])
-            made = self.graph(alone)
-            found = embed(made, self.images[:RANKING])
-            gain = float(cosine_of(self.expected[: len(found)], found).mean()) - plain
-            layers.append(Layer(name, gain, made.ByteSize() - size))
-        return sorted(layers, key=lambda layer: -layer.gain)
+    def measure(self) -> list[Stretch]:
+        """Each stretch of layers alone in float: what it gains and costs; the best first."""
+        plain, size, layers = float(self.cosine().mean()), self.graph().ByteSize(), self.layers()
+        parts = []
+        for start in range(0, len(layers), STRETCH):
+            alone = layers[start : start + STRETCH]
+            gain = float(self.cosine(frozenset(alone)).mean()) - plain
+            parts.append(Stretch(alone, gain, self.graph(frozenset(alone)).ByteSize() - size))
+        return sorted(parts, key=lambda part: -part.gain)
 
 
 def with_int8(
