@@ -19,9 +19,10 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -33,7 +34,8 @@ from result_file import write_result
 
 from facedistill.data import open_dataset
 from facedistill.evaluation import evaluate, open_sets
-from facedistill.export import Deployable, Form, export_model
+from facedistill.export import Deployable, Form, Target, export_model
+from facedistill.export.deployable import Precision
 from facedistill.export.graph import without_prelu
 from facedistill.export.onnx import Onnx, float_graph
 from facedistill.export.quantise import cosine_of, quantised
@@ -137,9 +139,11 @@ def _ours(
     with torch.inference_mode():
         net = Deployable(model, Form())
         expected = np.concatenate([net(torch.from_numpy(p.copy())).numpy() for p in np.split(images[CALIBRATION:], 8)])
-    files, cosines, told = {}, {}, {}
-    for precision in ("fp32", "fp16", "int8"):
-        form = Form(precision, batch="dynamic")  # type: ignore[arg-type]
+    files: dict[str, Path] = {}
+    cosines: dict[str, list[float]] = {}
+    told: dict[str, Any] = {}
+    for precision in get_args(Precision):
+        form = Form(precision, batch="dynamic")
         files[precision] = folder / f"{len(calls)}.{precision}.onnx"
         written = Onnx().write(Deployable(model, form), form, images[:CALIBRATION], {}, files[precision])
         told = dict(written or told)
@@ -153,7 +157,7 @@ def _ours(
         found = cosine_of(expected, embed(opened, images[CALIBRATION:]))
         cosines[kind] = [round(float(found.mean()), 5), round(float(np.percentile(found, 1)), 5)]
         if kind != "fp16":
-            calls[f"{title} {kind}"] = lambda opened=opened: embed(opened, images[:1])
+            calls[f"{title} {kind}"] = partial(embed, opened, images[:1])
     one = torch.from_numpy(images[:1].copy())
 
     def eager() -> None:
@@ -192,7 +196,7 @@ def _public(file: Path, args: argparse.Namespace, folder: Path, calls: dict[str,
     found = cosine_of(embed(opened, images[CALIBRATION:]), embed(session(files["int8"]), images[CALIBRATION:]))
     kinds = {"as published": opened} | {kind: session(made) for kind, made in files.items()}
     for kind, runs in kinds.items():
-        calls[f"{file.name} {kind}"] = lambda runs=runs: embed(runs, images[:1])
+        calls[f"{file.name} {kind}"] = partial(embed, runs, images[:1])
     record = {
         "network": file.name,
         "parameters": model.parameters_count(),
@@ -229,10 +233,13 @@ def faults(_: argparse.Namespace) -> None:
     model = as_trained(128, 64, 0.25)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "x.onnx"
-        cases = {"none": ("onnx", "fp32", None), "none, int8": ("onnx", "int8", None)}
+        cases: dict[str, tuple[str, Precision, dict[str, type[Target]] | None]] = {
+            "none": ("onnx", "fp32", None),
+            "none, int8": ("onnx", "int8", None),
+        }
         cases |= {name: ("broken", precision, {"broken": target}) for name, (target, precision) in FAULTS.items()}
         for name, (to, precision, targets) in cases.items():
-            made = export_model(model, to, out, precision=precision, calibrate=data, targets=targets)  # type: ignore[arg-type]
+            made = export_model(model, to, out, precision=precision, calibrate=data, targets=targets)
             gate = made.gate
             rows.append(
                 {
