@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from facedistill.backbones import create_backbone
 from facedistill.export import Deployable, Form, Target
+from facedistill.export.deployable import Precision
 from facedistill.export.onnx import Onnx, float_graph
 from facedistill.export.target import in_form
 from facedistill.models import Model
@@ -70,7 +71,7 @@ class BlackImages(Onnx):
         return super().write(net, form, np.zeros_like(calibration), facts, path)
 
 
-FAULTS: dict[str, tuple[type[Target], str]] = {
+FAULTS: dict[str, tuple[type[Target], Precision]] = {
     "double normalisation": (DoubleNormalisation, "fp32"),
     "BGR for RGB": (Bgr, "fp32"),
     "0..1 for 0..255": (ZeroToOne, "fp32"),
