@@ -184,7 +184,7 @@ def test_the_gate_catches_every_known_fault(name: str, model: Model, faces: Data
         model,
         "broken",
         tmp_path / "m.onnx",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         calibrate=faces,
         targets={"broken": target},
     )
