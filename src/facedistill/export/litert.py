@@ -84,7 +84,10 @@ def _with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    model = flatbuffer_utils.read_model_from_bytearray(content)  # with large weights, which lie behind the flatbuffer
+    for buffer in model.buffers:
+        if isinstance(buffer.data, bytes):
+            buffer.data = np.frombuffer(buffer.data, dtype=np.uint8)
     for key, value in metadata.items():
         buffer, entry = schema.BufferT(), schema.MetadataT()
         buffer.data = np.frombuffer(value.encode(), dtype=np.uint8)
