@@ -29,6 +29,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "evaluation",
         "head",
         "head_rivals",
+        "export",
     ):
         sys.modules.pop(name, None)
 
@@ -91,3 +92,10 @@ def test_head() -> None:
 
 def test_the_heads_rival_is_what_it_is_called() -> None:
     _module("head_rivals").check_partial_fc()
+
+
+def test_export() -> None:
+    tables = _module("export").tables(_json("export.json"))
+    assert set(tables) == {"export", "export goals", "export of public networks", "export faults"}
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("export.md", name) == table.strip()

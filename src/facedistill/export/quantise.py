@@ -92,8 +92,8 @@ def quantised(graph: Any, images: np.ndarray) -> tuple[Any, Quantised]:
 
     One image in four is held out. On the others the values of all tensors are seen; each method of METHODS makes ranges
     of them, with and without equalised channels; the held-out images say which is best. Where even that is further from
-    the float graph than the gate allows (with a reserve), each stretch of layers is tried in float alone, and those that
-    gain most stay in float, until it is near enough.
+    the float graph than the gate allows (with a reserve), each stretch of layers is tried in float alone, and those
+    that gain most stay in float, until it is near enough.
 
     Args:
         graph: float32, with PReLU as it is. images: in the graph's own form, a hundred or more.
