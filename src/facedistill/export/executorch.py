@@ -3,12 +3,16 @@
 There is no fp16: the XNNPACK writer stores weights of convolutions in fp32, so the file would hardly be smaller.
 """
 
+import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch import nn
 
 from facedistill.export.deployable import Deployable, Form
 from facedistill.export.target import Run, Target, in_batches, in_form, quiet
@@ -79,7 +83,14 @@ def _quantised(net: Deployable, form: Form, images: np.ndarray) -> Any:
 
     # Of any number of images, because one image at a time takes ten times as long; the file's own number comes after.
     example = torch.from_numpy(images[:2])
-    program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    net = copy.deepcopy(net)
+    for module in net.modules():  # PyTorch folds a linear layer and its normalisation only if that has a scale
+        if isinstance(module, nn.BatchNorm1d) and module.weight is None:
+            size = module.num_features
+            module.weight = nn.Parameter(torch.ones(size), requires_grad=False)
+            module.bias = nn.Parameter(torch.zeros(size), requires_grad=False)
+    with patch.object(torch, "autocast", lambda *_, **__: nullcontext()):  # it would hide the last linear layer
+        program = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(program, quantizer)
     for part in torch.from_numpy(images).split(CALIBRATION_BATCH):
