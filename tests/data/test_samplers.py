@@ -80,6 +80,8 @@ def test_faults_are_named() -> None:
         make_sampler("unifrom", labels, 4, 0)
     with pytest.raises(UsageError, match="sampler 'uniform' has no option 'k'; it has: none"):
         make_sampler("uniform", labels, 4, 0, k=2)
+    with pytest.raises(UsageError, match="sampler 'uniform' has no option 'seed'; it has: none"):
+        make_sampler("uniform", labels, 4, 0, seed=2)
     with pytest.raises(UsageError, match="not a multiple of k = 3"):
         make_sampler("pk", labels, 4, 0, k=3)
     with pytest.raises(UserError, match="4 classes a batch, but the data has 3"):

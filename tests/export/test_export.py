@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from facedistill.backbones import create_backbone
 from facedistill.errors import UsageError, UserError
-from facedistill.export import Deployable, Form, Target, export_model
+from facedistill.export import TARGETS, Deployable, Form, Target, export_model
 from facedistill.export.onnx import Onnx
 from facedistill.models.folder import load_model
 from facedistill.models.model import InputSpec, Model
@@ -94,10 +94,13 @@ class Deaf(Onnx):
         super().write(net, form, calibration, facts, path)
 
 
-def test_a_file_that_fails_gets_another_name_and_what_stood_there_stays(tmp_path: Path) -> None:
+def test_a_file_that_fails_gets_another_name_and_what_stood_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TARGETS, "deaf", Deaf)
     out = tmp_path / "m.onnx"
     out.write_bytes(b"the old one")
-    made = export_model(_model(), "deaf", out, targets={"deaf": Deaf})
+    made = export_model(_model(), "deaf", out)
     assert not made.gate.passed and made.path == tmp_path / "m.failed.onnx" and made.path.stat().st_size > 1000
     assert out.read_bytes() == b"the old one"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.failed.onnx", "m.onnx"], "nothing else is left"
@@ -137,13 +140,15 @@ def test_what_cannot_be_exported_is_said_in_one_line(tiny: Tiny, tmp_path: Path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx"]
 
 
-def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path) -> None:
+def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Far(Onnx):
         packages = ("a_package_that_nobody_has",)
         extra = "far"
 
+    monkeypatch.setitem(TARGETS, "far", Far)
+
     with pytest.raises(UserError, match=r"the package 'a_package_that_nobody_has'; pip install 'facedistill\[far\]'"):
-        export_model(_model(), "far", tmp_path / "m.onnx", targets={"far": Far})
+        export_model(_model(), "far", tmp_path / "m.onnx")
 
 
 def test_an_unwritable_place_is_said(tmp_path: Path) -> None:

@@ -125,6 +125,8 @@ def test_options_of_start_sampler_and_view_reach_them_and_misfits_are_named() ->
     for raw, expected in (
         ({"classifier": {"options": {"epoch": 3}}}, r"start 'teacher' has no option 'epoch'; it has: none"),
         ({"view": {"kind": "mixup", "options": {"beta": 3}}}, r"view 'mixup' has no option 'beta'.*; it has: alpha"),
+        ({"view": {"options": {"kind": 3}}}, r"view 'same' has no option 'kind'; it has: none"),
+        ({"classifier": {"options": {"name": 3}}}, r"start 'teacher' has no option 'name'; it has: none"),
     ):
         with pytest.raises(UsageError, match=expected):
             resolve(_method(name="proxylesskd", **raw))

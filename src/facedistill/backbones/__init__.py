@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from facedistill.backbones.base import Backbone
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
-from facedistill.backbones.onnx import OnnxBackbone, import_onnx_packages
+from facedistill.backbones.onnx import OnnxBackbone, import_onnx_packages, open_session
 from facedistill.recipe import build, find
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "count_parameters",
     "create_backbone",
     "import_onnx_packages",
+    "open_session",
 ]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {

@@ -137,7 +137,7 @@ def import_onnx_packages() -> tuple[Any, Any]:
     return onnx, onnxruntime
 
 
-def open_session(path: Path) -> Any:
+def open_session(path: Path, threads: int | None = None) -> Any:
     """Return a CPU session with torch's number of threads. It and torch flush denormal weights to zero from now on.
 
     Denormal weights make CPUs many times slower.
@@ -147,7 +147,7 @@ def open_session(path: Path) -> Any:
         raise UserError(f"{path}: no such file; expected an ONNX model")
     torch.set_flush_denormal(True)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:

@@ -20,7 +20,7 @@ def export(
     calibrate: str | None = None,
     verify: str | None = None,
     against: Path | None = None,
-    batch: str | None = None,
+    batch: int | Literal["dynamic"] | None = None,
     layout: Literal["nchw", "nhwc"] = "nchw",
     pixels: Literal["uint8", "float32"] = "uint8",
     normalise: bool = True,
@@ -67,11 +67,8 @@ def export(
     json_:
         Also write what was made and measured to this file.
     """
-    from facedistill.errors import UsageError
     from facedistill.export import export_model
 
-    if batch not in (None, "dynamic") and not str(batch).isdigit():
-        raise UsageError(f"--batch {batch}: expected a number of images, or dynamic")
     made = export_model(
         model,
         to,
@@ -80,7 +77,7 @@ def export(
         calibrate=calibrate,
         verify=verify,
         against=against,
-        batch=int(batch) if batch and batch.isdigit() else batch,  # type: ignore[arg-type]
+        batch=batch,
         layout=layout,
         pixels=pixels,
         normalise=normalise,

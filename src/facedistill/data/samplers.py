@@ -93,6 +93,6 @@ def _take_turns(labels: np.ndarray, turns: np.ndarray, k: int, rng: np.random.Ge
 SAMPLERS: dict[str, type[Sampler]] = {"uniform": Uniform, "class_balanced": ClassBalanced, "pk": PK}
 
 
-def make_sampler(kind: str, labels: np.ndarray, batch: int, seed: int, **options: Any) -> Sampler:
+def make_sampler(kind: str, labels: np.ndarray, batch: int, seed: int, /, **options: Any) -> Sampler:
     """Return the sampler named `kind`; `options` are its own (pk: k). UsageError for an unknown name or option."""
     return build(partial(find(SAMPLERS, kind, "sampler", Sampler), labels, batch, seed), options, f"sampler '{kind}'")

@@ -79,6 +79,6 @@ def mixup(batch: Batch, alpha: float, seed: int) -> Batch:
 VIEWS: dict[str, type[View]] = {"same": Same, "mixup": Mixup}
 
 
-def make_view(kind: str, **options: object) -> View:
+def make_view(kind: str, /, **options: object) -> View:
     """Return the view of that name. Raises UsageError for an unknown name or an option that does not fit."""
     return build(find(VIEWS, kind, "view", View), options, f"view '{kind}'")

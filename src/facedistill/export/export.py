@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +23,14 @@ from facedistill.export.gate import Gate, compare
 from facedistill.export.litert import LiteRT
 from facedistill.export.onnx import Onnx
 from facedistill.export.target import Run, Target
-from facedistill.models import FACTS, Facts, Input, InputSpec, Model, load_model, make_space
+from facedistill.models import FACTS, Facts, Input, InputSpec, Model, load_model, make_space, resized
 from facedistill.progress import console
 from facedistill.recipe import find
 
 TARGETS: dict[str, type[Target]] = {"onnx": Onnx, "litert": LiteRT, "executorch": ExecuTorch}
 CALIBRATION_IMAGES = 256
 GATE_IMAGES = 256
+REFERENCE_BATCH = 64
 GATE_FACES = "synthetic:identities=128,images=2,size={},seed=7,first=900000"  # where the user gives no images
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)  # the lowest that the set can measure counts
 LICENCE = "as the licences of its training data and of its teacher allow"
@@ -75,7 +76,6 @@ def export_model(
     layout: Layout = "nchw",
     pixels: Pixels = "uint8",
     normalise: bool = True,
-    targets: Mapping[str, type[Target]] | None = None,
 ) -> Export:
     """Write the model as one file for a device, and compare the file with the model before it gets its name.
 
@@ -98,7 +98,7 @@ def export_model(
         UserError: the model has no network, a package is missing, or the file cannot be written.
     """
     out = Path(out)
-    target = find(targets or TARGETS, to, "target", Target)()
+    target = find(TARGETS, to, "target", Target)()
     form = _form(target, to, precision, layout, pixels, batch, normalise)
     if precision == "int8" and calibrate is None:
         raise UsageError(
@@ -212,10 +212,7 @@ class _Images:
             console.print(
                 f"{dataset.source.path}: images of {width} x {height} are resized to {self.size} x {self.size}"
             )
-            wide = torch.nn.functional.interpolate(
-                images.float(), (self.size, self.size), mode="bilinear", antialias=True
-            )
-            images = wide.round().clamp(0, 255).to(torch.uint8)
+            images = resized(images, self.size).round().clamp(0, 255).to(torch.uint8)
         return images.numpy()
 
 
@@ -233,9 +230,7 @@ def _require_apart(calibration: Dataset, rows: np.ndarray, verified: Dataset) ->
 @torch.inference_mode()
 def _reference(model: Model, images: np.ndarray) -> np.ndarray:
     """The model's own embeddings."""
-    return torch.cat(
-        [model(torch.from_numpy(part.copy())) for part in np.array_split(images, -(-len(images) // 64))]
-    ).numpy()
+    return torch.cat([model(part) for part in torch.from_numpy(images).split(REFERENCE_BATCH)]).numpy()
 
 
 class ExportedBackbone(Backbone):

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from facedistill.backbones import import_onnx_packages
+from facedistill.backbones import import_onnx_packages, open_session
 from facedistill.export.deployable import Deployable, Form
-from facedistill.export.graph import tidied, without_prelu
-from facedistill.export.quantise import half
+from facedistill.export.graph import half, tidied, without_prelu
 from facedistill.export.target import Run, Target, in_batches, in_form, quiet
 
 INPUT, OUTPUT = "image", "embedding"
@@ -35,21 +34,13 @@ class Onnx(Target):
         onnx.save(graph, str(path))
 
     def open(self, path: Path, form: Form, threads: int = 1) -> Run:
-        _, ort = import_onnx_packages()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, threads)
         name = session.get_inputs()[0].name
 
         def run(images: np.ndarray) -> np.ndarray:
             return session.run(None, {name: in_form(images, form)})[0]
 
         return run if form.batch == "dynamic" else lambda images: in_batches(run, images, int(form.batch))
-
-    def facts(self, path: Path) -> dict[str, str]:
-        _, ort = import_onnx_packages()
-        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return dict(session.get_modelmeta().custom_metadata_map)
 
 
 def float_graph(net: Deployable, form: Form) -> Any:

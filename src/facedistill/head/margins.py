@@ -255,6 +255,6 @@ def margin_softmax(
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def make_margin(name: str, **options: Any) -> Margin:
+def make_margin(name: str, /, **options: Any) -> Margin:
     """Return the margin of that name. Raises UsageError for an unknown name or an option that does not fit."""
     return build(find(MARGINS, name, "margin"), options, f"margin '{name}'")

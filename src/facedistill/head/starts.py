@@ -195,6 +195,6 @@ STARTS: dict[str, type[Start]] = {
 }
 
 
-def make_start(name: str, **options: object) -> Start:
+def make_start(name: str, /, **options: object) -> Start:
     """Return the start of that name. Raises UsageError for an unknown name or an option that does not fit."""
     return build(find(STARTS, name, "start of W", Start), options, f"start '{name}'")

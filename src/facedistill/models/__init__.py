@@ -12,7 +12,7 @@ from facedistill.models.folder import (
 )
 from facedistill.models.hub import is_hub_address
 from facedistill.models.importers import import_model
-from facedistill.models.model import FLIPS, InputSpec, Model, make_space
+from facedistill.models.model import FLIPS, InputSpec, Model, make_space, resized
 from facedistill.models.push import push_model
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "load_weights",
     "make_space",
     "push_model",
+    "resized",
     "save_model",
     "save_thresholds",
     "save_weights",

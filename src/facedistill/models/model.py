@@ -107,7 +107,7 @@ class Model(nn.Module):
         size = self.input.size
         images = images.float() if images.is_floating_point() else images
         if images.shape[-2:] != (size, size):
-            images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+            images = resized(images, size)
         if self.input.colour == "bgr":
             images = images.flip(1)
         # uint8 - float32 promotes in one pass over the batch; the division then works in place.
@@ -224,6 +224,11 @@ def _embedding_dim(
             f"model: embedding dimensions do not fit ({found}); give the model a projection, or import it again"
         )
     return next(iter(dims.values()))
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Return images (N, C, H, W) as float32 (N, C, size, size), bilinear, averaged where they shrink."""
+    return F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
 
 
 def _warn_range(images: Tensor) -> None:
