@@ -29,6 +29,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "evaluation",
         "head",
         "head_rivals",
+        "export",
     ):
         sys.modules.pop(name, None)
 

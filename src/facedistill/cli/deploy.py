@@ -36,7 +36,7 @@ def export(
 
     `facedistill export run --to onnx --out student.onnx`
 
-    `facedistill export run --to executorch --precision int8 --calibrate photos --out student.pte`
+    `facedistill export run --to onnx --precision int8 --calibrate photos --out student.onnx`
 
     `facedistill export run --to onnx --out student.onnx --verify lfw.bin --against teacher`
 

@@ -4,7 +4,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -43,6 +43,7 @@ class Export:
     Attributes:
         path: the file; where the gate failed, the file kept for study, whose name says so.
         size: height and width of the images that it takes.
+        written: what the target tells of its writing, e.g. the calibration of int8.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Export:
     gate: Gate
     size: int
     bytes: int
+    written: dict[str, Any] = field(default_factory=dict)
 
     @property
     def input(self) -> str:
@@ -113,14 +115,18 @@ def export_model(
     facts = {FACTS: _facts(model, form).to_json()}
     with _folder_beside(out) as folder:
         file = folder / out.name
-        target.write(net, form, images.calibration if precision == "int8" else None, facts, file)
+        written = dict(target.write(net, form, images.calibration if precision == "int8" else None, facts, file) or {})
+        if "text" in written:
+            console.print(written.pop("text"), markup=False, highlight=False)
         run = target.open(file, form)
         gate = compare(_reference(model, images.gate), run(images.gate), precision, normalise)
         if verify is not None and gate.passed:
             _compare_rates(gate, model, run, form, verify, against)
+        if not gate.passed and (worst := target.worst_layer(net, form, images.gate, file)):
+            gate.faults.append(worst)
         path = out if gate.passed else out.with_name(f"{out.stem}.failed{out.suffix}")
         os.replace(file, path)
-    return Export(path, to, form, gate, net.size, path.stat().st_size)
+    return Export(path, to, form, gate, net.size, path.stat().st_size, written)
 
 
 @contextmanager

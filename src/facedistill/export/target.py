@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class Target(ABC):
     @abstractmethod
     def write(
         self, net: Deployable, form: Form, calibration: np.ndarray | None, facts: Mapping[str, str], path: Path
-    ) -> None:
-        """Write the file.
+    ) -> Mapping[str, Any] | None:
+        """Write the file, and return how if there is anything to tell: JSON, and for a person "text".
 
         Args:
             calibration: uint8 (N, 3, H, W), RGB, for int8; None otherwise.
@@ -52,6 +52,14 @@ class Target(ABC):
     def facts(self, path: Path) -> dict[str, str]:
         """Return what `write` was told that the file says of itself; nothing where the file is another's."""
         return {}
+
+    def worst_layer(self, net: Deployable, form: Form, images: np.ndarray, path: Path) -> str | None:
+        """Return a sentence about the layer in which the file loses most, if the target can tell.
+
+        Args:
+            images: uint8 (N, 3, H, W), RGB. path: a file that `write` made, and that embeds too differently.
+        """
+        return None
 
 
 @contextmanager
