@@ -245,9 +245,10 @@ def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path) ->
     assert steps == list(range(1, 37))
 
 
-def test_resumed_with_dropout_and_decoding_workers_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_resumed_with_dropout_rounding_and_decoding_workers_ends_with_the_same_bits(tmp_path: Path) -> None:
     student = {"backbone": "iresnet18", "options": {"width": 0.0625, "dropout": 0.4}}
-    recipe = _recipe(student=student, data={"in_memory": False, "workers": 1})
+    data, schedule = {"in_memory": False, "workers": 1}, {"quantise": "int8"}
+    recipe = _recipe(student=student, data=data, schedule=schedule)
     run = train(recipe, tmp_path / "run")
     expected = _weights(run)
     (run / "evaluation.json").unlink()

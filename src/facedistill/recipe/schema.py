@@ -123,6 +123,7 @@ class Schedule:
 
     `decay_norms`: weight decay on norms, biases and PReLU too. `clip`: largest gradient norm of the student's network,
     null = none. `keep: epochs` saves the student's weights after every epoch. `checkpoint_steps`: null = every epoch.
+    `quantise: int8` rounds the student's layers as an int8 file does; null = no.
     """
 
     epochs: Count = 14
@@ -143,6 +144,7 @@ class Schedule:
     keep: Literal["last", "epochs"] = "last"
     checkpoint_steps: Count | None = None
     log_steps: Count = 20
+    quantise: Literal["int8"] | None = None
 
 
 @typed(config=STRICT)

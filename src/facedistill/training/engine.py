@@ -39,6 +39,7 @@ from facedistill.run import (
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.method import Method
 from facedistill.training.optimisation import learning_rate, make_optimizer
+from facedistill.training.quantise import simulate_int8
 from facedistill.training.resolved import describe, resolve, resolved_recipe
 
 
@@ -110,6 +111,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     """Run epochs and batches: forward, backward, step, log, checkpoint. `stop`: end after this many steps."""
     schedule, device = recipe.schedule, parallel.device()
     method = assembly.method.to(device).train()
+    if schedule.quantise:
+        simulate_int8(method.student)
     if schedule.channels_last:
         method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(method, schedule)

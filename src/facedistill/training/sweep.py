@@ -83,7 +83,9 @@ def plan(runs: Mapping[str, Recipe], out: Path) -> str:
             continue
         method = recipe.method
         what = (method.name, method.classifier, method.sampler, list(method.terms))
-        kind = repr((recipe.data, recipe.student, recipe.teachers, what, recipe.schedule.batch))
+        kind = repr(
+            (recipe.data, recipe.student, recipe.teachers, what, recipe.schedule.batch, recipe.schedule.quantise)
+        )
         if kind not in measured:
             measured[kind] = measure(recipe)
         images, rate = measured[kind]
