@@ -1,14 +1,16 @@
 """What an exported file costs: latency with one thread, size, and cosine to the model, in fp32, fp16 and int8.
 
-    python benchmarks/export.py run [--public FILE.onnx ...] [--faces FOLDER] [--verify LFW.bin] [--model RUN ...]
+    python benchmarks/export.py run [--public FILE.onnx ...] [--faces FOLDER] [--verify LFW.bin]
+    python benchmarks/export.py trained RUN ... --faces FOLDER --verify LFW.bin --against TEACHER
     python benchmarks/export.py faults
     python benchmarks/export.py table
 
 `run` times everything in turns, in one process: each round runs each network once on one image, and the figure is the
-median over the rounds. Our networks have random weights, which is enough for latency and size; `--model` adds trained
-ones. `--public` adds ONNX files of others (input N x 3 x H x W float32, RGB 0..255): their latency, and what our int8
-makes of them, which is the figure for trained weights. `--faces` gives the images (default: synthetic faces).
-`--verify` measures TAR at FAR 1e-4 over all pairs, of each public network before and after int8; minutes a network.
+median over the rounds. Our networks have random weights, which is enough for latency and size. `--public` adds ONNX
+files of others (input N x 3 x H x W float32, RGB 0..255): their latency, and what our int8 makes of them. `--faces`
+gives the images (default: synthetic faces). `--verify` measures TAR at FAR 1e-4 over all pairs, of each public network
+before and after int8; minutes a network.
+`trained` exports students as `facedistill export` does, in fp32 and int8, gate and all, and times that.
 `faults` breaks an export in each known way and notes what the gate says. `table` writes the tables of docs/export.md.
 """
 
@@ -98,10 +100,6 @@ def measure(args: argparse.Namespace) -> None:
                 model = as_trained(**network, activation=activation)  # type: ignore[arg-type]
                 title = f"{name}, {activation}"
                 records.append(_ours(title, model, images, Path(folder), calls) | {"activation": activation})
-        for path in args.model:
-            model = load_model(path)
-            title = f"{Path(path).name} (trained)"
-            records.append(_ours(title, model, images_of(args.faces, model.input_size), Path(folder), calls))
         public = [_public(Path(path), args, Path(folder), calls) for path in args.public]
         took = medians(calls, args.rounds)
         _store(args, records, public, took)
@@ -136,9 +134,8 @@ def _store(
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
         "networks": records,
         "public": public,
-        "faults": old.get("faults", []),
     }
-    write_result(RESULTS, result)
+    write_result(RESULTS, old | result)
 
 
 def _ours(
@@ -230,16 +227,56 @@ def _rates(files: dict[str, Path], verify: str) -> dict[str, float]:
     return rates
 
 
+def trained(args: argparse.Namespace) -> None:
+    """Export trained students in fp32 and int8, and note the gate's figures, the seconds, the sizes and the latency."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    rows: list[dict[str, Any]] = []
+    calls: dict[str, Callable[[], Any]] = {}
+    with TemporaryDirectory() as folder:
+        for path in args.runs:
+            name, model = Path(path).name, load_model(path)
+            row: dict[str, Any] = {"run": name, "parameters": model.parameters_count(), "size": model.input_size}
+            for precision in ("fp32", "int8"):
+                began = time.perf_counter()
+                out = Path(folder) / f"{name}.{precision}.onnx"
+                made = export_model(path, "onnx", out, precision=precision, calibrate=args.faces)
+                row[precision] = {"seconds": round(time.perf_counter() - began, 1), "bytes": made.bytes}
+                if args.verify:
+                    made = export_model(
+                        path,
+                        "onnx",
+                        out,
+                        precision=precision,
+                        calibrate=args.faces,
+                        verify=args.verify,
+                        against=args.against,
+                    )
+                row[precision] |= {"gate": made.gate.to_json()}
+                row[precision] |= {
+                    key: made.written[key] for key in ("method", "equalised", "layers", "left") if made.written
+                }
+                opened, image = session(made.path), images_of(args.faces, model.input_size)[:1]
+                calls[f"{name} {precision}"] = lambda opened=opened, image=image: embed(opened, image)
+            rows.append(row)
+        took = medians(calls, args.rounds)
+    for row in rows:
+        for precision in ("fp32", "int8"):
+            row[precision]["ms"] = took[f"{row['run']} {precision}"]
+    result = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    known = {row["run"]: row for row in [*result.get("trained", []), *rows]}
+    write_result(RESULTS, result | {"trained": list(known.values())})
+    write_table(args)
+
+
 def faults(_: argparse.Namespace) -> None:
     """Break an export in each known way, and note what the gate says."""
     data, rows = "synthetic:identities=80,images=4,size=64,seed=3", []
     model = as_trained(128, 64, 0.25)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "x.onnx"
-        cases = {"none": ("onnx", "fp32", None), "none, int8": ("onnx", "int8", None)}
-        cases |= {name: ("broken", precision, {"broken": target}) for name, (target, precision) in FAULTS.items()}
-        for name, (to, precision, targets) in cases.items():
-            made = export_model(model, to, out, precision=precision, calibrate=data, targets=targets)  # type: ignore[arg-type]
+        for name, (to, precision) in {"none": ("onnx", "fp32"), "none, int8": ("onnx", "int8"), **FAULTS}.items():
+            made = export_model(model, to, out, precision=precision, calibrate=data)
             gate = made.gate
             rows.append(
                 {
@@ -263,6 +300,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         made["export"] = _latency(result["networks"])
         made["export of public networks"] = _trained(result["public"])
         made["export goals"] = _goals(result)
+    if result.get("trained"):
+        made["export of students"] = _students(result["trained"])
     if result.get("faults"):
         made["export faults"] = _faults(result["faults"])
     return made
@@ -300,6 +339,24 @@ def _trained(records: list[dict[str, Any]]) -> str:
             f"{ms['fp32']:.2f} | {ms['int8']:.2f} | {record['cosine'][0]:.4f}, {record['cosine'][1]:.4f} | "
             f"{len(record['int8']['left'])} of {record['int8']['layers']} | "
             f"{shown.get('fp32', '')}, {shown.get('int8', '')} | {mixed} |"
+        )
+    return "\n".join(lines)
+
+
+def _students(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| student | fp32, int8, ms | int8 / fp32 file | cosine of int8: mean, first percentile | layers in float | "
+        "TAR fp32, int8 | against the teacher's gallery | seconds to export fp32, int8 |",
+        "| --- |" + " --- |" * 7,
+    ]
+    for row in rows:
+        gate = row["int8"]["gate"]
+        rates = [f"{100 * rate['model']:.2f}, {100 * rate['file']:.2f}" for rate in gate["rates"].values()] + ["", ""]
+        lines.append(
+            f"| {row['run']} | {row['fp32']['ms']:.2f}, {row['int8']['ms']:.2f} | "
+            f"{row['int8']['bytes'] / row['fp32']['bytes']:.2f} | {gate['mean_cosine']:.4f}, "
+            f"{gate['first_percentile']:.4f} | {len(row['int8']['left'])} of {row['int8']['layers']} | "
+            f"{rates[0]} | {rates[1]} | {row['fp32']['seconds']:.0f}, {row['int8']['seconds']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -356,11 +413,17 @@ if __name__ == "__main__":
     verbs = parser.add_subparsers(required=True)
     run_parser = verbs.add_parser("run")
     run_parser.add_argument("--public", nargs="*", default=[])
-    run_parser.add_argument("--model", nargs="*", default=[])
     run_parser.add_argument("--faces")
     run_parser.add_argument("--verify")
     run_parser.add_argument("--rounds", type=int, default=60)
     run_parser.set_defaults(verb=measure)
+    trained_parser = verbs.add_parser("trained")
+    trained_parser.add_argument("runs", nargs="+")
+    trained_parser.add_argument("--faces", required=True)
+    trained_parser.add_argument("--verify")
+    trained_parser.add_argument("--against")
+    trained_parser.add_argument("--rounds", type=int, default=60)
+    trained_parser.set_defaults(verb=trained)
     verbs.add_parser("faults").set_defaults(verb=faults)
     verbs.add_parser("table").set_defaults(verb=write_table)
     arguments = parser.parse_args()

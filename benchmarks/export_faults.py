@@ -12,10 +12,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import Tensor, nn
 
 from facedistill.backbones import create_backbone
-from facedistill.export import Deployable, Form, Target
+from facedistill.export import Deployable, Form
 from facedistill.export.onnx import Onnx, float_graph
 from facedistill.export.target import in_form
-from facedistill.models import Model
+from facedistill.models import Model, Precision
 
 
 class DoubleNormalisation(Onnx):
@@ -70,13 +70,14 @@ class BlackImages(Onnx):
         return super().write(net, form, np.zeros_like(calibration), facts, path)
 
 
-FAULTS: dict[str, tuple[type[Target], str]] = {
-    "double normalisation": (DoubleNormalisation, "fp32"),
-    "BGR for RGB": (Bgr, "fp32"),
-    "0..1 for 0..255": (ZeroToOne, "fp32"),
-    "constant output": (Constant, "fp32"),
-    "one scale a weight (per tensor)": (PerTensor, "int8"),
-    "calibrated on black images": (BlackImages, "int8"),
+# fault -> the target as `export_model` takes it, and the precision
+FAULTS: dict[str, tuple[str, Precision]] = {
+    "double normalisation": ("export_faults:DoubleNormalisation", "fp32"),
+    "BGR for RGB": ("export_faults:Bgr", "fp32"),
+    "0..1 for 0..255": ("export_faults:ZeroToOne", "fp32"),
+    "constant output": ("export_faults:Constant", "fp32"),
+    "one scale a weight (per tensor)": ("export_faults:PerTensor", "int8"),
+    "calibrated on black images": ("export_faults:BlackImages", "int8"),
 }
 
 
