@@ -92,3 +92,13 @@ def test_head() -> None:
 
 def test_the_heads_rival_is_what_it_is_called() -> None:
     _module("head_rivals").check_partial_fc()
+
+
+def test_export() -> None:
+    result = _json("export.json")
+    tables = _module("export").tables(result)
+    assert {"export", "export goals", "export of public networks", "export of students", "export faults"} == set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("export.md", name) == table.strip()
+    planted = [row for row in result["faults"] if not row["fault"].startswith("none")]
+    assert planted and not any(row["passed"] for row in planted)

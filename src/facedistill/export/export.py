@@ -113,9 +113,14 @@ def export_model(
     net = Deployable(model, form)
     images = _Images(calibrate, verify, net.size)
     facts = {FACTS: _facts(model, form).to_json()}
-    with _folder_beside(out) as folder:
-        file = folder / out.name
-        written = dict(target.write(net, form, images.calibration if precision == "int8" else None, facts, file) or {})
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = TemporaryDirectory(prefix=".export-", dir=out.parent)
+    with beside as folder:
+        file = Path(folder) / out.name
+        calibration = images.calibration if precision == "int8" else None
+        with _writing(out):
+            written = dict(target.write(net, form, calibration, facts, file) or {})
         if "text" in written:
             console.print(written.pop("text"), markup=False, highlight=False)
         run = target.open(file, form)
@@ -125,17 +130,16 @@ def export_model(
         if not gate.passed and (worst := target.worst_layer(net, form, images.gate, file)):
             gate.faults.append(worst)
         path = out if gate.passed else out.with_name(f"{out.stem}.failed{out.suffix}")
-        os.replace(file, path)
+        with _writing(out):
+            os.replace(file, path)
     return Export(path, to, form, gate, net.size, path.stat().st_size, written)
 
 
 @contextmanager
-def _folder_beside(out: Path) -> Iterator[Path]:
-    """A folder for the time of the block, on the disk of `out`. Raises UserError where nothing can be written."""
+def _writing(out: Path) -> Iterator[None]:
+    """Raise UserError where the block cannot write."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
-            yield Path(folder)
+        yield
     except OSError as e:
         raise UserError(f"cannot write {out}: {e.strerror or e}; free some space or choose another --out") from e
 

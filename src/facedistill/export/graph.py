@@ -29,8 +29,7 @@ def without_prelu(graph: Any, for_int8: bool = False, left: Collection[str] = ()
     """Return the graph with each PReLU written as relu(x) - a relu(-x), by 1 x 1 depthwise convolutions; same values.
 
     ONNX Runtime computes PReLU value by value in float, and depthwise convolutions fast in float and in int8. With it
-    the fp32 MobileFaceNet of 1.2 M is 1.6 times faster at 112 x 112, and the one of 0.28 M 6 times at 64 x 64; int8 is
-    3 times faster than with PReLU in float (`benchmarks/export.py`).
+    MobileFaceNets run 1.5 times as fast in fp32 (docs/export.md).
 
     The second term is min(a x, 0), where no slope is below 0. With slopes from below 0 to 1, the sum is
     a x + relu((1 - a) x). Other PReLUs stay, and so do those in `left` (names of outputs).
