@@ -203,7 +203,7 @@ def _is_shape(shape: tuple) -> bool:
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """Protocols 0 to 2 write bytes as text to be encoded."""
     if _text(encoding)[:20] not in ("latin1", "latin-1"):
-        raise NotData(f"codec {ascii(_text(encoding)[:20])}")
+        raise NotData(f"codec {_text(encoding)[:20]!a}")
     return text.encode("latin-1")
 
 
@@ -213,7 +213,7 @@ def _bytes(content: Any = b"", encoding: Any = "latin1") -> bytes:
 
 def _kind(text: Any, *_: Any) -> Kind:
     if not KIND.fullmatch(found := _text(text)[:20]):
-        raise NotData(f"an array of {ascii(found)}; expected uint8")
+        raise NotData(f"an array of {found!a}; expected uint8")
     return Kind(found)
 
 
