@@ -1,6 +1,8 @@
 """Encoded image -> RGB pixels: fast simplejpeg for the files that it accepts, Pillow for the rest."""
 
+import importlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
@@ -8,35 +10,127 @@ from PIL import Image
 
 # Messages of libjpeg about a file whose pixels are lost. Pillow silently fills such places with grey.
 DAMAGE = ("remature end", "bad Huffman", "instead of RST", "bad progression")
+MAX_PIXELS = 1 << 27  # of one image, about 134 million; a larger size in a header is refused before memory is taken
+
+# The formats that are opened, by the bytes at a file's head. Pillow reads more; some of its readers start programs.
+MAGIC: list[tuple[bytes, str]] = [
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    *((start, "TIFF") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((b"P%d" % kind, "PPM") for kind in range(1, 7)),
+]
+# Formats of the ISO container, by its brands: Pillow's name, and the package and module that may teach it to Pillow.
+BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), ("AVIF", "pillow-avif-plugin", "pillow_avif")),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("HEIF", "pillow-heif", "pillow_heif")),
+}
+# The largest values of the depths in use. Grey of more than 8 bits is scaled by the first that its values do not exceed.
+RANGES = (255, 65535, 2**31 - 1, 2**32 - 1)
 
 
 def decode(data: bytes) -> np.ndarray:
     """Decode an image file to RGB uint8 (H, W, 3): grey is repeated, alpha dropped, EXIF rotation ignored.
 
-    Raises ValueError with the reason if the data is not an image, is truncated or is damaged.
+    JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM and PGM, whatever the file is called; AVIF and HEIC if Pillow
+    or a plug-in reads them. Grey of more than 8 bits is scaled by its own range.
+
+    Raises ValueError with the reason if the data is no such image, is truncated, is damaged or has too many pixels.
     """
     if not data:
         raise ValueError("the file is empty")
-    if data[:2] == b"\xff\xd8":
-        try:
-            return simplejpeg.decode_jpeg(data)
-        except ValueError as e:
-            if any(words in str(e) for words in DAMAGE):
-                raise
+    form = _form(data)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        if form == "JPEG":
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            _stop_if_large(width, height)
+            return simplejpeg.decode_jpeg(data)
+    except TooLarge:
+        raise
+    except ValueError as e:
+        if any(words in str(e) for words in DAMAGE):
+            raise
+    try:
+        with Image.open(io.BytesIO(data), formats=[form]) as image:
+            _stop_if_large(*image.size)
             return _rgb(image)
     except Image.UnidentifiedImageError:
-        raise ValueError("not an image of a known format") from None
+        raise ValueError(f"a damaged {form} file") from None
     except Exception as e:  # broken bytes make Pillow's plugins raise almost anything
         raise ValueError(str(e) or type(e).__name__) from e
 
 
+class TooLarge(ValueError):
+    """The size in an image's header is more than MAX_PIXELS."""
+
+
+def _stop_if_large(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise TooLarge(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} allowed; make the image smaller")
+
+
+def _form(data: bytes) -> str:
+    """Return Pillow's name of the format that the content has. Raises ValueError for any other content."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        for form, package, module in filter(None, map(BRANDS.get, _brands(data))):
+            if _opens(form, module):
+                return form
+            raise ValueError(f"{form} is opened by the package {package}; run: pip install {package}")
+    for start, form in MAGIC:
+        if data.startswith(start):
+            return form
+    raise ValueError("not an image of a known format (JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, PGM)")
+
+
+def _brands(data: bytes) -> Iterator[bytes]:
+    """Yield the major brand and the compatible ones of an ISO container's first box."""
+    end = min(int.from_bytes(data[:4], "big"), len(data), 256)
+    return (data[i : i + 4] for i in (8, *range(16, end - 3, 4)))
+
+
+def _opens(form: str, module: str) -> bool:
+    """Return whether Pillow opens `form`, itself or by the plug-in `module` if it is installed."""
+    Image.init()
+    if form not in Image.OPEN:
+        try:
+            plugin = importlib.import_module(module)
+        except ImportError:
+            return False
+        if hasattr(plugin, "register_heif_opener"):
+            plugin.register_heif_opener()
+    return form in Image.OPEN
+
+
 def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey at 255 instead of scaling it
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # Pillow would clip these at 255
+        return np.repeat(_grey(image)[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Return the uint8 values of grey of 12, 16 or 32 bits, or of floats 0..1. Raises ValueError if no range fits."""
+    values = np.asarray(image)
+    tags = dict(getattr(image, "tag_v2", {}))  # of a TIFF: 258 bits of a sample, 339 its type (1: unsigned)
+    if image.mode == "I" and tags.get(339, (1,))[0] == 1:
+        values = values.view(np.uint32)  # Pillow has no mode for them
+    least, largest = values.min(), values.max()
+    if not (np.isfinite(least) and np.isfinite(largest) and least >= 0):
+        raise ValueError(f"grey values from {least} to {largest}; expected none below 0")
+    if image.mode.startswith("I;16") or image.format in ("PPM", "PNG"):
+        full = 4095 if tags.get(258) == (12,) else 65535
+    elif tags.get(258) == (16,):
+        full = 32767  # signed
+    else:
+        ranges = (1, *RANGES) if image.mode == "F" else RANGES
+        full = next((end for end in ranges if largest <= end), 0)
+    if largest > full:
+        raise ValueError(f"grey values up to {largest}; expected at most {full or RANGES[-1]}")
+    grey = np.rint(values * (255 / full)).astype(np.uint8)
+    return 255 - grey if tags.get(262) == 0 else grey  # 262: 0 = white is zero
 
 
 def resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

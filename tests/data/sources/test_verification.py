@@ -81,6 +81,46 @@ def test_decoded_images(tmp_path: Path) -> None:
     assert (load_verification(tmp_path / "y.bin").read(2) == pixels[2]).all()
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_encoded_images_as_columns_and_rows(tmp_path: Path, protocol: int) -> None:
+    """cv2.imencode returned (n, 1) until OpenCV 4.5."""
+    for shape in ((-1, 1), (1, -1)):
+        arrays = [np.frombuffer(data, np.uint8).reshape(shape) for data in IMAGES]
+        (tmp_path / "x.bin").write_bytes(pickle.dumps((arrays, [True, False, False]), protocol))
+        check(load_verification(tmp_path / "x.bin"))
+
+
+@pytest.mark.parametrize("label", [-1, 2, np.int64(-1), 10**9])
+def test_a_label_that_is_neither_true_nor_false(tmp_path: Path, label: Any) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES, [1, label, 0]), 2))
+    with pytest.raises(UserError, match=rf"label {label} of pair 1; not True or False, 1 or 0"):
+        load_verification(tmp_path / "x.bin")
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES, [1, 0, np.int64(0)]), 2))
+    check(load_verification(tmp_path / "x.bin"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16"])
+def test_names_of_other_editors(tmp_path: Path, end: str, code: str) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES, [True, False, False])))
+    names = ["zoë/1.jpg", "ann/2.jpg", "zoë/1.jpg", "bob/1.jpg", "bob/1.jpg", "ann/2.jpg", ""]
+    (tmp_path / "x_bin_names.txt").write_bytes(end.join(names).encode(code))
+    assert load_verification(tmp_path / "x.bin").identities == ["zoë", "ann", "bob"]
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES, [True, False, False])))
+    (tmp_path / "x_bin_names.txt").write_bytes("zoë/1.jpg".encode("latin-1"))
+    with pytest.raises(UserError, match=r"x_bin_names\.txt: not UTF-8 text"):
+        load_verification(tmp_path / "x.bin")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.bin")
+    with pytest.raises(UserError, match="not a regular file"):
+        load_verification(tmp_path / "x.bin")
+
+
 def test_names_beside_give_identities_and_labels(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(pickle.dumps((IMAGES, [True, False, False])))
     assert load_verification(tmp_path / "x.bin").identities is None

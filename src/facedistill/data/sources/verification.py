@@ -2,13 +2,15 @@
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
+from facedistill.data.sources.pickled import Array, CarriesCode, NotData, Pickled
+from facedistill.data.sources.reading import read_file, read_lines
 from facedistill.data.sources.source import Source
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, fingerprint
@@ -68,11 +70,15 @@ def load_verification(path: str | Path) -> VerificationSet:
         raise UserError(f"{path}: {len(bins)} images for {len(same)} pairs; {EXPECTED_BIN}")
     images: list[bytes | np.ndarray] = []
     first: dict[Any, int] = {}
+    met: dict[int, int] = {}  # a pickle may name one object many times
     places = np.empty(len(bins), dtype=np.int64)
     for i, item in enumerate(bins):
+        if id(item) in met:
+            places[i] = met[id(item)]
+            continue
         image = _image(path, i, item)
         content = image if isinstance(image, bytes) else (image.shape, image.tobytes())
-        places[i] = first.setdefault(content, len(images))
+        places[i] = met[id(item)] = first.setdefault(content, len(images))
         if places[i] == len(images):
             images.append(image)
     identities = _identities(path, places, len(images))
@@ -126,14 +132,16 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _image(path: Path, i: int, item: object) -> bytes | np.ndarray:
-    if isinstance(item, (bytes, bytearray)):
-        return bytes(item)
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        if item.ndim == 1:  # an encoded file
-            return item.tobytes()
-        if item.ndim == 3 and item.shape[2] == 3:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, Array) and item.kind[1:] == "u1":
+        if len(item.shape) == 1 or max(item.shape, default=0) == len(item.data) > 3:  # (n, 1): older OpenCV's encoder
+            return item.data
+        item = _pixels(item)
+    if isinstance(item, np.ndarray) and item.ndim == 3:
+        if item.shape[2] == 3:
             return np.ascontiguousarray(item)
-        if item.ndim == 3 and item.shape[0] == 3:
+        if item.shape[0] == 3:
             return np.ascontiguousarray(item.transpose(1, 2, 0))
     raise UserError(f"{path}: image {i} is neither encoded bytes nor uint8 (H, W, 3) pixels; {EXPECTED_BIN}")
 
@@ -142,7 +150,7 @@ def _identities(path: Path, places: np.ndarray, count: int) -> list[str] | None:
     beside = path.with_name(f"{path.stem}_bin_names.txt")
     if not beside.exists():
         return None
-    names = beside.read_text(encoding="utf-8").splitlines()
+    names = read_lines(beside)
     if len(names) != len(places):
         raise UserError(
             f"{beside}: {len(names)} names for the {len(places)} images of {path.name}; expected one a line"
@@ -156,55 +164,41 @@ def _identities(path: Path, places: np.ndarray, count: int) -> list[str] | None:
     return identities
 
 
-def _unpickle(path: Path) -> tuple[Any, np.ndarray]:
+def _unpickle(path: Path) -> tuple[Sequence[Any], np.ndarray]:
+    """Return the images as the pickle holds them, and the labels."""
     try:
-        with open(path, "rb") as f:
-            found = _Unpickler(f, path).load()
-    except UserError:
-        raise
+        found = Pickled(read_file(path)).value()
+    except CarriesCode as e:
+        raise UserError(f"{path}: carries code: it asks for {e}; nothing was run. {EXPECTED_BIN}") from e
+    except NotData as e:
+        raise UserError(f"{path}: not a pickle of images and bools ({e}); {EXPECTED_BIN}") from e
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}; {EXPECTED_BIN}") from e
-    except Exception as e:  # a broken pickle raises almost anything
-        raise UserError(f"{path}: not a pickle ({str(e) or type(e).__name__}); {EXPECTED_BIN}") from e
-    if not isinstance(found, (tuple, list)) or len(found) != 2 or any(not hasattr(part, "__len__") for part in found):
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
         raise UserError(f"{path}: a pickle of something else; {EXPECTED_BIN}")
-    bins, same = found
-    if any(not isinstance(s, (bool, int, np.bool_, np.integer)) for s in same):
-        raise UserError(f"{path}: the second list holds other things than bools; {EXPECTED_BIN}")
-    return bins, np.array([bool(s) for s in same], dtype=bool)
+    bins, same = (_rows(part) for part in found)
+    if bins is None or same is None:
+        raise UserError(f"{path}: a pickle of something else; {EXPECTED_BIN}")
+    for i, label in enumerate(same):
+        if not isinstance(label, int) or label not in (0, 1):
+            shown = label if isinstance(label, int) else f"of type {type(label).__name__}"
+            raise UserError(f"{path}: label {shown} of pair {i}; not True or False, 1 or 0; {EXPECTED_BIN}")
+    return bins, np.array(same, dtype=bool)
 
 
-def _latin1(text: str, encoding: str | bytes = "latin1") -> bytes:
-    """Encode text as pickle protocols 0 to 2 encode bytes. It replaces codecs.encode and knows this one codec."""
-    if encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError(f"codec {encoding!r}")
-    return text.encode("latin1")
+def _rows(part: Any) -> Sequence[Any] | None:
+    """Return a list as it is, an array of numbers as a list, an array of images as its images; else None."""
+    if isinstance(part, (tuple, list)):
+        return part
+    if not isinstance(part, Array) or not part.kind:
+        return None
+    if len(part.shape) == 1:
+        return part.numbers()
+    if len(part.shape) != 4 or part.kind[1:] != "u1":
+        return None
+    return list(_pixels(part))
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler of lists, tuples, bytes, bools and numpy arrays that refuses any other name in a pickle."""
-
-    def __init__(self, file: Any, path: Path) -> None:
-        super().__init__(file, encoding="bytes")  # Python 2 wrote the insightface packs; its strings are bytes
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        numpy_module = module.replace("numpy._core", "numpy.core")  # renamed in numpy 2
-        allowed: dict[tuple[str, str], Callable[..., Any]] = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin1,
-            ("builtins", "bytes"): bytes,
-            ("builtins", "bytearray"): bytearray,
-            ("__builtin__", "bytes"): bytes,  # the same two, as pickle protocols 0 to 2 name them
-            ("__builtin__", "bytearray"): bytearray,
-        }
-        if (module, name) in allowed:
-            return allowed[module, name]
-        if (numpy_module, name) in (
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy.core.numeric", "_frombuffer"),
-        ):
-            return super().find_class(numpy_module.replace("numpy.core", "numpy._core"), name)
-        raise UserError(f"{self.path}: carries code: it asks for {module}.{name}; nothing was run. {EXPECTED_BIN}")
+def _pixels(array: Array) -> np.ndarray:
+    """Return an array of uint8 as numpy's. Its size was compared with its bytes when it was read."""
+    return np.frombuffer(array.data, np.uint8).reshape(array.shape, order="F" if array.fortran else "C")
