@@ -54,6 +54,7 @@ from .models import (
     push_model as push_model,
     save_model as save_model,
 )
+from .preparation import prepare as prepare
 from .recipe import Recipe as Recipe, load_recipe as load_recipe, make_recipe as make_recipe
 from .results import (
     load_evaluations as load_evaluations,

@@ -1,8 +1,9 @@
 """Images with class names, as batches, and their embeddings as tables."""
 
-from facedistill.data.align import TEMPLATE, align
+from facedistill.data.align import TEMPLATE, align, similarity
 from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
+from facedistill.data.decode import decode, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
@@ -48,6 +49,7 @@ __all__ = [
     "classes_with_images",
     "combine",
     "components",
+    "decode",
     "decoded",
     "degraded",
     "draw_pairs",
@@ -63,5 +65,7 @@ __all__ = [
     "open_dataset",
     "open_source",
     "open_tinyface",
+    "resize",
     "save_verification",
+    "similarity",
 ]

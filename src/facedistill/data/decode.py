@@ -10,6 +10,7 @@ from PIL import Image
 
 # Messages of libjpeg about a file whose pixels are lost. Pillow silently fills such places with grey.
 DAMAGE = ("remature end", "bad Huffman", "instead of RST", "bad progression")
+ORIENTATION = 0x0112  # the tag of EXIF
 MAX_PIXELS = 1 << 27  # of one image, about 134 million; a larger size in a header is refused before memory is taken
 
 # The formats that are opened, by the bytes at a file's head. Pillow reads more; some of its readers start programs.
@@ -27,15 +28,20 @@ BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), ("AVIF", "pillow-avif-plugin", "pillow_avif")),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("HEIF", "pillow-heif", "pillow_heif")),
 }
-# The largest values of the depths in use. Grey of more than 8 bits is scaled by the first that its values do not exceed.
+# The largest values of the depths in use. Grey of more than 8 bits is scaled by the first that no value exceeds.
 RANGES = (255, 65535, 2**31 - 1, 2**32 - 1)
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decode an image file to RGB uint8 (H, W, 3): grey is repeated, alpha dropped, EXIF rotation ignored.
+def decode(data: bytes, upright: bool = False, at_least: int | None = None) -> np.ndarray:
+    """Decode an image file to RGB uint8 (H, W, 3): grey is repeated, alpha dropped.
 
     JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM and PGM, whatever the file is called; AVIF and HEIC if Pillow
     or a plug-in reads them. Grey of more than 8 bits is scaled by its own range.
+
+    Args:
+        upright: turn the image as its EXIF orientation says. A photo wants it; an aligned crop has none.
+        at_least: a JPEG may be decoded at a half, a quarter or an eighth of its size, if its longer side keeps so many
+            pixels. That is many times faster for a large photo.
 
     Raises ValueError with the reason if the data is no such image, is truncated, is damaged or has too many pixels.
     """
@@ -46,7 +52,9 @@ def decode(data: bytes) -> np.ndarray:
         if form == "JPEG":
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
             _stop_if_large(width, height)
-            return simplejpeg.decode_jpeg(data)
+            least = {"min_width" if width > height else "min_height": at_least} if at_least else {}
+            pixels = simplejpeg.decode_jpeg(data, min_factor=1, **least)
+            return turned(pixels, _orientation(data)) if upright else pixels
     except TooLarge:
         raise
     except ValueError as e:
@@ -55,11 +63,34 @@ def decode(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=[form]) as image:
             _stop_if_large(*image.size)
-            return _rgb(image)
+            if form == "JPEG" and at_least:
+                image.draft(None, tuple(max(1, side * at_least // max(image.size)) for side in image.size))
+            pixels = _rgb(image)
+            return turned(pixels, image.getexif().get(ORIENTATION, 1)) if upright else pixels
     except Image.UnidentifiedImageError:
         raise ValueError(f"a damaged {form} file") from None
     except Exception as e:  # broken bytes make Pillow's plugins raise almost anything
         raise ValueError(str(e) or type(e).__name__) from e
+
+
+def _orientation(jpeg: bytes) -> int:
+    """Return the EXIF orientation of a JPEG, 1 where it has none."""
+    if b"Exif\0\0" not in jpeg[:65536]:
+        return 1
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # as in decode; pixels without a readable note are upright
+        return 1
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the image (H, W, 3) as it is to be seen, for an EXIF orientation of 1 to 8; others change nothing."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 class TooLarge(ValueError):
