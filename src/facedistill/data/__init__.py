@@ -3,7 +3,7 @@
 from facedistill.data.align import TEMPLATE, align, similarity
 from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
-from facedistill.data.decode import decode, resize
+from facedistill.data.decode import decode, reduced, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
@@ -65,6 +65,7 @@ __all__ = [
     "open_dataset",
     "open_source",
     "open_tinyface",
+    "reduced",
     "resize",
     "save_verification",
     "similarity",

@@ -73,6 +73,18 @@ def decode(data: bytes, upright: bool = False, at_least: int | None = None) -> n
         raise ValueError(str(e) or type(e).__name__) from e
 
 
+def reduced(photo: bytes, at_least: int) -> tuple[np.ndarray, float]:
+    """Decode a photo upright, a JPEG as small as `at_least` allows; return its pixels, and their part of its width.
+
+    Raises ValueError as `decode` does.
+    """
+    pixels = decode(photo, upright=True, at_least=at_least)
+    if _form(photo) != "JPEG":
+        return pixels, 1.0
+    with Image.open(io.BytesIO(photo), formats=["JPEG"]) as image:
+        return pixels, max(pixels.shape[:2]) / max(image.size)
+
+
 def _orientation(jpeg: bytes) -> int:
     """Return the EXIF orientation of a JPEG, 1 where it has none."""
     if b"Exif\0\0" not in jpeg[:65536]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 OVERLAP = 0.4  # two boxes whose intersection is a larger share of their union are one face
+INSIDE = 0.7  # and so is a box with a larger share of its area in a surer one: a part of a large face
 
 
 @dataclass
@@ -58,5 +59,6 @@ def merged(parts: list[Faces]) -> Faces:
         low = np.maximum(boxes[first, :2], boxes[order, :2])
         high = np.minimum(boxes[first, 2:], boxes[order, 2:])
         shared = np.prod(np.maximum(high - low, 0), axis=1)
-        order = order[shared <= OVERLAP * (areas[first] + areas[order] - shared)]
+        apart = shared <= OVERLAP * (areas[first] + areas[order] - shared)
+        order = order[apart & (shared <= INSIDE * areas[order])]
     return Faces(boxes[kept], points[kept], scores[kept])

@@ -20,8 +20,8 @@ def read_landmarks(file: str | Path) -> dict[str, list[np.ndarray]]:
     """Return image name -> its faces' landmarks, float64 (5, 2).
 
     A line is a name and x, y of eyes (left and right as seen), nose, and corners of the mouth, separated by commas,
-    tabs or spaces. A box of four numbers may stand before them and a score after them: this reads CSV, and the lists of IJB
-    (name_5pts_score.txt), TinyFace, MegaFace and CelebA. Lines before the first of this form are a header.
+    tabs or spaces. A box of four numbers may stand before them and a score after them: this reads CSV, and the lists of
+    IJB (name_5pts_score.txt), TinyFace, MegaFace and CelebA. Lines before the first of this form are a header.
 
     Raises:
         UserError: the file cannot be read, a line has another form, or the eyes stand in the other order.

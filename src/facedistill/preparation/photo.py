@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facedistill.data import TEMPLATE, align, decode, similarity
+from facedistill.data import TEMPLATE, align, decode, reduced, similarity
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.faces import Faces
 from facedistill.preparation.quality import Quality, quality
@@ -58,17 +58,14 @@ def faces_of(data: bytes, detector: Detector, faces: str, size: int, min_size: f
 
     Raises ValueError if the data is no image that can be read.
     """
-    pixels = decode(data, upright=True, at_least=DECODED)
+    pixels, scale = reduced(data, DECODED)
     chosen = CHOICES[faces](find_faces(detector, pixels, thorough=faces == "all"), pixels.shape[:2])
     if not len(chosen):
         return [Found(why="no face")]
-    scale = 1.0
-    if max(pixels.shape[:2]) >= DECODED and _grows(chosen, size):
-        whole = decode(data, upright=True)
-        scale = whole.shape[1] / pixels.shape[1]
-        pixels, chosen = whole, chosen.moved(1 / scale)
+    if scale < 1 and _grows(chosen, size):
+        pixels, chosen, scale = decode(data, upright=True), chosen.moved(scale), 1.0
     return [
-        _judged(pixels, box, points, float(score), size, min_size)
+        _judged(pixels, box, points, float(score), size, min_size, scale)
         for box, points, score in zip(chosen.boxes, chosen.points, chosen.scores, strict=True)
     ]
 
@@ -89,10 +86,17 @@ def _grows(faces: Faces, size: int) -> bool:
 
 
 def _judged(
-    pixels: np.ndarray, box: np.ndarray, points: np.ndarray, score: float | None, size: int, min_size: float
+    pixels: np.ndarray,
+    box: np.ndarray,
+    points: np.ndarray,
+    score: float | None,
+    size: int,
+    min_size: float,
+    scale: float = 1.0,
 ) -> Found:
-    found = Found(box, points, score)
-    side = min(box[2] - box[0], box[3] - box[1])
+    """Crop and judge the face at `box` and `points` in `pixels`, which is `scale` of the photo's size."""
+    found = Found((box + 0.5) / scale - 0.5, (points + 0.5) / scale - 0.5, score)
+    side = min(box[2] - box[0], box[3] - box[1]) / scale
     if side < min_size:
         found.why = f"{side:.0f} pixels, less than {min_size:g}"
         return found
