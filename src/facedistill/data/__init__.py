@@ -20,6 +20,7 @@ from facedistill.data.sources import (
     is_tinyface,
     open_source,
     open_tinyface,
+    read_lines,
     save_verification,
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
@@ -63,5 +64,6 @@ __all__ = [
     "open_dataset",
     "open_source",
     "open_tinyface",
+    "read_lines",
     "save_verification",
 ]
