@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from facedistill.backbones import OnnxBackbone
-from facedistill.data import Embeddings, is_path, open_dataset
+from facedistill.data import Dataset, Embeddings, is_path, open_dataset
 from facedistill.data.sources import VerificationSet
 from facedistill.errors import some
 from facedistill.models import facts_of, is_hub_address, load_model
@@ -73,14 +75,28 @@ def _embeddings(path: Path) -> str:
     )
 
 
+def _largest_and_smallest(dataset: Dataset) -> str:
+    """Name the classes with the most and the fewest images: a folder that is no person is often among them."""
+    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    order = np.argsort(-counts, kind="stable").tolist()
+    largest, smallest = (
+        ", ".join(f"{dataset.class_names[label]} ({counts[label]:,})" for label in labels)
+        for labels in (order[:3], order[:-4:-1])
+    )
+    return f"largest: {largest}; smallest: {smallest}"
+
+
 def _data(path: str) -> str:
     dataset = open_dataset(path)
     height, width = dataset.shape
     source, lines = dataset.source, []
     if isinstance(source, VerificationSet):
-        named = "the people are known" if source.identities else "nobody is named, so pairs only"
+        named = (
+            "the people are known" if source.identities else f"{len(dataset):,} images; nobody is named, so pairs only"
+        )
         lines = [f"{path}: {len(source.same):,} pairs, {int(source.same.sum()):,} of them genuine; {named}"]
     if not isinstance(source, VerificationSet) or source.identities:
         names = dataset.class_names
         lines.append(f"{path}: {len(dataset):,} images of {len(names):,} classes ({some(names)})")
+        lines.append(_largest_and_smallest(dataset))
     return "\n".join([*lines, f"first image {width} x {height}; fingerprint {dataset.fingerprint}"])

@@ -21,6 +21,7 @@ from facedistill.data.sources import (
     is_tinyface,
     open_source,
     open_tinyface,
+    read_lines,
     save_verification,
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
@@ -65,6 +66,7 @@ __all__ = [
     "open_dataset",
     "open_source",
     "open_tinyface",
+    "read_lines",
     "reduced",
     "resize",
     "save_verification",

@@ -1,6 +1,7 @@
 """Any Source as batches of pixels: open, decode, resize, flip, keep in memory, count unreadable images."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from facedistill.progress import track
 __all__ = ["Dataset", "ImageBatch", "UnreadableImage", "open_dataset", "open_source"]
 
 LOOKED_AT = 32  # the number of images whose median shape becomes that of all
+MOST_PIXELS = 1 << 20  # of an image in a batch: networks take a twentieth of it, photos have 12 times as many
 
 
 class UnreadableImage(UserError):
@@ -48,7 +50,8 @@ class Dataset(torch.utils.data.Dataset):
     """Images of a Source with class indexes.
 
     `indices` picks images; classes without images are dropped and the others are renumbered but keep their names.
-    `size` makes every image (size, size); None takes the median height and width of the first 32 readable images.
+    `size` makes every image (size, size); None takes the median height and width of the first 32 readable images, shrunk
+    to a million pixels (1024 x 1024) if they are larger: a batch of photos would not fit into memory.
     Unreadable images are skipped and listed in `unreadable`. If they exceed the share `max_unreadable` of the images
     read so far, a UserError is raised.
     """
@@ -98,7 +101,10 @@ class Dataset(torch.utils.data.Dataset):
         if not shapes:
             raise UserError(f"{self.source.path}: none of the first images can be read: {error}")
         height, width, _ = (sorted(sides)[len(shapes) // 2] for sides in zip(*shapes, strict=True))
-        return height, width
+        if height * width <= MOST_PIXELS:
+            return height, width
+        smaller = math.sqrt(MOST_PIXELS / (height * width))
+        return max(1, int(height * smaller)), max(1, min(int(width * smaller), MOST_PIXELS))
 
     @property
     def is_in_memory(self) -> bool:
@@ -234,6 +240,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def open_dataset(spec: str | Path, size: int | None = None, max_unreadable: float = 0.01) -> Dataset:
+def open_dataset(
+    spec: str | Path,
+    size: int | None = None,
+    max_unreadable: float = 0.01,
+    columns: Mapping[str, str] | None = None,
+) -> Dataset:
     """Open the data that `spec` names (see `open_source`) as a Dataset."""
-    return Dataset(open_source(spec), size=size, max_unreadable=max_unreadable)
+    return Dataset(open_source(spec, columns), size=size, max_unreadable=max_unreadable)

@@ -28,7 +28,7 @@ BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), ("AVIF", "pillow-avif-plugin", "pillow_avif")),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ("HEIF", "pillow-heif", "pillow_heif")),
 }
-# The largest values of the depths in use. Grey of more than 8 bits is scaled by the first that no value exceeds.
+# The largest values of the depths in use. Deep grey is scaled by the first of them that its values do not exceed.
 RANGES = (255, 65535, 2**31 - 1, 2**32 - 1)
 
 

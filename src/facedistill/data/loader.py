@@ -79,14 +79,19 @@ def _same(batch: Any) -> Any:
 
 DECODERS = 2
 AHEAD = 4  # batches decoded before the network asks for them
+BATCH_BYTES = 64 << 20  # of the pixels of one batch: fewer images if they are large
 
 
 def decoded(dataset: Dataset, batch: int) -> Generator[ImageBatch, None, None]:
-    """Yield the readable images in order, in batches that threads decode ahead of the caller. No batch is empty."""
+    """Yield the readable images in order, in batches that threads decode ahead of the caller. No batch is empty.
+
+    Batches have `batch` images at most, and BATCH_BYTES.
+    """
+    height, width = dataset.shape  # computed once here, not in every thread
+    batch = max(1, min(batch, BATCH_BYTES // (3 * height * width)))
     chunks = (
         [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)
     )
-    dataset.shape  # noqa: B018  computed once here, not in every thread
     with ThreadPoolExecutor(DECODERS) as pool:
         waiting: deque[Future] = deque(pool.submit(dataset.__getitems__, c) for c in islice(chunks, AHEAD))
         try:

@@ -24,6 +24,7 @@ from facedistill.evaluation.sets import EvaluationSet, LabelledSet, Side, Spec, 
 from facedistill.evaluation.verification import Verification
 from facedistill.evaluation.worst import worst_errors, worst_pairs
 from facedistill.models import Model
+from facedistill.progress import console
 
 RESULT_SCHEMA = 1
 FULL_RESOLUTION = Resolution()
@@ -131,6 +132,7 @@ class _Evaluation:
                 settings = _resolution_settings(condition)
                 own = {pair: self._measure(protocol, pair, condition) for pair in self.crossed}
                 results = measured[condition] = {pair: measurement for pair, (measurement, _) in own.items()}
+                self._say_what_is_missing(protocol, list(results.values()))
                 for pair in self.crossed:
                     reference = measured.get((condition[1], condition[1]), {}).get((pair[1], pair[1]))
                     result = self._result(protocol, pair, condition, *own[pair], reference)
@@ -172,6 +174,14 @@ class _Evaluation:
             if protocol.declaration().figure(path) is None:
                 raise UserError(f"protocol '{protocol.name}' measured '{path}', which is not one of its `figures`")
         return measurement, settings
+
+    def _say_what_is_missing(self, protocol: Protocol, measured: Sequence[Measurement]) -> None:
+        """Say why a set without pairs of one kind has no rates: all its people have one image, or it has one person."""
+        for one in measured[:1]:
+            if isinstance(one, Verification) and not all(one.roc.pairs):
+                kind = "different people" if one.roc.pairs[0] else "the same person"
+                text = f"{self.name}, {protocol.name}: no pairs of {kind} in this set, so its rates cannot be measured"
+                console.print(text, soft_wrap=True, markup=False)
 
     def _result(
         self,

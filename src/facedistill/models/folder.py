@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facedistill.backbones import Backbone, OnnxBackbone, create_backbone
+from facedistill.data import read_lines
 from facedistill.errors import UsageError, UserError, closest
 from facedistill.files import atomic_write
 from facedistill.head import Classifier
@@ -347,7 +348,4 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
 
 def read_names(path: Path) -> list[str]:
     """Return the lines of a class file, one name each, in order. Raises UserError when it cannot be read."""
-    try:
-        return path.read_text(*TEXT).removesuffix("\n").split("\n")
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: cannot be read ({e}); expected a text file with one class name a line") from e
+    return read_lines(path, "expected a text file with one class name a line", errors=TEXT[1])

@@ -52,7 +52,8 @@ def distillation_recipe(
     terms = wire_terms(resolved)
     if not missing_teachers(replace(recipe, teachers={})):
         return recipe  # the method needs no teacher
-    model, dataset = load_model(teacher), open_dataset(data, max_unreadable=recipe.data.max_unreadable)
+    unreadable, columns = recipe.data.max_unreadable, recipe.data.columns
+    model, dataset = load_model(teacher), open_dataset(data, max_unreadable=unreadable, columns=columns)
     own = set(model.classifier.class_names if model.classifier else [])
     missing = [name for name in dataset.class_names if name not in own]
     if "classifier" in resolved.start.needs and recipe.method.classifier.start is None and missing:

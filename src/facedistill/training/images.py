@@ -10,7 +10,7 @@ IN_MEMORY_BYTES = 2 << 30
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
     """Open the training images, in memory if they fit, and split off the held-out identities."""
-    dataset = open_dataset(data.train, max_unreadable=data.max_unreadable)
+    dataset = open_dataset(data.train, max_unreadable=data.max_unreadable, columns=data.columns)
     height, width = dataset.shape
     fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
     if data.in_memory or (data.in_memory is None and fits):

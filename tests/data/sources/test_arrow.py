@@ -87,12 +87,15 @@ def test_the_stamp_sees_the_files_and_the_images_that_rows_only_name(tmp_path: P
     with pyarrow.ipc.new_stream(str(data), table.schema) as stream:
         stream.write_table(table)
     (tmp_path / "hf" / "state.json").write_text(json.dumps({"_data_files": [{"filename": data.name}]}))
-    seen = [open_source(tmp_path / "hf")]
+    inside = {"folder": str(folder)}
+    seen = [open_source(tmp_path / "hf", inside)]
     for file in (data, folder / "a" / "00.jpg"):
         os.utime(file, ns=(0, 1))
-        seen.append(open_source(tmp_path / "hf"))
+        seen.append(open_source(tmp_path / "hf", inside))
     assert seen[0].read(1) == (folder / "a" / "01.jpg").read_bytes()
     assert len({source.fingerprint for source in seen}) == 1 and len({source.stamp for source in seen}) == 3
+    with pytest.raises(ValueError, match="names a file outside"):
+        open_source(tmp_path / "hf").read(1)
 
 
 def test_classes_of_a_label_without_images_are_left_out(tmp_path: Path, folder: Path) -> None:

@@ -1,28 +1,33 @@
 """A folder per identity: PATH/identity/image.jpg."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from facedistill.data.sources.source import Source
+from facedistill.data.sources.metadata import METADATA, lists_images_of
+from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, is_image, read_file
+from facedistill.data.sources.source import Source, classes_of_folders
 from facedistill.data.sources.stamp import size_and_time
-from facedistill.errors import UserError
+from facedistill.errors import UserError, some
 from facedistill.files import fingerprint
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+EXPECTED = "expected PATH/identity/image.jpg"
 
 
-def is_image(name: str) -> bool:
-    """Return True for the name of a file that has an image's extension and is not hidden."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not os.path.basename(name).startswith(".")
+class NoIdentities(UserError):
+    """The folder is not a folder per identity."""
 
 
 class FolderSource(Source):
     """A folder PATH/identity/image.jpg; classes and files in sorted order on any file system, hidden ones skipped.
 
-    Keys are "identity/image.jpg". The fingerprint covers names and file sizes, not contents.
-    Raises UserError for an identity without an image and for a folder without identities.
+    Keys are "identity/image.jpg". The fingerprint covers names and file sizes, not contents. A link that leads nowhere
+    is an unreadable image.
+
+    Raises UserError for an identity without an image, for images in folders inside an identity's, for a folder without
+    identities, and if the labels are in a metadata.csv.
     """
 
     expected = "a folder per identity"
@@ -33,32 +38,61 @@ class FolderSource(Source):
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self.class_names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
+        if listed := lists_images_of(Path(path)):
+            raise UserError(f"{path}: the labels of these images are in {listed}; is PATH perhaps {listed.parent}?")
+        self.class_names = sorted(entry.name for entry in _entries(self.path) if _is_folder(entry))
         if not self.class_names:
-            raise UserError(f"{path}: no identities; expected a folder per identity, each holding its images")
+            raise NoIdentities(f"{path}: no identities; expected a folder per identity, each holding its images")
         self.keys, labels, files = [], [], []
         for label, name in enumerate(self.class_names):
-            images = sorted(_images(os.path.join(path, name)))
-            if not images:
-                raise UserError(_no_image(Path(path) / name))
-            self.keys += [f"{name}/{image}" for image, _ in images]
+            images = sorted(_images(os.path.join(path, name), name))
+            if not any(key.count("/") == 1 for key, _ in images):
+                raise NoIdentities(_no_image(Path(path) / name))
+            self.keys += [key for key, _ in images]
             files += [file for _, file in images]
             labels += [label] * len(images)
+        classes_of_folders(path, self.keys, EXPECTED)
         self.labels = np.array(labels, dtype=np.int64)
         names = "\0".join(self.keys).encode("utf-8", "surrogateescape")
         sizes, times = np.array(files, dtype=np.int64).T
         self.fingerprint, self.stamp = fingerprint("folder", names, sizes), fingerprint(times)
 
     def read(self, i: int) -> bytes:
-        with open(os.path.join(self.path, self.keys[i]), "rb") as f:
-            return f.read()
+        return read_file(os.path.join(self.path, self.keys[i]))
 
 
-def _images(folder: str) -> list[tuple[str, tuple[int, int]]]:
-    return [(e.name, size_and_time(e)) for e in os.scandir(folder) if is_image(e.name) and e.is_file()]
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yield what a person put into a folder."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not is_hidden(entry.name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder. Raises UserError for a link to nowhere that may be an identity."""
+    if entry.is_dir():
+        return True
+    if entry.is_symlink() and not os.path.exists(entry) and "." not in entry.name:
+        raise UserError(f"{entry.path}: a link that leads nowhere; restore what it names, or remove it")
+    return False
+
+
+def _images(folder: str, key: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield key, size and time of the images in a folder and in those inside it; a dead link is one of them."""
+    for entry in _entries(folder):
+        name = f"{key}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):  # a link may lead back up
+            yield from _images(entry.path, name)
+        elif is_image(entry.name):
+            yield name, size_and_time(entry)
 
 
 def _no_image(identity: Path) -> str:
-    if any(e.is_dir() for e in os.scandir(identity)):
-        return f"{identity}: no image, but folders; expected PATH/identity/image.jpg: is PATH perhaps {identity}?"
+    entries = list(_entries(str(identity)))
+    if any((identity / name).exists() for name in METADATA):
+        return f"{identity}: {some(METADATA)} holds the labels; is PATH perhaps {identity}?"
+    if any(_is_folder(entry) for entry in entries):
+        return f"{identity}: no image, but folders; {EXPECTED}: is PATH perhaps {identity}?"
+    if entries:
+        inside = some(sorted(entry.name for entry in entries))
+        return f"{identity}: no image ({' '.join(IMAGE_SUFFIXES)}), but {inside}; {EXPECTED}"
     return f"{identity}: this identity has no image ({' '.join(IMAGE_SUFFIXES)}); add some or remove the folder"

@@ -3,6 +3,7 @@
 A template is a set of images and video frames of one person; a medium is one image, or one video.
 """
 
+import codecs
 import csv
 import io
 import os
@@ -16,6 +17,7 @@ import numpy as np
 
 from facedistill.data.align import align
 from facedistill.data.decode import decode
+from facedistill.data.sources.reading import read_file
 from facedistill.data.sources.source import Source
 from facedistill.data.sources.stamp import MISSING, size_and_time
 from facedistill.errors import UserError
@@ -66,8 +68,7 @@ class IjbSource(Source):
         self.stamp = fingerprint(times)
 
     def read(self, i: int) -> np.ndarray:
-        with open(self.folder / "loose_crop" / self.keys[i], "rb") as f:
-            return align(decode(f.read()), self.points[i])
+        return align(decode(read_file(self.folder / "loose_crop" / self.keys[i])), self.points[i])
 
     def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield blocks of the 1:1 list: two template ids, int64 (B,) each, and whether they are one person, bool (B,).
@@ -111,8 +112,12 @@ def _landmark_files(folder: Path) -> list[Path]:
 
 
 def _open(path: Path) -> BinaryIO:
+    """Open a list after its byte-order mark, if it has one."""
     try:
-        return open(path, "rb")
+        f = open(path, "rb")
+        if f.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            f.seek(0)
+        return f
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}; expected the lists of insightface's IJB release in meta") from e
 

@@ -3,16 +3,19 @@
 import inspect
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from facedistill.data.sources.arrow import ArrowSource
-from facedistill.data.sources.folder import FolderSource
+from facedistill.data.sources.folder import FolderSource, NoIdentities
+from facedistill.data.sources.metadata import MetadataSource
 from facedistill.data.sources.pair_list import PairList
 from facedistill.data.sources.parquet import ParquetSource
+from facedistill.data.sources.reading import files_in, is_hidden
 from facedistill.data.sources.recordio import RecordIOSource
-from facedistill.data.sources.source import Source
+from facedistill.data.sources.source import Source, stop_if_unusable
 from facedistill.data.sources.tar import TarSource
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.data.synthetic.faces import SyntheticFaces
@@ -25,21 +28,24 @@ SOURCES: dict[str, type[Source]] = {
     "arrow": ArrowSource,
     "parquet": ParquetSource,
     "tar": TarSource,
+    "metadata": MetadataSource,
     "verification": VerificationSet,
     "pairs": PairList,
     "folder": FolderSource,
     "synthetic": SyntheticFaces,
 }
+LOOKED_BELOW = 3  # folders
 ATTRIBUTES = ("path", "keys", "labels", "class_names", "fingerprint")
 # package.module:Class, or package.module:Class:ARGUMENT. A single letter before the first colon is a drive of Windows.
 OUTSIDE = re.compile(r"(?P<name>(?!\w:)\w+(?:\.\w+)*:[^\W\d]\w*)(?::(?P<argument>.*))?", re.DOTALL)
 
 
-def open_source(spec: str | Path) -> Source:
+def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> Source:
     """Return the Source that `spec` names. An existing path has priority; its name tells its form.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
-    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a verification .bin, or a .csv of pairs.
+    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or metadata.jsonl; a
+    verification .bin, or a .csv of pairs.
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
     may be left out.
@@ -48,23 +54,62 @@ def open_source(spec: str | Path) -> Source:
     colon goes to the class's `open` as one text. The class must be a subclass of Source; this is checked before it is
     called. The module is imported, so name only modules that you trust.
 
+    Args:
+        columns: for tables: the columns of "image" and "label", and the "folder" whose files the rows may name (the
+            table's own if it is left out).
+
     Raises:
-        UserError: the path does not exist, or is no known form of data.
-        UsageError: the option or the class does not exist.
+        UserError: the path does not exist, is no known form of data, or a class name is no line of text.
+        UsageError: the option or the class does not exist, or `columns` is given for another form than a table.
     """
     path, text = Path(spec), str(spec)
-    if not is_path(spec):
+    if is_path(spec):
+        source = _at(path, columns)
+    else:
         kind, argument = _named(text)
         try:
-            return _complete(kind.open(argument))
+            source = _complete(_open(kind, argument, columns))
         except UsageError as e:
             raise UsageError(f"data {text}: {e}") from e
+    stop_if_unusable(source.class_names, source.path)
+    return source
+
+
+def _at(path: Path, columns: Mapping[str, str] | None) -> Source:
+    """Return the data set at a path. Raises UserError; if one lies deeper, the message names it."""
     if not path.exists():
         raise UserError(f"data {path}: no such file or folder; expected {_expected()}")
     found = form_of(path)
     if found is None:
         raise UserError(f"data {path}: not a known form of data set; expected {_expected()}")
-    return found.open(str(path))
+    try:
+        return _open(found, str(path), columns)
+    except NoIdentities as e:
+        below = _below(path)
+        raise UserError(f"{e}. Or do you mean the data set {below}?" if below else str(e)) from e
+    except (OSError, RecursionError) as e:
+        raise UserError(f"data {path}: cannot be read: {e}") from e
+
+
+def _open(kind: type[Source], argument: str, columns: Mapping[str, str] | None) -> Source:
+    if not columns:
+        return kind.open(argument)
+    if not kind.takes_columns:
+        raise UsageError(f"data.columns: {argument} has no columns; they belong to Parquet, Arrow and metadata.csv")
+    return kind(argument, columns)  # type: ignore[call-arg]
+
+
+def _below(path: Path) -> Path | None:
+    """Return the first data set of another form than folders in the folders below `path`, at most three deep."""
+    specific = [kind for kind in SOURCES.values() if kind is not FolderSource]
+    for depth in range(1, LOOKED_BELOW + 1):
+        for folder in sorted(
+            folder for folder in path.glob("*/" * depth) if not is_hidden(str(folder.relative_to(path)))
+        ):
+            if any(kind.opens(folder) for kind in specific):
+                files = [file for kind in specific for pattern in kind.inside for file in files_in(folder, pattern)]
+                return files[0] if len(files) == 1 else folder
+    return None
 
 
 def form_of(path: Path) -> type[Source] | None:

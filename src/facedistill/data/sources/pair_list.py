@@ -1,13 +1,11 @@
 """A verification set written by hand: a CSV of two image paths and whether they show the same person."""
 
-import csv
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from facedistill.data.sources.folder import is_image
+from facedistill.data.sources.reading import is_image, read_file, read_table
 from facedistill.data.sources.stamp import size_and_time
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UserError
@@ -53,7 +51,7 @@ class PairList(VerificationSet):
         self.stamp = fingerprint(times)
 
     def read(self, i: int) -> bytes:
-        return (self.folder / self.keys[i]).read_bytes()
+        return read_file(self.folder / self.keys[i])
 
 
 def load_pair_list(path: str | Path) -> PairList:
@@ -67,7 +65,7 @@ def load_pair_list(path: str | Path) -> PairList:
             persons contradict the label or an earlier line. Also for a file without pairs or that is not text.
     """
     path = Path(path)
-    rows = list(_rows(path))
+    rows = list(read_table(path, EXPECTED_LINES))
     if rows and _is_header(path.parent, rows[0][1]):
         del rows[0]
     if not rows:
@@ -95,28 +93,6 @@ def load_pair_list(path: str | Path) -> PairList:
     place = {image: i for i, image in enumerate(files)}
     pairs = np.array([[place[a], place[b]] for _, (a, b, *_) in rows], dtype=np.int64)
     return PairList(path, files, pairs, np.array(same), [persons[image] for image in files] if columns == 5 else None)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each non-empty line, without trailing empty cells."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; {EXPECTED_LINES}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text ({e}); {EXPECTED_LINES}") from e
-    lines = text.splitlines()
-    first = next(filter(str.strip, lines), "")
-    reader = csv.reader(lines, delimiter=max("\t;,", key=first.count))
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            while cells and not cells[-1]:
-                cells.pop()
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: {e}; {EXPECTED_LINES}") from e
 
 
 def _is_header(folder: Path, cells: list[str]) -> bool:

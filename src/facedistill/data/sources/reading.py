@@ -1,8 +1,11 @@
 """What every form shares: which names are a person's own files, and reading files and lists of text."""
 
+import csv
+import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -41,26 +44,48 @@ def read_file(path: str | os.PathLike) -> bytes:
         return f.read()
 
 
-def read_text(path: str | os.PathLike, expected: str = "expected text in UTF-8") -> str:
+def read_text(path: str | os.PathLike, expected: str = "expected text in UTF-8", errors: str = "strict") -> str:
     """Return a text file's content without its byte-order mark: UTF-8, or UTF-16 if it has the mark of that.
 
     Raises UserError if it cannot be read.
     """
     try:
         data = read_file(path)
-        return data.decode(next((code for mark, code in MARKS.items() if data.startswith(mark)), "utf-8"))
+        code = next((code for mark, code in MARKS.items() if data.startswith(mark)), "utf-8")
+        return data.decode(code, errors)
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: not UTF-8 text (byte {e.start}: {e.reason}); {expected}") from e
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}; {expected}") from e
 
 
-def read_lines(path: str | os.PathLike, expected: str = "expected one name a line") -> list[str]:
+def read_lines(
+    path: str | os.PathLike, expected: str = "expected one name a line", errors: str = "strict"
+) -> list[str]:
     """Return the lines of a text file, of any system, without empty ones at its end."""
-    lines = read_text(path, expected).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = read_text(path, expected, errors).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def read_table(path: str | os.PathLike, expected: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and the cells of each row of a CSV that is not empty, without empty cells at its end.
+
+    The delimiter is a comma, a tab or a semicolon. Raises UserError if the file is no such text.
+    """
+    text = read_text(path, expected)
+    first = next(filter(str.strip, text.splitlines()), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=first.count))
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            while cells and not cells[-1]:
+                cells.pop()
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as e:
+        raise UserError(f"{path}, line {reader.line_num}: {e}; {expected}") from e
 
 
 def files_in(folder: Path, pattern: str) -> list[Path]:
@@ -93,6 +118,8 @@ def _stop_if_one_is_missing(path: str | Path, there: list[re.Match[str]]) -> Non
     """Raise UserError if the files `there` are not all parts of the number that their names give."""
     one, numbers = there[0], {int(match["part"]) for match in there}
     count = int(one["parts"])
+    if len(numbers) < len(there):
+        raise UserError(f"{path}: a part of {one['name']}-*-of-{one['parts']} is there twice; remove the older ones")
     first = 1 if 0 not in numbers and count in numbers else 0  # some programs count from 1
     absent = (part for part in range(first, first + count) if part not in numbers)
     if missing := [f"{one['name']}-{part:0{len(one['part'])}}-of-{one['parts']}" for part in islice(absent, 4)]:

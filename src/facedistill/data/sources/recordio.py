@@ -3,10 +3,12 @@
 A record: uint32 magic, uint32 lrec (upper 3 bits cflag, lower 29 the length), data, padding to 4 bytes. cflag 0 is a
 whole record. If the data contain the magic, the writer removes it and splits the record there: cflags 1, 2 and 3 mark
 the first, middle and last part. The data: flag uint32, label float32, id uint64, id2 uint64, then `flag` float32
-labels, then the image file. Record 0 with flag 2 holds [N + 1, M]: images are keys 1..N, and keys N + 1..M - 1 hold the
-[first, last) image keys of each identity. Record 0 with flag 0 is an image like all others.
+labels, then the image file. Record 0 with flag 2 and no image holds [N + 1, M]: images are keys 1..N, and keys
+N + 1..M - 1, of the same form, hold the [first, last) image keys of each identity. Any other record 0 is an image like all
+others. The numbers are float32, so those above 2^24 are rounded, and the records themselves tell where images end.
 """
 
+import codecs
 import os
 import struct
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data.sources.pread import ReadAt
+from facedistill.data.sources.reading import files_in, read_file, read_lines, read_text
 from facedistill.data.sources.source import Source
 from facedistill.data.sources.stamp import stamp_of
 from facedistill.errors import UserError
@@ -21,6 +24,8 @@ from facedistill.files import fingerprint
 
 MAGIC = 0xCED7230A
 HEADER = struct.Struct("<IfQQ")
+LIST_BYTES = HEADER.size + 8  # of a record with two numbers and no image
+MOST_CLASSES = 1 << 24  # float32 holds no larger class index exactly
 
 
 class RecordIOSource(Source):
@@ -43,7 +48,7 @@ class RecordIOSource(Source):
         path = Path(argument)
         if not path.is_dir():
             return cls(path.with_suffix(".rec"))
-        records = sorted(path.glob("*.rec"))
+        records = files_in(path, "*.rec")
         if len(records) > 1 and path / "train.rec" not in records:
             raise UserError(
                 f"data {path}: several .rec files ({', '.join(r.name for r in records[:4])}); name one of them"
@@ -56,15 +61,11 @@ class RecordIOSource(Source):
         self._read_at = ReadAt(path)
         keys, self._offsets = _read_index(path)
         self._record_keys = keys
-        ends = self._labels_of(0)[1]
-        if len(ends) > 1 and keys[0] == 0:
-            end, last = int(ends[0]), int(ends[1])
-            images = np.flatnonzero((keys >= 1) & (keys < end))
-            if len(images) < end - 1 < 1 << 24:  # float32 holds no larger count exactly
-                raise UserError(f"{path}: record 0 announces {end - 1} images, the .idx lists {len(images)} of them")
-            labels = self._labels_by_identity(end, last, images)
-        else:
-            images, labels = np.arange(len(keys)), None
+        images, labels = np.arange(len(keys)), None
+        if keys[0] == 0 and self._is_list(0):
+            first = self._first_identity(self._labels_of(0)[1][0])
+            images = np.arange(1, first)
+            labels = self._labels_by_identity(images, first)
         if not len(images):
             raise UserError(f"{path}: no images; a data set needs at least one")
         self._images = images
@@ -132,27 +133,47 @@ class RecordIOSource(Source):
         more = struct.unpack_from(f"<{min(flag, 2)}f", data, HEADER.size)
         return more[0], more
 
-    def _labels_by_identity(self, end: int, last: int, images: np.ndarray) -> np.ndarray | None:
+    def _is_list(self, place: int) -> bool:
+        """Return whether a record holds two numbers and no image, as record 0 and the identities' records do."""
+        data = self._record(place) if self._part(place, int(self._offsets[place]), most=0)[1] <= 2 * LIST_BYTES else b""
+        return len(data) == LIST_BYTES and HEADER.unpack_from(data)[0] == 2
+
+    def _first_identity(self, end: float) -> int:
+        """Return the place of the first record after the images, whose key is about `end`: float32 may round it.
+
+        Raises UserError if the .idx lists fewer images than record 0 announces.
+        """
+        if not 0 < end < 1 << 62:
+            raise self._broken(0, f"{end} images announced")
+        spacing = 0 if end < 1 << 24 else int(np.spacing(np.float32(end)))
+        low, high = np.searchsorted(self._record_keys, (end - spacing, end + spacing))
+        first = next((place for place in range(max(low, 1), high) if self._is_list(place)), int(high))
+        announced = int(end) - 1 - spacing
+        if first - 1 < announced and not spacing:
+            raise UserError(f"{self.path}: record 0 announces {announced} images, the .idx lists {first - 1} of them")
+        return first
+
+    def _labels_by_identity(self, images: np.ndarray, first: int) -> np.ndarray | None:
         """Return the labels by the identity records: two header reads per identity instead of one per image.
 
         None if the ranges do not tile the images, or an identity's first and last image differ in label.
         """
-        places = {int(key): place for place, key in enumerate(self._record_keys)}
-        labels = np.full(end, -1, dtype=np.int64)
-        for key in range(end, last):
-            if key not in places:
+        keys = self._record_keys[images]
+        labels = np.full(len(images), -1, dtype=np.int64)
+        for place in range(first, len(self._record_keys)):
+            ends = self._labels_of(place)[1]
+            if len(ends) != 2 or not all(0 <= end < 1 << 62 for end in ends):
                 return None
-            ends = self._labels_of(places[key])[1]
-            start, stop = (int(ends[0]), int(ends[1])) if len(ends) == 2 else (0, 0)
+            start, stop = map(int, ends)
             if stop == start:
                 continue
-            if not (1 <= start < stop <= end and start in places and stop - 1 in places):
+            low, high = np.searchsorted(keys, (start, stop)).tolist()
+            if start > stop or low == len(keys) or keys[low] != start or keys[high - 1] != stop - 1:
                 return None
-            label = self._label(places[start])
-            if label != self._label(places[stop - 1]):
+            label = self._label(int(images[low]))
+            if label != self._label(int(images[high - 1])):
                 return None
-            labels[start:stop] = label
-        labels = labels[self._record_keys[images]]
+            labels[low:high] = label
         return labels if len(labels) and labels.min() >= 0 else None
 
     def _labels_by_image(self, images: np.ndarray) -> np.ndarray:
@@ -160,8 +181,8 @@ class RecordIOSource(Source):
 
     def _label(self, place: int) -> int:
         label = self._labels_of(place)[0]
-        if not (0 <= label < 1 << 31 and label == int(label)):
-            raise self._broken(place, f"label {label}, expected a class index 0, 1, 2, ...")
+        if not (0 <= label <= MOST_CLASSES and label == int(label)):
+            raise self._broken(place, f"label {label:.17g}, expected a class index 0, 1, 2, ... up to {MOST_CLASSES:,}")
         return int(label)
 
 
@@ -172,7 +193,7 @@ def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not file.exists():
             raise UserError(f"{file}: no such file; RecordIO is a .rec and an .idx of the same name")
     try:
-        numbers = np.array(index.read_bytes().split(), dtype=np.int64)
+        numbers = np.array(read_file(index).removeprefix(codecs.BOM_UTF8).split(), dtype=np.int64)
         keys, offsets = numbers.reshape(-1, 2).T
     except (ValueError, OverflowError):
         raise UserError(f"{index}: not an index; expected a key, a tab and a byte offset on every line") from None
@@ -190,7 +211,7 @@ def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _class_names(path: Path, least: int) -> list[str]:
     """Return one name per class: the lines of classes.txt, else the class indexes; never fewer than `least`."""
     beside = path.with_name("classes.txt")
-    names = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else None
+    names = read_lines(beside) if beside.exists() else None
     count = _property(path.with_name("property"), least)
     if names is None:
         return [str(i) for i in range(count or least)]
@@ -204,9 +225,9 @@ def _class_names(path: Path, least: int) -> list[str]:
 def _property(path: Path, least: int) -> int | None:
     if not path.exists():
         return None
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    text = read_text(path, "expected 'classes,height,width'", errors="replace").strip()
     number = text.split(",")[0].strip()
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit() and len(number) < 9 and int(number) <= MOST_CLASSES):
         raise UserError(f"{path}: {text[:40]!r}; expected 'classes,height,width'")
     if int(number) < least:
         raise UserError(f"{path}: {number} classes, but the records hold label {least - 1}; is it this pack's own?")

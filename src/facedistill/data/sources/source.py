@@ -1,15 +1,21 @@
 """A Source: images with class names, in whatever form they are stored."""
 
 import inspect
+import os
+import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from facedistill.errors import UsageError
+from facedistill.data.sources.reading import files_in
+from facedistill.errors import UsageError, UserError, some
 from facedistill.recipe import build
+
+UNUSABLE = ("Cc", "Zl", "Zp")  # control characters, line and paragraph ends
 
 
 class Source(ABC):
@@ -29,6 +35,7 @@ class Source(ABC):
         expected: the form's name in "expected .rec, .parquet, ..." of an error message.
         suffixes: the file name endings that it opens, in lower case.
         inside: patterns; it opens a folder that holds a file which matches one of them.
+        takes_columns: True for a table: __init__ takes `columns` as its second parameter, see `open_source`.
         takes_options: True if it is opened by its name followed by options, `NAME:size=64,seed=1`, which are the
             parameters of __init__. False if one text follows, e.g. a path.
     """
@@ -37,6 +44,7 @@ class Source(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     inside: ClassVar[tuple[str, ...]] = ()
     takes_options: ClassVar[bool] = False
+    takes_columns: ClassVar[bool] = False
 
     path: str
     keys: list[str]
@@ -56,7 +64,7 @@ class Source(ABC):
     def opens(cls, path: Path) -> bool:
         """Return whether this form opens the file or folder at `path`. It reads names only, not file contents."""
         if path.is_dir():
-            return any(next(path.glob(pattern), None) for pattern in cls.inside)
+            return any(files_in(path, pattern) for pattern in cls.inside)
         return path.suffix.lower() in cls.suffixes
 
     @classmethod
@@ -82,3 +90,49 @@ def classes_with_images(labels: np.ndarray, class_names: list[str]) -> tuple[np.
     if used.all():
         return labels, class_names
     return (np.cumsum(used) - 1)[labels], list(compress(class_names, used))
+
+
+def sorted_classes(names: Iterable[str]) -> list[str]:
+    """Return the distinct class names in order: by number if all are numbers, else as text."""
+    distinct = set(names)
+    numbers = all(name.isascii() and name.isdigit() for name in distinct)
+    return sorted(distinct, key=(lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)) if numbers else None)
+
+
+def numbered(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return (labels int64 (N,), class_names) of the class name of every image."""
+    class_names = sorted_classes(names)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return np.array([numbers[name] for name in names], dtype=np.int64), class_names
+
+
+def classes_of_folders(path: object, names: Sequence[str], expected: str) -> list[str]:
+    """Return the class of every image of a whole set from its folders: `names` are paths with /, relative to the set.
+
+    Folders that all images share are left out. All images must be equally deep: a folder inside a person's folder
+    would else become another person.
+
+    Raises UserError for an image in no folder, and for images at different depths.
+    """
+    folders = [name.rpartition("/")[0] for name in names]
+    if "" in folders:
+        raise UserError(f"{path}: {names[folders.index('')]} is in no identity's folder; {expected}")
+    parts = {folder: folder.split("/") for folder in dict.fromkeys(folders)}
+    by_depth = {len(part): folder for folder, part in parts.items()}
+    if len(by_depth) > 1:
+        raise UserError(
+            f"{path}: images lie at different depths, in {some([by_depth[depth] for depth in sorted(by_depth)])}; "
+            f"{expected}, all equally deep: move or remove what is no identity"
+        )
+    shared = len(os.path.commonprefix([part[:-1] for part in parts.values()]))
+    return ["/".join(parts[folder][shared:]) for folder in folders]
+
+
+def stop_if_unusable(class_names: Sequence[str], path: object) -> None:
+    """Raise UserError if a class name cannot be saved as a line of a text file: empty, or with control characters."""
+    for name in class_names:
+        if not name or (not name.isprintable() and any(unicodedata.category(c) in UNUSABLE for c in name)):
+            raise UserError(
+                f"{path}: class name {name[:60]!a}; expected text without line breaks and control characters; rename "
+                "the class"
+            )

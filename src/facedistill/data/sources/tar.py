@@ -2,39 +2,49 @@
 
 import json
 import os
+import posixpath
 import re
 import tarfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from facedistill.data.sources.folder import is_image
-from facedistill.data.sources.pread import ReadAt
-from facedistill.data.sources.source import Source
+from facedistill.data.sources.pread import Bounded, ReadAt
+from facedistill.data.sources.reading import is_hidden, is_image, shards
+from facedistill.data.sources.source import Source, classes_of_folders, numbered
 from facedistill.data.sources.stamp import size_and_time, stamp_of
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 
 LAYOUTS = "expected members identity/image.jpg, or webdataset pairs key.jpg and key.cls (or key.json with a label)"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+LABEL_BYTES = 1 << 20
+Members = dict[str, tuple[int, int]]
+NOWHERE = (0, 0)  # a link that leads nowhere: an empty image, which cannot be read
 
 
 @dataclass
 class Index:
-    """One shard's images: names, byte offsets and sizes, and the class of each (text)."""
+    """One shard's images: names, byte offsets and sizes, and what their label files say.
+
+    labels: the text of each image's label file, or None. faults: by image name, why its label file has no text.
+    """
 
     names: list[str]
     offsets: list[int]
     sizes: list[int]
-    classes: list[str]
+    labels: list[str | None]
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 class TarSource(Source):
     """A .tar, or a folder of them in name order, whose images are read in place. The members tell the layout:
 
-    - folders: identity/image.jpg (leading folders that all images share are left out of the class name);
-    - webdataset: key.jpg with key.cls (text or a number) or key.json {"label": ...}.
+    - webdataset: key.jpg with key.cls (text or a number) or key.json {"label": ...};
+    - folders: identity/image.jpg (leading folders that all images share are left out of the class name).
+
+    All shards of a set have one layout: if any image has a label file, each must have one.
 
     The index of a shard is cached under the shard's path, time and size. Classes are sorted, numerically if all are
     numbers. Compressed tars cannot be read in place, so they raise a UserError.
@@ -46,73 +56,97 @@ class TarSource(Source):
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        shards = [Path(path)] if os.path.isfile(path) else sorted(Path(path).glob("*.tar"))
-        indexes = [_index(shard) for shard in shards]
-        self._read_at = [ReadAt(shard) for shard in shards]
+        files = shards(path, "*.tar")
+        indexes = [_index(file) for file in files]
+        self._read_at = [ReadAt(file) for file in files]
         counts = [len(index.names) for index in indexes]
         names = [name for index in indexes for name in index.names]
         if not names:
             raise UserError(f"{path}: no images; {LAYOUTS}")
-        self._shard = np.repeat(np.arange(len(shards)), counts)
+        self._shard = np.repeat(np.arange(len(files)), counts)
         self._offset = np.array([o for index in indexes for o in index.offsets], dtype=np.int64)
         self._size = np.array([s for index in indexes for s in index.sizes], dtype=np.int64)
-        classes = [c for index in indexes for c in index.classes]
-        self.class_names = sorted(set(classes), key=_by_number if all(c.isdigit() for c in set(classes)) else None)
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        self.labels = np.array([numbers[c] for c in classes], dtype=np.int64)
+        classes = _classes(path, files, indexes)
+        self.labels, self.class_names = numbered(classes)
         if len(set(names)) < len(names):
-            names = [f"{shards[s].name}:{name}" for s, name in zip(self._shard.tolist(), names, strict=True)]
+            names = [f"{files[s].name}:{name}" for s, name in zip(self._shard.tolist(), names, strict=True)]
         self.keys = names
         self.fingerprint = fingerprint("tar", "\0".join(names), "\0".join(classes), self._size)
-        self.stamp = stamp_of(shards)
+        self.stamp = stamp_of(files)
 
     def read(self, i: int) -> bytes:
         return self._read_at[self._shard[i]](int(self._size[i]), int(self._offset[i]))
 
 
-def _by_number(text: str) -> tuple[int, str]:
-    return int(text), text
+def _classes(path: str | Path, files: list[Path], indexes: list[Index]) -> list[str]:
+    """Return the class of every image of the set, by label files if there is one, else by folders."""
+    if not any(index.faults or any(label is not None for label in index.labels) for index in indexes):
+        return classes_of_folders(path, [name for index in indexes for name in index.names], LAYOUTS)
+    classes = []
+    for file, index in zip(files, indexes, strict=True):
+        for name, label in zip(index.names, index.labels, strict=True):
+            if label is None:
+                why = index.faults.get(name, f"{name} has no label {_key(name)}.cls or .json beside it")
+                raise UserError(f"{file}: {why}; {LAYOUTS}")
+            classes.append(label)
+    return classes
 
 
 def _index(shard: Path) -> Index:
     """Return the shard's Index, from the cache if the shard has not changed since."""
-    cached = cache_dir() / "tar" / f"{fingerprint('2', shard.resolve(), *size_and_time(shard))}.json"
+    cached = cache_dir() / "tar" / f"{fingerprint('3', shard.resolve(), *size_and_time(shard))}.json"
     try:
-        return Index(**json.loads(cached.read_text()))
+        checksum, _, text = cached.read_text().partition("\n")
+        if checksum == fingerprint(text):
+            return Index(**json.loads(text))
     except (OSError, ValueError, TypeError):
-        index = _scan(shard)
+        pass
+    index = _scan(shard)
     try:
+        text = json.dumps(index.__dict__)
         with atomic_write(cached) as temporary:
-            temporary.write_text(json.dumps(index.__dict__))
+            temporary.write_text(f"{fingerprint(text)}\n{text}")
     except (UserError, OSError):
         pass  # without a cache the next start is slower, nothing else
     return index
 
 
 def _scan(shard: Path) -> Index:
-    with open(shard, "rb") as f:
-        kind = COMPRESSED.get(f.read(2))
-    if kind:
-        raise UserError(
-            f"{shard}: compressed with {kind}, which allows no reading in place; unpack it (tar -xf {shard.name}) and "
-            "open the folder, or repack it as a plain .tar"
-        )
     try:
-        with tarfile.open(shard, "r:") as tar:
-            members = _members(shard, tar)
-    except (tarfile.TarError, OSError) as e:
-        raise UserError(f"{shard}: not a whole tar file: {e}") from e
-    images = {name: place for name, place in members.items() if is_image(name)}
-    classes = _labels(shard, images, members) or _folders(shard, list(images))
-    offsets, sizes = [o for o, _ in images.values()], [s for _, s in images.values()]
-    return Index(list(images), offsets, sizes, classes)
+        with Bounded(shard) as file:
+            kind = COMPRESSED.get(file.read(2))
+            if kind:
+                raise UserError(
+                    f"{shard}: compressed with {kind}, which allows no reading in place; unpack it "
+                    f"(tar -xf {shard.name}) and open the folder, or repack it as a plain .tar"
+                )
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                members = _members(shard, tar)
+    except (tarfile.TarError, OSError, ValueError, RecursionError, OverflowError, MemoryError) as e:
+        raise UserError(f"{shard}: not a whole tar file: {e or type(e).__name__}") from e
+    images = [name for name in members if is_image(name)]
+    labels, faults = _labels(shard, images, members)
+    offsets, sizes = [members[name][0] for name in images], [members[name][1] for name in images]
+    return Index(images, offsets, sizes, labels, faults)
 
 
-def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
-    """Return the offset and size of every file by its name. A hard link has those of the earlier member it names."""
-    found: dict[str, tuple[int, int]] = {}
+def _members(shard: Path, tar: tarfile.TarFile) -> Members:
+    """Return the offset and size of every file by its name; hidden ones are left out.
+
+    A link has those of the file that it names: a hard link an earlier one, a symbolic link any file of the shard.
+    """
+    there = os.path.getsize(shard)
+    found: Members = {}
+    links: dict[str, str] = {}
     for member in tar:
-        name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
+        name, target = (posixpath.normpath(text) for text in (member.name, member.linkname))
+        if member.size < 0 or (member.isfile() and member.offset_data + member.size > there):
+            raise UserError(f"{shard}: not a whole tar file: {ascii(name)[:200]} announces {member.size:,} bytes")
+        if is_hidden(name):
+            continue
+        if member.issparse():
+            raise UserError(f"{shard}: {name} is a sparse file, which is not stored whole; pack again without --sparse")
         if member.isfile():
             found[name] = member.offset_data, member.size
         elif member.islnk():
@@ -122,47 +156,58 @@ def _members(shard: Path, tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
                     "with tar --hard-dereference"
                 )
             found[name] = found[target]
-    return found
+        elif member.issym():
+            links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+    return found | {name: _follow(target, links, found) for name, target in links.items() if is_image(name)}
 
 
-def _labels(shard: Path, images: dict[str, tuple[int, int]], members: dict[str, tuple[int, int]]) -> list[str] | None:
-    """Return the webdataset classes, or None if no member is a label. A sample's key ends at its file's first dot.
+def _follow(target: str, links: dict[str, str], found: Members) -> tuple[int, int]:
+    for _ in range(len(links)):
+        if target not in links:
+            break
+        target = links[target]
+    return found.get(target, NOWHERE)
 
-    If a sample has both files, .cls is the label and .json holds something else.
+
+def _labels(shard: Path, images: list[str], members: Members) -> tuple[list[str | None], dict[str, str]]:
+    """Return the text of each image's label file, and why a label file has none.
+
+    A sample's key ends at its file's first dot. If a sample has both files, .cls is the label and .json holds something
+    else.
     """
-    samples = {_key(name) for name in images}
     named = {end: {_key(name): name for name in members if name.endswith(end)} for end in (".json", ".cls")}
-    beside = {key: name for key, name in (named[".json"] | named[".cls"]).items() if key in samples}
-    if not beside:
-        return None
-    read, classes = ReadAt(shard), []
+    beside = named[".json"] | named[".cls"]
+    read = ReadAt(shard)
+    labels: list[str | None] = []
+    faults: dict[str, str] = {}
     for name in images:
-        label = beside.get(_key(name))
-        if label is None:
-            raise UserError(f"{shard}: {name} has no label {_key(name)}.cls or .json beside it; {LAYOUTS}")
-        offset, size = members[label]
-        classes.append(_label_text(shard, label, read(size, offset)))
-    return classes
+        labels.append(None)
+        if label := beside.get(_key(name)):
+            offset, size = members[label]
+            try:
+                labels[-1] = _label_text(label, read(min(size, LABEL_BYTES + 1), offset))
+            except (ValueError, KeyError, TypeError, RecursionError) as e:
+                faults[name] = str(e) if isinstance(e, NoText) else f"label {label} cannot be read ({e!r})"
+    return labels, faults
+
+
+class NoText(ValueError):
+    """A label file holds no label."""
 
 
 def _key(name: str) -> str:
     return re.sub(r"\.[^/]*$", "", name)
 
 
-def _label_text(shard: Path, name: str, data: bytes) -> str:
-    try:
-        text = data.decode("utf-8").strip()
-        text = str(json.loads(text)["label"]) if name.endswith(".json") else text
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{shard}: label {name} cannot be read ({e!r}); {LAYOUTS}") from e
+def _label_text(name: str, data: bytes) -> str:
+    if len(data) > LABEL_BYTES:
+        raise NoText(f"label {name} is larger than {LABEL_BYTES:,} bytes")
+    text = data.decode("utf-8-sig").strip()
+    if name.endswith(".json"):
+        found = json.loads(text)["label"]
+        if not isinstance(found, str | int):
+            raise NoText(f"label {name} cannot be read: {type(found).__name__} where text or a number should be")
+        text = str(found).strip()
     if not text:
-        raise UserError(f"{shard}: label {name} is empty; {LAYOUTS}")
+        raise NoText(f"label {name} is empty")
     return text
-
-
-def _folders(shard: Path, names: list[str]) -> list[str]:
-    folders = [str(PurePosixPath(name).parent) for name in names]
-    if "." in folders:
-        raise UserError(f"{shard}: {names[folders.index('.')]} is in no identity's folder; {LAYOUTS}")
-    above = {str(PurePosixPath(folder).parent) for folder in folders}
-    return [PurePosixPath(folder).name for folder in folders] if len(above) == 1 else folders

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedistill.data.sources.folder import is_image
+from facedistill.data.sources.reading import is_hidden, is_image, read_file
 from facedistill.data.sources.source import Source
 from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError, some
@@ -36,8 +36,7 @@ class TinyFacePart(Source):
         self.stamp = fingerprint(times)
 
     def read(self, i: int) -> bytes:
-        with open(os.path.join(self.path, self.keys[i]), "rb") as f:
-            return f.read()
+        return read_file(os.path.join(self.path, self.keys[i]))
 
 
 def is_tinyface(path: str | Path) -> bool:
@@ -88,11 +87,10 @@ def _files(root: Path, folder: str) -> dict[str, tuple[int, int]]:
     """Return the size and time of every image, by key."""
     found = {}
     for parent, folders, names in os.walk(root / folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         inside = Path(parent).relative_to(root).as_posix()
         for name in filter(is_image, names):
-            if os.path.isfile(place := os.path.join(parent, name)):
-                found[f"{inside}/{name}"] = size_and_time(place)
+            found[f"{inside}/{name}"] = size_and_time(os.path.join(parent, name))
     if not found:
         raise UserError(f"{root / folder}: no images; TinyFace has {MATCH}, {PROBE} and {DISTRACTOR} side by side")
     return dict(sorted(found.items()))
