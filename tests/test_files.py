@@ -134,8 +134,17 @@ def test_temporaries_of_dead_processes_are_removed_and_no_others(tmp_path: Path)
 def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     fsync, replace = files._fsync, os.replace
-    monkeypatch.setattr(files, "_fsync", lambda path: (done.append(path.name), fsync(path)))
-    monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
+
+    def noted(path: Path) -> None:
+        done.append(path.name)
+        fsync(path)
+
+    def renamed(a: Path, b: Path) -> None:
+        done.append("replace")
+        replace(a, b)
+
+    monkeypatch.setattr(files, "_fsync", noted)
+    monkeypatch.setattr(files.os, "replace", renamed)
     with atomic_write(tmp_path / "model") as temporary:
         temporary.mkdir()
         (temporary / "weights").write_text("w")

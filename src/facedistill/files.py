@@ -20,7 +20,6 @@ import numpy as np
 
 from facedistill.errors import UserError
 
-
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.(tmp|old)(\..*)?")
 _FORGOTTEN = 24 * 3600  # seconds after which a temporary that nobody touches belongs to nobody
@@ -226,8 +225,8 @@ def _through(path: Path) -> Iterator[Path]:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # its text comes first if the path is the stream
         number = _descriptor(path)
-        target = open(path, "wb") if number is None else open(number, "wb", closefd=False)
-        with open(temporary, "rb") as source, target:
+        where, ours = (path, True) if number is None else (number, False)
+        with open(temporary, "rb") as source, open(where, "wb", closefd=ours) as target:
             shutil.copyfileobj(source, target)
 
 

@@ -7,8 +7,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from facedistill.errors import printable_lines
+
 T = TypeVar("T")
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, above a progress bar if there is one. Names in it are printed as they are."""
+    console.print(printable_lines(text), soft_wrap=True)
 
 
 class RateColumn(ProgressColumn):
@@ -22,12 +29,12 @@ class RateColumn(ProgressColumn):
 def bar() -> Progress:
     """Return a progress display; add tasks with `add_task(description, total=..., unit="images", note="")`."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         RateColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         transient=True,
         disable=not console.is_terminal,  # no bars in a log file
