@@ -21,3 +21,10 @@ def test_a_bar_takes_any_name() -> None:
     with console.capture() as shown:
         console.print(display.get_renderable())
     assert "embedding [/b]" in shown.get() and "[/i]" in shown.get()
+
+
+def test_a_pace_tells_the_speed_since_it_began_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    pace = progress.Pace(total=41_000, done=1000)
+    assert pace.text(5000) == "400 images/s, 0:01:30 left"  # 4000 in 10 s, 36,000 are left

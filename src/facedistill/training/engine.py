@@ -22,7 +22,7 @@ from facedistill.data import Batch, ImageBatch, Loader
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.models import save_model, save_weights
-from facedistill.progress import bar, say
+from facedistill.progress import Pace, bar, say
 from facedistill.recipe import Recipe, dump_recipe, load_recipe
 from facedistill.run import (
     LOG,
@@ -125,6 +125,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     if step and step % loader.steps == 0:
         _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # the run stopped before this was done
 
+    pace = Pace(total * schedule.batch, step * schedule.batch)
     with bar() as display:
         task = display.add_task(
             "training", total=total * schedule.batch, completed=step * schedule.batch, unit="images", note=""
@@ -153,6 +154,9 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                     return
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
                     _checkpoint(run, step, method, optimizer, bound)
+            if log is not None and display.disable:
+                place = f"epoch {epoch + 1} of {schedule.epochs}, step {step:,} of {total:,}"
+                say(f"{place}: loss {loss.item():.3f}, {pace.text(step * schedule.batch)}")
             _end_epoch(recipe, run, assembly, step, epoch, log)
 
 
