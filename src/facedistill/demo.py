@@ -11,7 +11,7 @@ from facedistill.data.sources import draw_pairs, save_verification
 from facedistill.data.synthetic import contact_sheet
 from facedistill.errors import UsageError, closest
 from facedistill.files import atomic_write, cache_dir, fingerprint, in_use
-from facedistill.progress import console
+from facedistill.progress import say
 from facedistill.recipe import Recipe, TeacherSpec, dump_recipe, make_recipe
 from facedistill.results import markdown
 from facedistill.run import Busy
@@ -80,7 +80,7 @@ def demo_at(scale: Scale, out: str | Path) -> dict[str, Any]:
     _draw_faces(scale, folder)
     runs = ["teacher", *DEMO_METHODS]
     for place, name in enumerate(runs, 1):
-        console.print(f"{place} of {len(runs)}: {_headline(name, scale)}")
+        say(f"{place} of {len(runs)}: {_headline(name, scale)}")
         train(recipe_of(name, scale, folder), folder / name)
     evaluations = {name: json.loads((folder / name / "evaluation.json").read_text("utf-8")) for name in runs}
     result = {
@@ -107,9 +107,9 @@ def demo_teacher(cache: Path | None = None) -> Path:
     recipe = recipe_of("teacher", FULL)
     run = (cache or cache_dir()) / f"demo-teacher-{fingerprint(dump_recipe(recipe))}"
     if (run / "evaluation.json").exists():
-        console.print(f"teacher: the demo's, {run}")
+        say(f"teacher: the demo's, {run}")
         return run
-    console.print(f"teacher: the recipe names none; training the demo's once (minutes), kept in {run}")
+    say(f"teacher: the recipe names none; training the demo's once (minutes), kept in {run}")
     while True:
         try:
             return train(recipe, run)
@@ -252,7 +252,7 @@ def _draw_faces(scale: Scale, folder: Path) -> None:
         with atomic_write(folder / "faces.png") as temporary:
             contact_sheet(open_source(scale.faces(scale.teacher_images)), images=12).save(temporary)
     if not (folder / "unseen.bin").exists():
-        console.print(f"drawing {scale.unseen_identities} people for the evaluation")
+        say(f"drawing {scale.unseen_identities} people for the evaluation")
         save_verification(draw_pairs(open_source(scale.unseen), scale.pairs, DEMO_SEED), folder / "unseen.bin")
 
 

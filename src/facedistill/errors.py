@@ -1,6 +1,7 @@
-"""Errors that a user can cause: one clear line, no traceback."""
+"""Errors that a user can cause: one clear line, no traceback; and names as they are printed."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -22,6 +23,20 @@ def closest(name: str, options: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+# Control characters, marks that turn the direction of text, line ends of Unicode, and bytes that are no text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(name: object) -> str:
+    r"""Return a name, which may be any other person's, as it is printed: control characters escaped, as in \x1b."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(name))
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines with all other control characters escaped."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first three names, and dots if there are more."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")

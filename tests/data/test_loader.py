@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +97,18 @@ def test_an_epoch_with_a_short_set_checks_at_its_end(folder: Path) -> None:
             file.write_bytes(b"broken")
     with pytest.raises(UserError, match="of 8 images cannot be read"):
         batches(open_dataset(folder), batch=8)
+
+
+@pytest.mark.parametrize("begin", ["decoded(dataset, 4)", "Loader(dataset, sampler, workers=2).epoch(0)"])
+def test_a_process_that_leaves_an_epoch_in_the_middle_ends_in_silence(begin: str) -> None:
+    """The generator outlives its own module, as one in a reference cycle does."""
+    code = f"""
+import json
+from facedistill.data import Loader, decoded, make_sampler, open_dataset
+dataset = open_dataset("synthetic:identities=4,images=6,size=32,seed=1")
+sampler = make_sampler("uniform", dataset.labels, 4, 0)
+json.kept = {begin}
+next(json.kept)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,6 +4,8 @@ import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,19 @@ def test_input_spec_that_does_not_fit() -> None:
     for options in ({"colour": "grb"}, {"mean": (1.0, 2.0)}, {"std": (0.0,)}):
         with pytest.raises(UsageError):
             InputSpec(SIZE, **options)
+
+
+def test_thresholds_of_processes_that_write_at_once_all_remain(tmp_path: Path) -> None:
+    save_model(student(), tmp_path / "m")
+    code = """
+import sys
+from facedistill.models import save_thresholds
+for n in range(10):
+    save_thresholds(sys.argv[1], [{"far": 1e-3, "value": 0.4, "interval": [0.3, 0.5], "probe": f"{sys.argv[2]}{n}", "gallery": "b"}])
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "m"), name]) for name in "xyz"]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    assert {t["probe"] for t in load_model(tmp_path / "m").thresholds} == {f"{a}{n}" for a in "xyz" for n in range(10)}
 
 
 def test_thresholds_are_added_and_replaced(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Recipes: shorthands, overrides, YAML's traps, and errors that name the key and suggest the near one."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def test_overrides(tmp_path: Path) -> None:
     assert (recipe.student.backbone, recipe.student.input_size) == ("iresnet18", 64)
     assert (recipe.teachers["teacher"].model, recipe.teachers["teacher"].cache) == ("t", False)
     assert recipe.evaluation.sets == ["a.bin"] and recipe.data.train == "a=b"
-    assert _load(tmp_path, text, "method=scratch").method.terms == {}
+    assert _load(tmp_path, text, "method=scratch").method.terms == _load(tmp_path, text).method.terms
 
 
 @pytest.mark.parametrize(
@@ -240,3 +242,71 @@ def test_shipped_recipes_load_resolve_and_are_short() -> None:
 
 def test_yaml_elsewhere_is_left_alone() -> None:
     assert yaml.safe_load("on") is True and yaml.safe_load("1e-1") == "1e-1"
+
+
+def test_a_group_named_by_one_value_keeps_its_other_keys(tmp_path: Path) -> None:
+    text = """
+data: {train: a, hold_out: 0.2, workers: 0}
+student: {backbone: iresnet18, input_size: 64, options: {width: 0.5}}
+teachers: {teacher: {model: t, cache: false}, assistant: {model: u, cache: false}}
+method: {name: kd, sampler: {kind: pk}, terms: {soft_targets: {weight: 2, temperature: 3}, embedding_l2: 4}}
+"""
+    before = _load(tmp_path, text)
+    after = _load(
+        tmp_path,
+        text,
+        "data=b",
+        "student=mobilefacenet",
+        "teacher=v",
+        "teachers.assistant=w",
+        "method=l2kd",
+        "method.terms.soft_targets=5",
+        "method.terms.embedding_l2=6",
+    )
+    assert after.data == replace(before.data, train="b")
+    assert after.student == replace(before.student, backbone="mobilefacenet")
+    assert {n: (t.model, t.cache) for n, t in after.teachers.items()} == {
+        "teacher": ("v", False),
+        "assistant": ("w", False),
+    }
+    assert after.method.name == "l2kd" and after.method.sampler == before.method.sampler
+    assert after.method.terms["soft_targets"] == TermSpec(5.0, options={"temperature": 3})
+    assert after.method.terms["embedding_l2"] == TermSpec(6.0)
+    assert _load(tmp_path, text, "data={train: c}").data == Data("c")  # a group given whole
+
+
+TENFOLD = [(i, ", ".join([f"*a{i - 1}"] * 10)) for i in range(1, 12)]
+ALIASES = "\n".join(["a0: &a0 {k: 1}", *(f"a{i}: &a{i} [{ten}]" for i, ten in TENFOLD)])
+MERGES = "\n".join(["a0: &a0 {k: 1}", *(f"a{i}: &a{i} {{<<: [{ten}]}}" for i, ten in TENFOLD)])
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (ALIASES, "more than 10,000 values"),
+        (MERGES, "more than 10,000 values"),
+        ("data: &a [*a]", "contains itself"),
+        ("data: &a {train: {b: *a}}", "contains itself"),
+        ("data: &a\n  <<: *a", "contains itself"),
+        ("data: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+        ("data: " + "[" * 50_000, "nested more than 50 deep"),
+        ("data: a\x85b", "U+0085"),
+        ("data: a\u2028b", "U+2028"),
+        ("data: 'a\x00b'", "special characters"),
+        ("seed: " + "1" * 10_000, "4300"),
+        ("data: " + "x" * 2_000_000, "longer than 1,048,576 characters"),
+        ("{[a]: b}", "unhashable key"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_hostile_file_is_one_line_at_once(tmp_path: Path, text: str, named: str) -> None:
+    began = time.perf_counter()
+    assert named in _error(tmp_path, text)
+    if "\x85" not in text and len(text) < 1000:
+        assert named in _error(tmp_path, "", f"data={text.removeprefix('data: ')}")
+    assert time.perf_counter() - began < 5
+
+
+def test_every_line_end_comes_back_from_a_recipe(tmp_path: Path) -> None:
+    recipe = make_recipe({"data": "a\x85b\u2028c\u2029d\ne"})
+    assert _load(tmp_path, dump_recipe(recipe)) == recipe

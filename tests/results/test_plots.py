@@ -28,18 +28,18 @@ def results() -> dict[str, dict[str, Any]]:
     return dict(zip(NAMES, example()["results"]))
 
 
-def every_plot(results: dict[str, Any], key: str = "p") -> list[Plot]:
+def every_plot(results: dict[str, Any], key: str = "p", places: dict[str, int] = PLACES) -> list[Plot]:
     figures = {name: (10.0**i, r["tar_at_far"]["1e-3"]) for i, (name, r) in enumerate(results.items())}
     lines = {name: {"14 px": {"value": 0.1}, "full": r["tar_at_far"]["1e-3"]} for name, r in results.items()}
     ranks = {name: {"curves": {"cmc": [0.5, 0.7, 0.9]}} for name in results}
     tar = Axis.of("tar_at_far.1e-3", list(results.values()))
     return [
-        plots.roc(results, PLACES, "about", f"{key}-roc"),
-        plots.det(results, PLACES, "about", f"{key}-det"),
+        plots.roc(results, places, "about", f"{key}-roc"),
+        plots.det(results, places, "about", f"{key}-det"),
         plots.scores(results, "1e-3", "about", f"{key}-scores"),
-        plots.line(PLOTS[0], ranks, PLACES, "about", f"{key}-cmc"),
-        plots.against_cost(figures, "macs", tar, PLACES, "about", f"{key}-cost"),
-        plots.against_resolution(lines, tar, PLACES, "about", f"{key}-low"),
+        plots.line(PLOTS[0], ranks, places, "about", f"{key}-cmc"),
+        plots.against_cost(figures, "macs", tar, places, "about", f"{key}-cost"),
+        plots.against_resolution(lines, tar, places, "about", f"{key}-low"),
         plots.training({name: log(i + 1) for i, name in enumerate(results)}, "loss", f"{key}-log"),
     ]
 
@@ -236,3 +236,14 @@ def test_the_words_of_a_log() -> None:
         "lfw.bin/pairs/accuracy": "lfw.bin, pairs, accuracy",
     }
     assert {name: plots._words(name) for name in words} == words
+
+
+def test_names_are_no_formulas_and_hold_no_control_characters() -> None:
+    names = ["=1+1", "+a", "-b", "@c", "a\x1b[2J\x00\u202e"]
+    found = dict.fromkeys(names, example()["results"][0])
+    for plot in every_plot(found, places={name: i for i, name in enumerate(names)}):
+        first = {row[0] for row in rows(plot)[1:]}
+        assert not {name[0] for name in first} & set("=+-@"), first
+        for text in (plot.svg, plot.file, plot.csv):
+            assert not set(text) & set("\x1b\x00\u202e")
+            ElementTree.fromstring(plot.svg)

@@ -85,3 +85,8 @@ def test_the_table_leaves_out_what_is_absent(folder: Path) -> None:
 def test_empty_columns_and_tables_vanish() -> None:
     assert markdown(["a", "b"], [["1", ""], ["22", ""]]) == "| a  |\n| -- |\n| 1  |\n| 22 |\n"
     assert markdown(["a"], []) == ""
+
+
+def test_a_name_stays_in_its_cell() -> None:
+    text = markdown(["run", "value"], [["a|b\x1b\nc", "1"], ["d", "2"]])
+    assert text.splitlines()[2] == r"| a\|b\x1b\nc | 1     |" and text.count("\n") == 4

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -519,3 +520,14 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path, capsys: pytest
 def test_compiled_training_leaves_an_ordinary_model(tmp_path: Path) -> None:
     run = train(_recipe(schedule={"compile": True}), tmp_path / "run")
     assert not any("_orig_mod" in name for name in _weights(run))
+
+
+def test_in_a_log_file_each_epoch_has_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(_recipe(), tmp_path / "run")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    for n, line in enumerate(lines, 1):
+        at = next(row for row in logged if row["step"] == 6 * n)
+        assert line.startswith(f"epoch {n} of 2, step {6 * n} of 12: loss {at['loss']:.3f}, ")
+        assert re.fullmatch(r"[\d,]+ images/s, 0:00:\d\d left", line.split(", ", 2)[2])

@@ -23,6 +23,8 @@ def check_student(student: Model, teacher: Model, dataset: Dataset, images: int 
     """
     report = CheckReport()
     report.values["same_space"] = same_space = student.space is not None and student.space == teacher.space
+    report.add("dimensions", f"{student.embedding_dim}", f"{teacher.embedding_dim}", "dimension")
+    report.add("space id", f"{student.space}", f"{teacher.space}", "space")
     if student.embedding_dim != teacher.embedding_dim:
         report.faults["dimension"] = (
             f"the student's embeddings have {student.embedding_dim} dimensions, the teacher's {teacher.embedding_dim}: "
@@ -62,6 +64,9 @@ def _judge_agreement(probe: np.ndarray, gallery: np.ndarray, labels: np.ndarray,
             f"against teacher {point.tar:.1%}; at the teacher's own threshold the student gets FAR "
             f"{at[far]['far']:.2%}, TAR {at[far]['tar']:.1%}"
         )
+    for far in list(ceiling.tar_at_far)[:1]:
+        found, least = crossed.tar_at_far[far][0].tar, LEAST_TAR * ceiling.tar_at_far[far][0].tar
+        report.add(f"TAR at FAR {far}, teacher's gallery", f"{found:.1%}", f"at least {least:.1%}", "agreement")
     if "1e-2" not in ceiling.tar_at_far:
         report.warnings["pairs"] = "fewer than 100 impostor pairs: no TAR can be measured; give more identities"
     elif crossed.tar_at_far["1e-2"][0].tar < LEAST_TAR * ceiling.tar_at_far["1e-2"][0].tar:

@@ -81,6 +81,8 @@ def _through_classifier(
         return None
     if len(own) != len(dataset.class_names):
         report.lines.append(f"W: has {len(own):,} classes, the data {len(dataset.class_names):,}")
+    known_names = len(set(dataset.class_names) & set(own.class_names))
+    report.add("classes of the data in W", f"{known_names:,}", f"{len(dataset.class_names):,}", "classes")
     unreadable = set(embeddings.class_names) - set(classes_with_images(embeddings.labels, embeddings.class_names)[1])
     try:
         known = own.select([name for name in dataset.class_names if name not in unreadable])
@@ -97,6 +99,7 @@ def _judge_labels(by_centres: ClassifierFit, report: CheckReport) -> None:
         f"cannot detect less than {MISNAMED:.0%}, or images of people without a class here"
         f"{f', or {by_centres.single:,} classes of one image' if by_centres.single else ''})"
     )
+    report.add("labels of another class", f"{by_centres.misnamed:.1%}", f"under {MISNAMED:.0%}", "labels")
     if by_centres.misnamed >= MISNAMED:
         report.warnings["labels"] = (
             f"at least {by_centres.misnamed:.1%} of the images seem to carry another class's name: clean the data "
@@ -121,6 +124,9 @@ def _judge_fit(fit: ClassifierFit, by_centres: ClassifierFit, scale: float, leas
             "W was fitted: if it was fitted on these images, it has memorised their labels, right or wrong; rely on "
             "the class centres instead"
         )
+    report.add("nearest to its own row of W", f"{fit.own_class:.1%}", f"at least {least:.1%}", "own_class", "names")
+    report.add("the teacher's own loss", f"{fit.loss:.2f}", f"under {fit.chance_loss:.2f}", "loss")
+    report.add("cosine between rows of W", f"{fit.crowding:.3f}", f"under {CROWDED}", "crowded")
     if fit.own_class < least:
         report.faults["own_class"] = _why_not(fit, by_centres, least)
     elif lost := sorted(set(fit.lost_classes) - set(by_centres.lost_classes)):
@@ -161,7 +167,11 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
         f"input, by pairs of images without W: declared {declared.name}; genuine pairs lie {declared.separation:.2f} "
         "deviations above impostor pairs"
     )
-    if right := likely_right(found):
+    right = likely_right(found)
+    expected = f"{right[0].name}: {right[0].separation:.2f}" if right else "no other is better"
+    measured = f"{declared.name}: {declared.separation:.2f} deviations"
+    report.add("colour order and pixel scale", measured, expected, "input", "contrast")
+    if right:
         best = right[0]
         others = f", hardly distinguishable from {', '.join(c.name for c in right[1:])}" if right[1:] else ""
         report.values["right_input"] = [c.name for c in right]

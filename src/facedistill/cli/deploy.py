@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import Many, app, write_json
+from facedistill.cli.app import File, Json, Many, Report, answer, app
 
 
 @app.command(sort_key=8.5)
@@ -15,7 +15,7 @@ def export(
     /,
     *,
     to: str,
-    out: Path,
+    out: File,
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
     calibrate: str | None = None,
     verify: str | None = None,
@@ -24,7 +24,7 @@ def export(
     layout: Literal["nchw", "nhwc"] = "nchw",
     pixels: Literal["uint8", "float32"] = "uint8",
     normalise: bool = True,
-    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    json_: Json = None,
 ) -> None:
     """Write a model as one file for a device, proven equal to the model.
 
@@ -82,9 +82,8 @@ def export(
         pixels=pixels,
         normalise=normalise,
     )
-    print(made.gate.text())
-    write_json(json_, made.to_json())
-    print(f"{made.path}: {made.bytes / 1e6:.2f} MB, {to}, {precision}, input {made.input}")
+    what = f"{made.path}: {made.bytes / 1e6:.2f} MB, {to}, {precision}, input {made.input}"
+    answer(f"{made.gate.text()}\n{what}", json_, made.to_json())
     if not made.gate.passed:
         raise SystemExit(1)
 
@@ -98,8 +97,8 @@ def bench(
     threads: Annotated[list[int] | None, Many] = None,
     rounds: int = 20,
     compiled: Annotated[bool, Parameter(negative="--no-compiled")] = True,
-    json_: Annotated[Path | None, Parameter(name="--json")] = None,
-    report: Path | None = None,
+    json_: Json = None,
+    report: Report = None,
 ) -> None:
     """Measure latency, throughput, size and memory of models and exported files.
 
@@ -133,10 +132,9 @@ def bench(
         require_report()
     result = run(contestants, evaluations=evaluation or (), threads=threads, rounds=rounds, compiled=compiled)
     result["made"]["command"] = " ".join(["facedistill", *sys.argv[1:]])
-    print(render_bench(result))
-    write_json(json_, result)
+    answer(render_bench(result), json_, result)
     if report is not None:
         from facedistill.results import write_bench
 
         write_bench(result, report)
-        print(f"{report}: open it in a browser")
+        answer(f"{report}: open it in a browser", json_)

@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
-from facedistill.cli.app import Flag, Many, app, write_json
+from facedistill.cli.app import Flag, Json, Many, Report, answer, app
 from facedistill.errors import UsageError
 
 
@@ -31,8 +29,8 @@ def evaluate(
     weight_by_detector_score: bool = True,
     media_pooling: bool = True,
     save_threshold: Annotated[list[float] | None, Many] = None,
-    json_: Annotated[Path | None, Parameter(name="--json")] = None,
-    report: Path | None = None,
+    json_: Json = None,
+    report: Report = None,
     show_faces: Annotated[bool, Flag] = False,
 ) -> None:
     """Measure a model, alone or against another model's gallery.
@@ -132,8 +130,7 @@ def evaluate(
     sets = open_sets(on, gallery, distractors)
     result = run(models, sets, options, paths=paths)
     result["made"]["command"] = " ".join(["facedistill", *sys.argv[1:]])
-    print(render_table(result))
-    write_json(json_, result)
+    answer(render_table(result), json_, result)
     if save_threshold:
         save_thresholds(model, thresholds_of(result, models, save_threshold))
     if report is not None:
@@ -141,7 +138,7 @@ def evaluate(
         from facedistill.results import write_report
 
         write_report(result, report, faces=faces(result, sets) if show_faces else None)
-        print(f"{report}: open it in a browser")
+        answer(f"{report}: open it in a browser", json_)
 
 
 @app.command(sort_key=8)
@@ -150,8 +147,8 @@ def compare(
     /,
     *,
     to: Annotated[list[str] | None, Many] = None,
-    json_: Annotated[Path | None, Parameter(name="--json")] = None,
-    report: Path | None = None,
+    json_: Json = None,
+    report: Report = None,
 ) -> None:
     """Put the results of several runs side by side.
 
@@ -191,11 +188,10 @@ def compare(
     evaluations = load_evaluations(runs)
     across, recipes = differences_to(evaluations, to or []), without_resamples(over_seeds(evaluations))
     evaluations = without_resamples(evaluations)
-    print(render_comparison(evaluations, across, recipes))
     content = {"schema": 1, "evaluations": evaluations, "recipes": recipes}
-    write_json(json_, content | ({"differences": across} if to else {}))
+    answer(render_comparison(evaluations, across, recipes), json_, content | ({"differences": across} if to else {}))
     if report is not None:
         from facedistill.results import write_comparison
 
         write_comparison(evaluations, report, logs=load_logs(runs), across=across, recipes=recipes)
-        print(f"{report}: open it in a browser")
+        answer(f"{report}: open it in a browser", json_)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from facedistill.cli.app import Flag, app
+from facedistill.cli.app import Flag, answer, app
 
 
 @app.command(sort_key=9)
@@ -39,4 +39,4 @@ def push(
     """
     from facedistill.models import push_model
 
-    print(push_model(model, repository, public=public, classifier=not without_classifier))
+    answer(push_model(model, repository, public=public, classifier=not without_classifier))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import Many, app, write_json
+from facedistill.cli.app import File, Folder, Json, Many, answer, app
 from facedistill.errors import UsageError
 
 
@@ -14,7 +14,7 @@ def import_(
     file: Path,
     /,
     *,
-    out: Path,
+    out: Folder,
     from_: Annotated[Literal["auto", "arcface_torch", "onnx", "embeddings"], Parameter(name="--from")] = "auto",
     classes: str | None = None,
     classifier: Annotated[list[Path] | None, Many] = None,
@@ -74,7 +74,7 @@ def import_(
     cache = cache_dir() / "embeddings"
     model = import_model(file, from_, classes, paths, colour, mean, std, **options, cache=cache)
     save_model(model, out)
-    print(describe_model(out))
+    answer(describe_model(out))
 
 
 @app.command(sort_key=3)
@@ -86,7 +86,7 @@ def check(
     against: Path | None = None,
     margin: str = "arcface",
     scale: float = 64.0,
-    json_: Annotated[Path | None, Parameter(name="--json")] = None,
+    json_: Json = None,
 ) -> None:
     """Check that a teacher fits the data, or that a student may probe a teacher's gallery.
 
@@ -126,14 +126,13 @@ def check(
     else:
         cache = cache_dir() / "embeddings"
         report = check_teacher(load_model(model), dataset, make_margin(margin), scale, cache=cache)
-    print(report.text())
-    write_json(json_, report.to_json())
+    answer(report.text(), json_, report.to_json())
     if not report.passed:
         raise SystemExit(1)
 
 
 @app.command(sort_key=9)
-def embed(model: Path, images: str, /, *, out: Path) -> None:
+def embed(model: Path, images: str, /, *, out: File) -> None:
     """Embed every image of a data set into one table.
 
     Both the image and its mirror image are embedded.
@@ -158,7 +157,7 @@ def embed(model: Path, images: str, /, *, out: Path) -> None:
     embeddings = embed_dataset(load_model(model), dataset)
     embeddings.save(out)
     left = f", {len(dataset.unreadable)} unreadable left out" if dataset.unreadable else ""
-    print(f"{out}: {len(embeddings):,} images of {len(embeddings.class_names):,} classes{left}")
+    answer(f"{out}: {len(embeddings):,} images of {len(embeddings.class_names):,} classes{left}")
 
 
 @app.command(sort_key=10)
@@ -174,7 +173,7 @@ def show(path: str, /) -> None:
     """
     from facedistill.cli.show import describe
 
-    print(describe(path))
+    answer(describe(path))
 
 
 @app.command(name="list", sort_key=11)
@@ -190,4 +189,4 @@ def list_(what: str, /) -> None:
     """
     from facedistill.cli.listing import listing
 
-    print(listing(what))
+    answer(listing(what))

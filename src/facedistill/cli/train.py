@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from facedistill.cli.app import Flag, app
+from facedistill.cli.app import Flag, Folder, answer, app
 from facedistill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @app.command(sort_key=1)
-def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) -> None:
+def demo(*, out: Folder = Path("demo-run"), quick: Annotated[bool, Flag] = False) -> None:
     """The whole story on synthetic faces, in minutes.
 
     Trains a teacher and three students, measures them on people never seen in training, and prints one table.
@@ -32,7 +32,7 @@ def demo(*, out: Path = Path("demo-run"), quick: Annotated[bool, Flag] = False) 
 
 
 @app.command(sort_key=5)
-def train(recipe: str, /, *overrides: str, out: Path) -> None:
+def train(recipe: str, /, *overrides: str, out: Folder) -> None:
     """Train a teacher or a student from a recipe.
 
     The same command resumes a run that stopped. A shipped recipe runs unchanged, on synthetic faces with the demo's
@@ -62,7 +62,7 @@ def train(recipe: str, /, *overrides: str, out: Path) -> None:
 
 @app.command(sort_key=4)
 def distill(
-    *overrides: str, teacher: Path, data: str, student: str = "mobilefacenet", out: Path, method: str | None = None
+    *overrides: str, teacher: Path, data: str, student: str = "mobilefacenet", out: Folder, method: str | None = None
 ) -> None:
     """Distil a student from a teacher: check, train, evaluate.
 
@@ -93,7 +93,7 @@ def distill(
 
 
 @app.command(sort_key=6)
-def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None:
+def sweep(*recipes: str, out: Folder, plan: Annotated[bool, Flag] = False) -> None:
     """Train every combination of recipes and values, each in a folder of its own.
 
     Finished runs are skipped, and interrupted ones resume. Several processes with the same command share the runs.
@@ -119,7 +119,7 @@ def sweep(*recipes: str, out: Path, plan: Annotated[bool, Flag] = False) -> None
     runs = training.combinations(files, [text for text in recipes if "=" in text])
     runs = {name: with_demo_teachers(recipe) for name, recipe in runs.items()}
     if plan:
-        print(training.plan(runs, out))
+        answer(training.plan(runs, out))
     else:
         training.sweep(runs, out)
 
@@ -132,4 +132,4 @@ def _train(recipe: "Recipe", out: Path) -> None:
 
     training.train(with_demo_teachers(recipe), out)
     if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
-        print(describe(str(out)))
+        answer(describe(str(out)))

@@ -1,10 +1,14 @@
 """The batches of one epoch for one rank, decoded in this process or ahead of time in worker processes."""
 
+import atexit
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import wraps
 from itertools import islice
-from typing import Any
+from typing import Any, ParamSpec
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -13,6 +17,29 @@ import torch.utils.data
 from facedistill.data.dataset import Dataset, ImageBatch
 from facedistill.data.samplers import Sampler
 from facedistill.errors import UsageError, UserError
+
+P = ParamSpec("P")
+Batches = Generator[ImageBatch, None, None]
+_begun: WeakSet[Generator] = WeakSet()
+
+
+def _closed_at_exit(begin: Callable[P, Batches]) -> Callable[P, Batches]:
+    """Close the generators that are left in the middle before Python takes their modules and threads away."""
+
+    @wraps(begin)
+    def beginning(*args: P.args, **kwargs: P.kwargs) -> Batches:
+        generator = begin(*args, **kwargs)
+        _begun.add(generator)
+        return generator
+
+    return beginning
+
+
+@atexit.register
+def _close_all() -> None:
+    for generator in list(_begun):
+        with suppress(Exception):  # e.g. it runs in another thread
+            generator.close()
 
 
 class Loader:
@@ -32,7 +59,8 @@ class Loader:
         self._plan: list[list[tuple[int, bool]]] = []  # batches to come; each epoch refills it for the same workers
         self._pool: torch.utils.data.DataLoader | None = None
 
-    def epoch(self, e: int, skip: int = 0) -> Iterator[ImageBatch]:
+    @_closed_at_exit
+    def epoch(self, e: int, skip: int = 0) -> Batches:
         """Yield the batches of epoch `e` from step `skip` on. Raises UserError if too many images are unreadable."""
         indices, flips = self.sampler.epoch(e)
         share = self.sampler.batch // self.world
@@ -82,6 +110,7 @@ AHEAD = 4  # batches decoded before the network asks for them
 BATCH_BYTES = 64 << 20  # of the pixels of one batch: fewer images if they are large
 
 
+@_closed_at_exit
 def decoded(dataset: Dataset, batch: int) -> Generator[ImageBatch, None, None]:
     """Yield the readable images in order, in batches that threads decode ahead of the caller. No batch is empty.
 

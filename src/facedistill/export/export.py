@@ -24,7 +24,7 @@ from facedistill.export.litert import LiteRT
 from facedistill.export.onnx import Onnx
 from facedistill.export.target import Run, Target
 from facedistill.models import FACTS, Facts, Input, InputSpec, Model, load_model, make_space, resized
-from facedistill.progress import console
+from facedistill.progress import say
 from facedistill.recipe import find
 
 TARGETS: dict[str, type[Target]] = {"onnx": Onnx, "litert": LiteRT, "executorch": ExecuTorch}
@@ -219,9 +219,7 @@ class _Images:
             raise UserError(f"export: {dataset.source.path}: none of its images can be read")
         if images.shape[-2:] != (self.size, self.size):
             height, width = images.shape[-2:]
-            console.print(
-                f"{dataset.source.path}: images of {width} x {height} are resized to {self.size} x {self.size}"
-            )
+            say(f"{dataset.source.path}: images of {width} x {height} are resized to {self.size} x {self.size}")
             images = resized(images, self.size).round().clamp(0, 255).to(torch.uint8)
         return images.numpy()
 

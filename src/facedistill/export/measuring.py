@@ -24,7 +24,7 @@ from facedistill.export.contestant import COMPILED, TORCH
 from facedistill.export.deployable import Form
 from facedistill.export.export import TARGETS
 from facedistill.models import Facts, facts_of, load_model
-from facedistill.progress import console
+from facedistill.progress import say
 from facedistill.results import accuracy_of, load_evaluations
 
 SCHEMA = 1
@@ -254,7 +254,7 @@ def _add_accuracy(entries: Sequence[dict[str, Any]], files: Sequence[Path]) -> N
             if found := accuracy_of(evaluation, known[Path(entry["name"]).resolve()]):
                 entry["accuracy"] = found
             else:
-                console.print(f"{file}: no figure of {entry['name']} against itself")
+                say(f"{file}: no figure of {entry['name']} against itself")
 
 
 def _own_name(evaluation: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from facedistill.data import Dataset, Embeddings, decoded
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, fingerprint
 from facedistill.models.model import Model
-from facedistill.progress import console, track
+from facedistill.progress import say, track
 
 CPU_BATCH, GPU_BATCH = 64, 256  # on a CPU, maps of larger batches leave the cache and cost page faults
 
@@ -124,7 +124,7 @@ def _say_not_kept(error: UserError) -> None:
     """Say that the cache could not be written (`error` of `atomic_write`), so the next command must embed again."""
     reason = str(error).partition(";")[0]
     text = f"the embeddings are not cached: {reason}; correct that, or set FACEDISTILL_CACHE to another folder"
-    console.print(text, soft_wrap=True, markup=False)
+    say(text)
 
 
 def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:

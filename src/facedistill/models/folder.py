@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from facedistill.backbones import Backbone, OnnxBackbone, create_backbone
 from facedistill.data import read_lines
 from facedistill.errors import UsageError, UserError, closest
-from facedistill.files import atomic_write
+from facedistill.files import atomic_write, locked
 from facedistill.head import Classifier
 from facedistill.models.card import model_card
 from facedistill.models.facts import Facts, facts_of
@@ -68,16 +68,18 @@ def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
         UserError: no model folder, or it cannot be written.
     """
     folder = thresholds_folder(path)
-    config = read_config(folder)
+    read_config(folder)
 
     def holds_for(threshold: dict[str, Any]) -> list[Any]:
         return [threshold.get(key) for key in ("far", "probe", "gallery", "flip")]
 
     replaced = [holds_for(new) for new in thresholds]
-    config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
-    for name, text in (("config.json", to_json(config)), ("README.md", model_card(config, folder.name))):
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, *TEXT)
+    with locked(folder / ".lock"):  # another process may be adding its own
+        config = read_config(folder)
+        config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
+        for name, text in (("config.json", to_json(config)), ("README.md", model_card(config, folder.name))):
+            with atomic_write(folder / name) as temporary:
+                temporary.write_text(text, *TEXT)
 
 
 def thresholds_folder(path: str | Path) -> Path:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from facedistill.errors import UsageError, closest
-from facedistill.recipe.dialect import _Dumper, _Loader, parse_value
+from facedistill.recipe.dialect import MOST_CHARACTERS, _Dumper, parse_value, read_yaml
 from facedistill.recipe.schema import GROUPS, Recipe, TeacherSpec, TermSpec
 
 
@@ -30,7 +30,8 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = Path(path)
     if file.is_file():
         try:
-            text = file.read_text(encoding="utf-8")
+            with open(file, encoding="utf-8") as opened:
+                text = opened.read(MOST_CHARACTERS + 1)
         except (OSError, ValueError) as e:
             raise UsageError(f"recipe '{path}' cannot be read: {e}; expected a text file") from e
     elif path in shipped_recipes():
@@ -41,9 +42,9 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
             "`facedistill list recipes` shows them"
         )
     try:
-        raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as e:
-        raise UsageError(f"recipe '{path}' is not YAML: {' '.join(str(e).split())}") from e
+        raw = read_yaml(text)
+    except ValueError as e:
+        raise UsageError(f"recipe '{path}' is not YAML: {e}") from e
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise UsageError(f"recipe '{path}': expected keys such as data, student, method; found {type(raw).__name__}")
@@ -93,6 +94,9 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         given, known = raw.pop("teacher"), teachers.get("teacher")
         both = isinstance(given, dict) and isinstance(known, dict)
         teachers["teacher"] = known | given if both else given  # `teacher.cache=false` leaves the model as it is
+    method = raw.get("method")
+    if isinstance(method, dict) and isinstance(terms := method.get("terms"), dict):
+        method["terms"] = {name: {"weight": t} if isinstance(t, int | float) else t for name, t in terms.items()}
     raw["teachers"] = {name: {"model": t} if isinstance(t, str) else t for name, t in teachers.items()}
     return raw
 
@@ -104,8 +108,6 @@ def _nest_options(raw: dict[str, Any]) -> dict[str, Any]:
         return raw
     own = {f.name for f in fields(TermSpec)}
     for name, term in terms.items():
-        if isinstance(term, int | float):
-            term = {"weight": term}
         if term is None:
             term = {}
         if isinstance(term, dict) and "options" not in term:
@@ -114,7 +116,22 @@ def _nest_options(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
+# `data=photos` is short for `data.train=photos`. "*" is any name.
+SHORT = {
+    ("data",): "train",
+    ("student",): "backbone",
+    ("method",): "name",
+    ("teacher",): "model",
+    ("teachers", "*"): "model",
+    ("method", "terms", "*"): "weight",
+}
+
+
 def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set one key. A single value for a group is that of the group's main key; the others stay as they are."""
+    if value is not None and not isinstance(value, dict):
+        group = tuple(keys) if tuple(keys) in SHORT else (*keys[:-1], "*")
+        keys = [*keys, SHORT[group]] if group in SHORT else keys
     for key in keys[:-1]:
         if raw.get(key) is None:
             raw[key] = {}

@@ -8,7 +8,7 @@ import numpy as np
 
 from facedistill.errors import UserError
 from facedistill.evaluation import Estimate, Figure, declaration, paired_difference
-from facedistill.progress import console
+from facedistill.progress import say
 from facedistill.results.reading import estimate
 
 Runs = dict[int, dict[str, Any]]  # the evaluations of one recipe, by seed
@@ -99,7 +99,7 @@ def differences_to(evaluations: Mapping[str, dict[str, Any]], to: Sequence[str])
             if name == base or not seeds:
                 continue
             if not _comparable(runs[seeds[0]], recipes[base][seeds[0]]):
-                console.print(f"{name} is not compared with {base}: their epochs, data or students differ")
+                say(f"{name} is not compared with {base}: their epochs, data or students differ")
             else:
                 pairs = [(runs[seed], recipes[base][seed]) for seed in seeds]
                 found += [{"a": name, "b": base, "seeds": len(seeds), **d} for d in _seed_differences(pairs)]

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from facedistill.errors import UserError
+from facedistill.errors import UserError, printable_lines
 from facedistill.evaluation import Line, declaration
 from facedistill.files import atomic_write
 from facedistill.results import plots, tables
@@ -131,7 +131,7 @@ def write_page(
 
     raw = json.dumps(content, ensure_ascii=False)
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown
     )
     environment.filters["data_uri"] = data_uri
     template = files("facedistill.results").joinpath("template.html.j2").read_text(encoding="utf-8")
@@ -146,6 +146,11 @@ def write_page(
     )
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors=ESCAPED)
+
+
+def _shown(value: Any) -> Any:
+    """Return what the page shows of a value. Markup is our own; any other text may hold names."""
+    return printable_lines(value) if type(value) is str else value
 
 
 def data_uri(content: str | bytes, kind: str) -> str:

@@ -14,6 +14,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
+from facedistill.errors import printable
 from facedistill.evaluation import Line, declaration
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
 
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet computes a cell that begins with one of these
 ESCAPED = "backslashreplace"  # shows file names that are not UTF-8 as \udcff, which is also valid JSON
 Results = Mapping[str, Mapping[str, Any]]  # of the evaluation JSON, by the name of the series
 Places = Mapping[str, int]  # the number of a name's colour and dashes; the same in all plots of a page
@@ -344,7 +346,7 @@ def _plot(
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     tree = _own(ElementTree.fromstring(written.getvalue()), key)
-    tree.attrib.update({"role": "img", "aria-label": alt})
+    tree.attrib.update({"role": "img", "aria-label": printable(alt)})
     file = ElementTree.tostring(tree, "unicode")
     for element in tree.iter():
         if "style" in element.attrib:
@@ -437,8 +439,16 @@ def _empty(element: ElementTree.Element) -> bool:
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    csv.writer(text, lineterminator="\n").writerows([[_cell(value) for value in row] for row in [header, *rows]])
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return a name so that a spreadsheet takes it for text, not for a formula."""
+    if not isinstance(value, str):
+        return value
+    name = printable(value)
+    return f"'{name}" if name[:1] in FORMULA else name
 
 
 def _point(ax: "Axes", x: float, figure: Mapping[str, Any], i: int, size: float = 5, scale: int = 100) -> None:
@@ -465,7 +475,7 @@ def _marker(i: int) -> str:
 
 
 def _short(text: str, length: int = 56) -> str:
-    text = text.encode(errors=ESCAPED).decode()
+    text = printable(text)
     return text if len(text) <= length else f"{text[: length // 2 - 1]} … {text[2 - length // 2 :]}"
 
 

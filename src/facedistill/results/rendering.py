@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from facedistill.errors import printable
 from facedistill.results import tables
 from facedistill.results.overview import overview
 from facedistill.results.reading import blocks, each
@@ -61,8 +62,13 @@ def _plain(cell: Cell) -> str:
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table with aligned columns. Empty columns are dropped; without rows, return ""."""
     used = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    lines = [[header[i] for i in used], *([row[i] for i in used] for row in rows)]
+    lines = [[_one_cell(row[i]) for i in used] for row in [header, *rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
     lines.insert(1, ["-" * width for width in widths])
     text = "".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |\n" for line in lines)
     return text if rows else ""
+
+
+def _one_cell(text: str) -> str:
+    """Return text that may hold a name so that it stays in its cell."""
+    return printable(text).replace("|", "\\|")

@@ -22,7 +22,7 @@ from facedistill.data import Batch, ImageBatch, Loader
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.models import save_model, save_weights
-from facedistill.progress import bar, console
+from facedistill.progress import Pace, bar, say
 from facedistill.recipe import Recipe, dump_recipe, load_recipe
 from facedistill.run import (
     LOG,
@@ -57,14 +57,14 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     recipe = replace(recipe, method=method.spec)
     with parallel.processes(), claim_run(run, dump_recipe(recipe), _written_out):
         if (run / "evaluation.json").exists():
-            console.print(f"{run} is finished; nothing to do")
+            say(f"{run} is finished; nothing to do")
             return run
         with _denormals_flushed():
             forget_peak()
             torch.manual_seed(recipe.seed + parallel.rank())
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
-                console.print("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
+                say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
             _fit(recipe, run, assembly)
             if parallel.rank() == 0:
                 _finish(recipe, run, assembly, peak())
@@ -128,6 +128,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     if step and step % loader.steps == 0:
         _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # the run stopped before this was done
 
+    pace = Pace(total * schedule.batch, step * schedule.batch)
     with bar() as display:
         task = display.add_task(
             "training", total=total * schedule.batch, completed=step * schedule.batch, unit="images", note=""
@@ -156,6 +157,9 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                     return
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
                     _checkpoint(run, step, method, optimizer, bound)
+            if log is not None and display.disable:
+                place = f"epoch {epoch + 1} of {schedule.epochs}, step {step:,} of {total:,}"
+                say(f"{place}: loss {loss.item():.3f}, {pace.text(step * schedule.batch)}")
             _end_epoch(recipe, run, assembly, step, epoch, log)
 
 
@@ -237,7 +241,7 @@ def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound:
             "run with another --out"
         )
     restore_checkpoint(method, optimizer, state, run)
-    console.print(f"resuming from step {state['step']}")
+    say(f"resuming from step {state['step']}")
     return state["step"]
 
 
@@ -275,9 +279,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
     }
     if names := assembly.train.unreadable:
         student.made["unreadable"] = names
-        console.print(
-            f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}"
-        )
+        say(f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
     save_model(student, run / "model")
     teachers = {name: model for name, model in assembly.models.items() if model.backbone is not None}
     result = evaluation.evaluate(

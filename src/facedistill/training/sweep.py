@@ -10,7 +10,7 @@ from pathlib import Path
 
 from facedistill.data import is_path
 from facedistill.errors import UsageError, UserError
-from facedistill.progress import console
+from facedistill.progress import say
 from facedistill.recipe import Recipe, load_recipe
 from facedistill.results import markdown
 from facedistill.run import Busy
@@ -109,14 +109,14 @@ def sweep(runs: Mapping[str, Recipe], out: Path) -> None:
     failed = {}
     for n, (name, recipe) in enumerate(runs.items(), 1):
         if not _finished(out / name):
-            console.print(f"{name} ({n} of {len(runs)})")
+            say(f"{name} ({n} of {len(runs)})")
         try:
             train(recipe, out / name)
         except Busy:
-            console.print(f"{name}: another process is working on it")
+            say(f"{name}: another process is working on it")
         except (UserError, OSError, MemoryError, RuntimeError) as e:  # torch out of memory: RuntimeError
             failed[name] = str(e)
-            console.print(f"{name} failed: {e}")
+            say(f"{name} failed: {e}")
     if failed:
         name, why = next(iter(failed.items()))
         raise UserError(f"{len(failed)} of {len(runs)} runs failed; {name}: {why}")
