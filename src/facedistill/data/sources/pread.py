@@ -1,8 +1,11 @@
 """Reading a file at offsets, from any thread and any process."""
 
 import os
+import threading
 from pathlib import Path
 from typing import BinaryIO
+
+_TURN = threading.Lock()
 
 
 class ReadAt:
@@ -18,7 +21,11 @@ class ReadAt:
         if file is None or pid != os.getpid():
             file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - lives as long as this object
             self._opened = (os.getpid(), file)
-        return os.pread(file.fileno(), count, offset)
+        if hasattr(os, "pread"):
+            return os.pread(file.fileno(), count, offset)
+        with _TURN:  # Windows: the threads share one position
+            file.seek(offset)
+            return file.read(count)
 
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "_opened": (-1, None)}
