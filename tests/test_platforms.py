@@ -81,8 +81,8 @@ def test_paths_of_windows_stay_paths_in_a_recipe(place: str, tmp_path: Path) -> 
     assert is_path(place)
     recipe = make_recipe({"data": place, "teacher": place})
     (tmp_path / "r.yaml").write_text(dump_recipe(recipe))
-    again = load_recipe(tmp_path / "r.yaml")
+    again = load_recipe(str(tmp_path / "r.yaml"))
     assert again == recipe and again.data.train == place
     (tmp_path / "by_hand.yaml").write_text(f"data: {place}\nteacher: {place}\n")
-    assert load_recipe(tmp_path / "by_hand.yaml") == recipe
-    assert load_recipe(tmp_path / "r.yaml", [f"data.train={place}"]) == recipe
+    assert load_recipe(str(tmp_path / "by_hand.yaml")) == recipe
+    assert load_recipe(str(tmp_path / "r.yaml"), [f"data.train={place}"]) == recipe

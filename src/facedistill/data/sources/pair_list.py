@@ -60,7 +60,7 @@ def load_pair_list(path: str | Path) -> PairList:
     """Read a CSV of pairs: `image, image, label`, or `image, image, label, person, person` on all lines.
 
     Image paths are relative to the folder of the CSV, with slashes or backslashes; equal ones are one image. Labels:
-    1/0, true/false, same/different, yes/no. A header is optional; the delimiter is a comma, a tab or a semicolon; UTF-8.
+    1/0, true/false, same/different, yes/no. A header is optional; the delimiter is comma, tab or semicolon; UTF-8.
 
     Raises:
         UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or the
