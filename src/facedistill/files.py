@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from facedistill.errors import UserError
 
@@ -238,13 +238,16 @@ def in_use(folder: Path) -> bool:
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
     """Yield whether this process now holds the lock file `lock`. The lock ends with the block or with the process."""
-    with open(lock, "a") as file:  # does not change the file's modification time
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    held = FileLock(lock, blocking=False)
+    try:
+        held.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
 
 
 @contextmanager

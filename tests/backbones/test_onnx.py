@@ -172,3 +172,185 @@ def test_real_files(shared: Path, name: str, dim: int, parameters: int, macs: fl
 def test_a_real_detector_is_refused(shared: Path) -> None:
     with pytest.raises(UserError, match="9 outputs"):
         OnnxBackbone(shared / "models" / "scrfd_2.5g_bnkps.onnx")
+
+
+def _net(
+    path: Path,
+    nodes: list,
+    shape: list,
+    out: list,
+    weights: dict[str, np.ndarray] | None = None,
+    kind: int = TensorProto.FLOAT,
+    made: int = TensorProto.FLOAT,
+) -> Path:
+    """A graph from `pixels` to `embedding`."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("pixels", kind, shape)],
+        [helper.make_tensor_value_info("embedding", made, out)],
+        [numpy_helper.from_array(v, k) for k, v in (weights or {}).items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
+def _means(path: Path, inner: int) -> Path:
+    """The mean of each colour of each image; the batch is open outside, and `inner` inside."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["pixels"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "shape"], ["embedding"]),
+    ]
+    return _net(path, nodes, ["N", 3, SIZE, SIZE], ["N", 3], {"shape": np.array([inner, 3])})
+
+
+@pytest.mark.parametrize("inner", [1, 4])
+def test_a_batch_open_outside_and_fixed_inside(tmp_path: Path, inner: int) -> None:
+    network = OnnxBackbone(_means(tmp_path / "net.onnx", inner))
+    assert network.batch == inner
+    x = torch.rand(6, 3, SIZE, SIZE)
+    torch.testing.assert_close(network(x), x.mean((2, 3)))
+    assert OnnxBackbone(_means(tmp_path / "open.onnx", -1)).batch is None
+
+
+def test_a_batch_that_becomes_one_long_row_is_run_one_image_at_a_time(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["pixels"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "shape"], ["embedding"]),
+    ]
+    path = _net(tmp_path / "n.onnx", nodes, ["N", 3, SIZE, SIZE], ["N", 3], {"shape": np.array([1, -1])})
+    x = torch.rand(3, 3, SIZE, SIZE)
+    torch.testing.assert_close(OnnxBackbone(path)(x), x.mean((2, 3)))
+
+
+def test_an_embedding_that_depends_on_the_other_images_is_made_alone(tmp_path: Path) -> None:
+    """The largest value of the batch divides all: the shapes show nothing."""
+    nodes = [
+        helper.make_node("ReduceMax", ["pixels"], ["largest"], keepdims=0),
+        helper.make_node("Div", ["pixels", "largest"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[2, 3], keepdims=0),
+    ]
+    network = OnnxBackbone(_net(tmp_path / "n.onnx", nodes, ["N", 3, SIZE, SIZE], ["N", 3]))
+    x = torch.rand(3, 3, SIZE, SIZE) * torch.tensor([1.0, 9, 99]).view(3, 1, 1, 1)
+    assert network.batch == 1
+    torch.testing.assert_close(network(x), torch.cat([i.mean((1, 2))[None] / i.max() for i in x]))
+
+
+def test_a_graph_without_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Mul", ["mean_in", "mean_in"], ["mean_out"])],
+        "again",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("mean_in", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("mean_out", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Loop", ["", "true", "mean"], ["embedding"], body=again),
+    ]
+    path = _net(tmp_path / "n.onnx", nodes, ["N", 3, SIZE, SIZE], ["N", 3], {"true": np.array(True)})
+    monkeypatch.setenv("FACEDISTILL_ONNX_SECONDS", "3")
+    with pytest.raises(UserError, match=r"n\.onnx: does not run .*not done after 3 seconds; set FACEDISTILL_ONNX"):
+        OnnxBackbone(path)
+
+
+def test_why_it_does_not_run_is_onnxruntimes_own_reason_in_one_line(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["pixels", "shape"], ["embedding"], name="last")]
+    path = _net(tmp_path / "n.onnx", nodes, ["N", 3, SIZE, SIZE], ["N", 7], {"shape": np.array([-1, 7])})
+    with pytest.raises(UserError, match=r"running Reshape node\. Name:'last'.*requested shape:\{-1,7\}") as caught:
+        OnnxBackbone(path)
+    assert str(caught.value).isprintable()
+
+
+def test_an_embedding_in_a_column(tmp_path: Path) -> None:
+    pool = helper.make_node("GlobalAveragePool", ["pixels"], ["embedding"])
+    for batch in (1, "N"):
+        network = OnnxBackbone(_net(tmp_path / f"{batch}.onnx", [pool], [batch, 3, SIZE, SIZE], [batch, 3, 1, 1]))
+        x = torch.rand(5, 3, SIZE, SIZE)
+        torch.testing.assert_close(network(x), x.mean((2, 3)))
+
+
+def test_an_output_of_integers_is_no_embedding(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Cast", ["mean"], ["embedding"], to=TensorProto.INT64),
+    ]
+    path = _net(tmp_path / "n.onnx", nodes, ["N", 3, SIZE, SIZE], ["N", 3], made=TensorProto.INT64)
+    with pytest.raises(UserError, match=r"shape \[1, 3\] of int64; expected N x d"):
+        OnnxBackbone(path)
+
+
+def test_half_precision_in_and_out(tmp_path: Path) -> None:
+    mean = helper.make_node("ReduceMean", ["pixels"], ["embedding"], axes=[2, 3], keepdims=0)
+    half = TensorProto.FLOAT16
+    network = OnnxBackbone(_net(tmp_path / "n.onnx", [mean], ["N", 3, SIZE, SIZE], ["N", 3], kind=half, made=half))
+    x = torch.rand(5, 3, SIZE, SIZE)
+    assert network.pixels == "float16" and network(x).dtype == torch.float32
+    torch.testing.assert_close(network(x), x.mean((2, 3)), rtol=1e-2, atol=1e-2)
+
+
+def test_one_of_two_outputs_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "net.onnx", outputs=2)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    plain, other = OnnxBackbone(path, output="embedding"), OnnxBackbone(path, output="other")
+    torch.testing.assert_close(other(x), -plain(x))
+    assert plain.content() != other.content()
+    with pytest.raises(UserError, match=r"no output 'othr' .did you mean 'other'.*import --output"):
+        OnnxBackbone(path, output="othr")
+
+
+def test_weights_in_constants_and_branches_are_counted(tmp_path: Path) -> None:
+    matrix = numpy_helper.from_array(np.ones((3, 4), np.float32), "matrix")
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Constant", [], ["m"], value=matrix),
+        helper.make_node("MatMul", ["mean", "m"], ["embedding"]),
+    ]
+    network = OnnxBackbone(_net(tmp_path / "n.onnx", nodes, ["N", 3, SIZE, SIZE], ["N", 4]))
+    assert (network.count_parameters(), network.count_macs()) == (12, 12)
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_quantised_graphs_count_as_the_float_graph(tmp_path: Path, form: str, per_channel: bool) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+
+    class Noise(quantization.CalibrationDataReader):  # type: ignore[name-defined]
+        left = 4
+
+        def get_next(self) -> dict | None:
+            self.left -= 1
+            return {"pixels": np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)} if self.left else None
+
+    path, made = write(tmp_path / "net.onnx"), tmp_path / "int8.onnx"
+    if form == "dynamic":
+        quantization.quantize_dynamic(path, made, per_channel=per_channel)
+    else:
+        kind = quantization.QuantFormat[form]
+        quantization.quantize_static(path, made, Noise(), quant_format=kind, per_channel=per_channel)
+    network = OnnxBackbone(made)
+    assert count_parameters(network) == 5 * 3 * 16 + 5 * DIM + DIM
+    assert count_macs(network, SIZE) == 8 * 8 * 5 * 48 + 5 * DIM
+    x = torch.rand(3, 3, SIZE, SIZE)
+    cosine = torch.nn.functional.cosine_similarity(network(x), reference(path, x))
+    assert cosine.min() > 0.99
+
+
+@pytest.mark.parametrize("name", ["../weights.bin", "/dev/zero", "gone.bin", "C:\\weights.bin"])
+def test_weights_are_read_beside_the_graph_only(tmp_path: Path, name: str) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(4096))
+    (tmp_path / "inner").mkdir()
+    path = write(tmp_path / "inner" / "net.onnx", external=True)
+    network = OnnxBackbone(path)
+    model = onnx.load(str(path), load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = name if entry.key == "location" else entry.value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="which is no file beside it"):
+        network.content()

@@ -314,7 +314,7 @@ def test_a_table_of_embeddings_becomes_a_teacher_without_network(tmp_path: Path)
     assert load_model(tmp_path / "teacher").space == model.space
     with pytest.raises(UserError, match="3 classes, but 2 class names"):
         import_model(tmp_path / "t.npz", classes=["ann", "bob"])
-    with pytest.raises(UsageError, match="no network and no W; drop classifier, colour, mean, std"):
+    with pytest.raises(UsageError, match="no network and no W; drop colour"):
         import_model(tmp_path / "t.npz", colour="bgr")
 
 
@@ -334,3 +334,54 @@ def test_a_real_state_dict_of_another_network_is_one_clear_error(shared: Path) -
     with pytest.raises(UserError, match=r"unknown network .* ONNX") as caught:
         import_model(shared / "models" / "mobilefacenet128_state_dict.pt")
     assert "\n" not in str(caught.value)
+
+
+def _mean_of_colours(path: Path, shape: list, kind: str = "float", outputs: int = 1) -> Path:
+    """A graph that gives the mean of each colour, and as a second output its negative."""
+    onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=types.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Neg", ["mean"], ["negative"]),
+    ]
+    pixels = helper.make_tensor_value_info("pixels", types.DataType.Value(kind.upper()), shape)
+    made = [helper.make_tensor_value_info(name, types.FLOAT, ["N", 3]) for name in ("mean", "negative")[:outputs]]
+    graph = helper.make_graph(nodes[: outputs + 1], "net", [pixels], made)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
+def test_an_onnx_graph_of_open_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = _mean_of_colours(tmp_path / "n.onnx", ["N", 3, "h", "w"])
+    assert import_model(path).input_size == 112
+    assert "leaves height and width open, taken as 112 x 112" in capsys.readouterr().err
+    save_model(import_model(path, size=160), tmp_path / "teacher")
+    assert not capsys.readouterr().err and load_model(tmp_path / "teacher").input_size == 160
+    assert load_model(path).input_size == 112 and "import --size" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"expected N x 3 x H x W .* of size 64"):
+        import_model(_mean_of_colours(tmp_path / "fixed.onnx", ["N", 3, 32, 32]), size=64)
+
+
+def test_the_named_output_is_kept_in_the_folder(tmp_path: Path) -> None:
+    path = _mean_of_colours(tmp_path / "n.onnx", ["N", 3, 16, 16], outputs=2)
+    with pytest.raises(UserError, match=r"2 outputs .'mean' .*, 'negative' .*; name the embedding with `import --out"):
+        import_model(path)
+    model = import_model(path, output="negative", colour="bgr")
+    save_model(model, tmp_path / "teacher")
+    again, images = load_model(tmp_path / "teacher"), torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(again(images), -images.float().mean((2, 3)).flip(1))
+    assert again.space == model.space == again.fingerprint() != import_model(path, output="mean").space
+
+
+def test_a_graph_of_whole_pixels_takes_no_normalisation(tmp_path: Path) -> None:
+    path = _mean_of_colours(tmp_path / "n.onnx", ["N", 3, 16, 16], kind="uint8")
+    assert import_model(path, colour="bgr").input.colour == "bgr"
+    with pytest.raises(UserError, match="takes uint8 pixels, so its normalisation is inside"):
+        import_model(path, mean=[127.5], std=[127.5])
+
+
+def test_options_that_a_checkpoint_does_not_have(small: Path) -> None:
+    with pytest.raises(UsageError, match=r"its weights say the size, .*; drop size, output"):
+        import_model(small, size=32, output="embedding")

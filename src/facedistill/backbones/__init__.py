@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from facedistill.backbones.base import Backbone
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
-from facedistill.backbones.onnx import OnnxBackbone, import_onnx_packages, open_session
+from facedistill.backbones.onnx import OnnxBackbone, open_session
+from facedistill.backbones.onnx_graph import import_onnx_packages
 from facedistill.recipe import build, find
 
 __all__ = [

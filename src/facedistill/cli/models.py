@@ -21,6 +21,8 @@ def import_(
     colour: Literal["rgb", "bgr"] | None = None,
     mean: Annotated[list[float] | None, Many] = None,
     std: Annotated[list[float] | None, Many] = None,
+    size: int | None = None,
+    output: str | None = None,
     centre: str | None = None,
     fit_classifier: str | None = None,
     margin: str = "arcface",
@@ -55,6 +57,10 @@ def import_(
         The value subtracted from pixels 0..255: one number, or three.
     std:
         The divisor after that: one number, or three. [default: 127.5 and 127.5 for arcface_torch, 0 and 1 for ONNX]
+    size:
+        The height and width of the images, for an ONNX graph that leaves them open. [default: 112]
+    output:
+        The name of the embedding, for an ONNX graph with several outputs.
     centre:
         A data set whose mean embedding becomes the origin of the space. Use it if `check` says that the teacher's
         embeddings lie in a narrow cone.
@@ -71,6 +77,7 @@ def import_(
 
     paths: Any = classifier[0] if classifier and len(classifier) == 1 else classifier
     options: Any = {"centre": centre, "fit_classifier": fit_classifier, "margin": margin, "scale": scale}
+    options |= {"size": size, "output": output}
     cache = cache_dir() / "embeddings"
     model = import_model(file, from_, classes, paths, colour, mean, std, **options, cache=cache)
     save_model(model, out)

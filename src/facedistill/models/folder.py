@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def _config(model: Model) -> dict[str, Any]:
     if model.backbone is None:
         config["backbone"] = None
     elif isinstance(model.backbone, OnnxBackbone):
-        config |= {"architecture": "onnx", "options": {}}
+        named = {"output": model.backbone.output} if model.backbone.output else {}
+        config |= {"architecture": "onnx", "options": named}
     else:
         config |= {"architecture": model.backbone.spec["name"], "options": model.backbone.spec["options"]}
     config |= {"embedding_dim": model.embedding_dim, "input": asdict(model.input)}
@@ -179,7 +180,7 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
         model = onnx_model(path)
         exported = model.made.get("by") == "export"
         what = f"exported by facedistill {model.made['version']}, {model.made['precision']}" if exported else TAKEN
-        print(f"{path}: {what}", file=sys.stderr)
+        print(f"{path}: {what}{size_taken(model)}", file=sys.stderr)
         return model
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a model folder, a run or an .onnx file")
@@ -193,20 +194,41 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
         ) from e
 
 
-def onnx_model(path: Path, input: InputSpec | None = None, made: dict[str, Any] | None = None) -> Model:
-    """Return the Model of an ONNX file; `input` default: pixels 0..255, RGB, normalisation inside.
+def size_taken(model: Model) -> str:
+    """Return words for a graph that leaves height and width open, else nothing."""
+    if not (isinstance(model.backbone, OnnxBackbone) and model.backbone.open_size):
+        return ""
+    size = model.input_size
+    return f"; it leaves height and width open, taken as {size} x {size}: for others, `facedistill import --size`"
+
+
+def onnx_model(
+    path: Path,
+    made: dict[str, Any] | None = None,
+    size: int | None = None,
+    output: str | None = None,
+    **input: Any,
+) -> Model:
+    """Return the Model of an ONNX file, by default of pixels 0..255, RGB, normalisation inside.
+
+    Args:
+        size, output: see `OnnxBackbone`.
+        input: colour, mean and std of `InputSpec` that differ from the default.
 
     Raises:
-        UserError: the file was exported by facedistill, and `input` gives it another colour order or normalisation, or
-            what it says of itself is damaged or untrue.
+        UserError: the graph takes whole pixels or the file was exported by facedistill, and `input` gives it another
+            colour order or normalisation; or what the file says of itself is damaged or untrue.
     """
-    backbone, facts = _onnx_backbone(path, None if input is None else input.size)
+    backbone, facts = _onnx_backbone(path, size, output)
     raw = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
+    spec = replace(raw, **input)
     if facts is None:
-        model = Model(backbone, input or raw, made=made or {"by": "bare ONNX file", "file": path.name})
+        if backbone.pixels == "uint8" and replace(spec, colour="rgb") != raw:
+            raise UserError(f"{path}: takes uint8 pixels, so its normalisation is inside; drop --mean and --std")
+        model = Model(backbone, spec, made=made or {"by": "bare ONNX file", "file": path.name})
         model.space = make_space(model)
         return model.eval()
-    if input not in (None, raw):
+    if spec != raw:
         raise UserError(f"{path}: exported by facedistill, with colour order and normalisation inside; give it neither")
     made = (made or {"by": "export", "file": path.name}) | {
         "version": facts.version,
@@ -218,9 +240,9 @@ def onnx_model(path: Path, input: InputSpec | None = None, made: dict[str, Any] 
     return Model(backbone, raw, space=facts.space, made=made, thresholds=facts.thresholds).eval()
 
 
-def _onnx_backbone(path: Path, size: int | None) -> tuple[OnnxBackbone, Facts | None]:
+def _onnx_backbone(path: Path, size: int | None, output: str | None) -> tuple[OnnxBackbone, Facts | None]:
     """The network and what the file says of itself, which must be so."""
-    backbone = OnnxBackbone(path, size)
+    backbone = OnnxBackbone(path, size, output)
     facts = facts_of(backbone.metadata, path)
     if facts is None:
         return backbone, None
@@ -294,7 +316,7 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
         return None
     name = config["architecture"]
     if name == "onnx":
-        return _onnx_backbone(path / "model.onnx", config["input"]["size"])[0]
+        return _onnx_backbone(path / "model.onnx", config["input"]["size"], config["options"].get("output"))[0]
     try:
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
             return create_backbone(name, **config["options"])

@@ -1,7 +1,9 @@
 """Import foreign teachers as Models: arcface_torch checkpoints, ONNX files, tables of embeddings."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,10 +23,9 @@ from facedistill.models.arcface_torch import (
     read_torch,
 )
 from facedistill.models.embed import embed_dataset
-from facedistill.models.folder import onnx_model
+from facedistill.models.folder import onnx_model, size_taken
 from facedistill.models.model import InputSpec, Model, make_space
 
-FORMATS = ("auto", "arcface_torch", "onnx", "embeddings")
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
 
 
@@ -41,6 +42,8 @@ def import_model(
     margin: str | Margin = "arcface",
     scale: float = 64.0,
     cache: Path | None = None,
+    size: int | None = None,
+    output: str | None = None,
 ) -> Model:
     """Return the Model made of a foreign file or run folder.
 
@@ -55,14 +58,17 @@ def import_model(
         fit_classifier: a data set. A W is trained on its embeddings; the network does not change.
         margin, scale: of the margin softmax of `fit_classifier`; a margin by its name, or one made by hand.
         cache: a folder that keeps the embeddings of both data sets, see `embed_dataset`.
+        size: H = W of an ONNX graph that leaves them open. output: the embedding's name in one with several outputs.
 
     Raises:
-        UsageError: an unknown kind or margin.
+        UsageError: an unknown kind or margin, or an option that the format does not have.
         UserError: a file is missing or damaged, or holds code, an unknown network or a W that does not fit.
     """
     if isinstance(margin, str):
         margin = make_margin(margin)  # fails before the work, not after it
-    model = _imported(Path(path), kind, _names(classes), classifier, colour, mean, std)
+    given = {"classifier": classifier, "colour": colour, "mean": mean, "std": std, "size": size, "output": output}
+    given = {name: value for name, value in given.items() if value is not None}
+    model = _imported(Path(path), kind, _names(classes), given)
     if centre is not None:
         embeddings = embed_dataset(model, _dataset(centre), cache=cache)
         if model.classifier is not None:
@@ -89,16 +95,8 @@ def _names(classes: Names | None) -> Names | None:
     return classes if is_text else open_source(classes).class_names
 
 
-def _imported(
-    path: Path,
-    kind: str,
-    classes: Names | None,
-    classifier: Paths | None,
-    colour: str | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Model:
-    """Return the Model of the file, without `centre` and `fit_classifier`."""
+def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any]) -> Model:
+    """Return the Model of the file, without `centre` and `fit_classifier`. `given`: the options that are not None."""
     if kind not in FORMATS:
         raise UsageError(f"kind '{kind}'{closest(kind, FORMATS)}: expected one of {', '.join(FORMATS)}")
     if not path.exists():
@@ -106,14 +104,10 @@ def _imported(
     if (path / "config.json").exists():
         raise UserError(f"{path}: already a model folder; use it as it is")
     kind = _detect(path) if kind == "auto" else kind
-    if kind == "embeddings":
-        if (classifier, colour, mean, std) != (None, None, None, None):
-            raise UsageError(
-                f"{path}: a table of embeddings has no network and no W; drop classifier, colour, mean, std"
-            )
-        return import_embeddings(path, classes)
-    make = import_onnx if kind == "onnx" else import_arcface_torch
-    model = make(path, classes, classifier, colour, mean, std)
+    reason, refused = REFUSED[kind]
+    if wrong := [name for name in given if name in refused]:
+        raise UsageError(f"{path}: {reason}; drop {', '.join(wrong)}")
+    model = IMPORTERS[kind](path, classes, **given)
     if classes is not None and model.classifier is None:
         raise UserError(f"{path}: has no W for these class names; give the file of W as the classifier")
     return model
@@ -134,9 +128,7 @@ def import_arcface_torch(
     path: str | Path,
     classes: Names | None = None,
     classifier: Paths | None = None,
-    colour: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    **input: Any,
 ) -> Model:
     """Return the Model of an arcface_torch state dict, checkpoint or run folder; see `import_model`.
 
@@ -153,7 +145,7 @@ def import_arcface_torch(
         elif path.is_dir() and find_shards(path):
             classifier = path
     backbone = backbone_from_state(content, file)
-    spec = InputSpec(backbone.input_size, *_convention(colour, mean, std, 127.5, 127.5))
+    spec = InputSpec(backbone.input_size, **input)
     head = None if classifier is None else load_classifier(classifier, backbone.embedding_dim, classes)
     made = {"by": "import", "from": "arcface_torch", "file": file.name}
     model = Model(backbone, spec, head, made=made).eval()
@@ -165,16 +157,15 @@ def import_onnx(
     path: str | Path,
     classes: Names | None = None,
     classifier: Paths | None = None,
-    colour: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    size: int | None = None,
+    output: str | None = None,
+    **input: Any,
 ) -> Model:
     """Return the Model of an ONNX file; default input: pixels 0..255, RGB, normalisation inside. See `import_model`."""
     path = Path(path)
-    model = onnx_model(path, made={"by": "import", "from": "onnx", "file": path.name})
-    if (colour, mean, std) != (None, None, None):
-        spec = InputSpec(model.input_size, *_convention(colour, mean, std, 0.0, 1.0))
-        model = onnx_model(path, spec, model.made)
+    model = onnx_model(path, {"by": "import", "from": "onnx", "file": path.name}, size, output, **input)
+    if size is None and (note := size_taken(model)):
+        print(f"{path}{note}", file=sys.stderr)
     if classifier is not None:
         model.classifier = load_classifier(classifier, model.embedding_dim, classes)
     return model
@@ -198,7 +189,18 @@ def import_embeddings(path: str | Path, classes: Names | None = None) -> Model:
     )
 
 
-def _convention(
-    colour: str | None, mean: Sequence[float] | None, std: Sequence[float] | None, shift: float, scale: float
-) -> tuple[str, Sequence[float], Sequence[float]]:
-    return colour or "rgb", (shift,) if mean is None else mean, (scale,) if std is None else std
+# Each format, and the options that it refuses, with the reason.
+IMPORTERS: dict[str, Callable[..., Model]] = {
+    "arcface_torch": import_arcface_torch,
+    "onnx": import_onnx,
+    "embeddings": import_embeddings,
+}
+REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "arcface_torch": ("its weights say the size, and a checkpoint has one output", ("size", "output")),
+    "onnx": ("", ()),
+    "embeddings": (
+        "a table of embeddings has no network and no W",
+        ("classifier", "colour", "mean", "std", "size", "output"),
+    ),
+}
+FORMATS = ("auto", *IMPORTERS)

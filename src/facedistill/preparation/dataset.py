@@ -236,12 +236,11 @@ def _rows(photo: Photo) -> Iterator[Row]:
         if face.crop is not None:
             stem = f"{photo.stem}_{number}" if work.settings.faces == "all" else photo.stem
             crop = f"{photo.person}/{stem}.jpg"
-            with atomic_write(Path(work.crops) / crop) as temporary:
-                temporary.write_bytes(
-                    simplejpeg.encode_jpeg(
-                        np.ascontiguousarray(face.crop), quality=JPEG_QUALITY, colorsubsampling="444"
-                    )
-                )
+            file = Path(work.crops) / crop
+            file.parent.mkdir(parents=True, exist_ok=True)  # a crop half written is not in the journal, and made again
+            file.write_bytes(
+                simplejpeg.encode_jpeg(np.ascontiguousarray(face.crop), quality=JPEG_QUALITY, colorsubsampling="444")
+            )
         yield Row.of(photo.source, photo.person, number, crop, replace(face, crop=None))
 
 

@@ -1,6 +1,5 @@
 """The peak memory of this process: on the GPU if there is one, else in total."""
 
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -27,5 +26,11 @@ def peak() -> int:
     lines = STATUS.read_text().splitlines() if STATUS.exists() else []
     if found := [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]:
         return 1024 * found[0]
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

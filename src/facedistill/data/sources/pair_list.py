@@ -57,8 +57,8 @@ class PairList(VerificationSet):
 def load_pair_list(path: str | Path) -> PairList:
     """Read a CSV of pairs: `image, image, label`, or `image, image, label, person, person` on all lines.
 
-    Image paths are relative to the folder of the CSV; equal ones are one image. Labels: 1/0, true/false,
-    same/different, yes/no. A header is optional; the delimiter is a comma, a tab or a semicolon; UTF-8.
+    Image paths are relative to the folder of the CSV, with slashes or backslashes; equal ones are one image. Labels:
+    1/0, true/false, same/different, yes/no. A header is optional; the delimiter is comma, tab or semicolon; UTF-8.
 
     Raises:
         UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or the
@@ -84,7 +84,7 @@ def load_pair_list(path: str | Path) -> PairList:
         same.append(LABELS[cells[2].lower()])
         if columns == 5 and same[-1] != (cells[3] == cells[4]):
             raise UserError(f"{where}: label '{cells[2]}' for {cells[3]} and {cells[4]}; correct one of them")
-        cells[:2] = map(os.path.normpath, cells[:2])
+        cells[:2] = (_of_this_system(path.parent, cell) for cell in cells[:2])
         for image, person in zip(cells[:2], cells[3:] or ["", ""]):
             if image not in files:
                 files[image] = _file(where, path.parent / image)
@@ -98,6 +98,12 @@ def load_pair_list(path: str | Path) -> PairList:
 def _is_header(folder: Path, cells: list[str]) -> bool:
     """Return whether neither cell is an image by its name or on disk: a first pair with a mistake is not a header."""
     return len(cells) > 2 and not any(is_image(cell) or os.path.isfile(folder / cell) for cell in cells[:2])
+
+
+def _of_this_system(folder: Path, image: str) -> str:
+    """Return the path, with slashes if it was written on Windows and lies here only so."""
+    portable = image.replace("\\", "/")
+    return os.path.normpath(image if os.path.exists(folder / image) else portable)
 
 
 def _file(where: str, image: Path) -> tuple[int, int]:
