@@ -3,7 +3,7 @@
 from facedistill.data.align import TEMPLATE, align, similarity
 from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
-from facedistill.data.decode import decode, reduced, resize
+from facedistill.data.decoding import decode, reduced, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from facedistill.data import decode as decode_module
-from facedistill.data.decode import decode, resize
+from facedistill.data.decoding import decode, resize
 
 
 @pytest.mark.parametrize(
