@@ -122,7 +122,7 @@ def export_model(
         with _writing(out):
             written = dict(target.write(net, form, calibration, facts, file) or {})
         if "text" in written:
-            console.print(written.pop("text"), markup=False, highlight=False)
+            say(written.pop("text"))
         run = target.open(file, form)
         gate = compare(_reference(model, images.gate), run(images.gate), precision, normalise)
         if verify is not None and gate.passed:

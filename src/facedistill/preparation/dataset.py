@@ -25,7 +25,7 @@ from facedistill.preparation.pack import pack
 from facedistill.preparation.photo import CHOICES, Found, faces_of, given
 from facedistill.preparation.photos import Photo, list_photos
 from facedistill.preparation.sheet import write_sheet
-from facedistill.progress import bar, console
+from facedistill.progress import bar, say
 
 WORK = ".prepare"  # the folder inside the data set that a later run goes on from
 SHEET = "index.html"
@@ -264,7 +264,7 @@ def _summary(out: Path, photos: int, rows: list[Row]) -> Prepared:
     unreadable = [row for row in rows if row.why.startswith("unreadable")]
     if unreadable:
         named = some([f"{row.source} ({row.why.partition(': ')[2]})" for row in unreadable])
-        console.print(f"{len(unreadable):,} photos cannot be read: {named}", markup=False)
+        say(f"{len(unreadable):,} photos cannot be read: {named}")
     refused = Counter("unreadable" if row in unreadable else _kind(row.why) for row in rows if row.why)
     people = len({row.person for row in kept})
     return Prepared(out, photos, len(kept), people, sum(bool(row.borderline) for row in kept), dict(refused))

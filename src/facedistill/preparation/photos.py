@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from facedistill.errors import UserError, some
-from facedistill.progress import console
+from facedistill.progress import say
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
@@ -44,7 +44,7 @@ def list_photos(folder: Path) -> list[Photo]:
     others: list[str] = []
     found = sorted(_walk(folder, folder, {os.path.realpath(folder)}, others))
     if others:
-        console.print(f"{folder}: {len(others):,} files are no photos: {some(sorted(others))}", markup=False)
+        say(f"{folder}: {len(others):,} files are no photos: {some(sorted(others))}")
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise UserError(f"{folder}: no photos; expected PHOTOS/person/photo.jpg (or {kinds})")
