@@ -191,8 +191,14 @@ def speed(args: argparse.Namespace) -> None:
 
 
 def store(what: str, rows: list[dict[str, Any]]) -> None:
+    """Add the rows to the results; a row that is there under the same name is replaced."""
+
+    def name(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(key) for key in ("images", "detector", "pixels"))
+
     old = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    write_result(RESULTS, old | {"version": __version__, what: rows})
+    known = {name(row): row for row in [*old.get(what, []), *rows]}
+    write_result(RESULTS, old | {"version": __version__, what: list(known.values())})
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

@@ -30,6 +30,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "head",
         "head_rivals",
         "export",
+        "prepare",
     ):
         sys.modules.pop(name, None)
 
@@ -102,3 +103,10 @@ def test_export() -> None:
         assert _module("docs_table").stored_table("export.md", name) == table.strip()
     planted = [row for row in result["faults"] if not row["fault"].startswith("none")]
     assert planted and not any(row["passed"] for row in planted)
+
+
+def test_prepare() -> None:
+    tables = _module("prepare").tables(_json("prepare.json"))
+    assert set(tables) == {"prepare scenes", "prepare lfw", "prepare speed"}
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("prepare.md", name) == table.strip()
