@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from drawn_detector import POINTS, SIDE, photo, save_detector
+from facedistill.data import open_dataset
 from facedistill.errors import UserError
 from facedistill.preparation import Detector
 from facedistill.preparation.detector import Scrfd
@@ -72,11 +74,25 @@ def test_a_graph_that_is_no_detector_is_refused(tmp_path: Path) -> None:
         Detector(tmp_path / "text.onnx")
 
 
-@real
-def test_yunet_finds_what_opencv_finds() -> None:
-    cv2 = pytest.importorskip("cv2")
-    from facedistill.data import open_dataset
+def _by_opencv(file: Path, image: np.ndarray) -> np.ndarray:
+    """OpenCV's own post-processing: x, y, width, height, landmarks, score; the surest first. Sides: multiples of 32."""
+    size = (image.shape[1], image.shape[0])
+    found = cv2.FaceDetectorYN.create(str(file), "", size, 0.6, 0.4, 5000).detect(image[..., ::-1].copy())[1]
+    return found[np.argsort(-found[:, 14], kind="stable")]
 
+
+def _as_opencv(faces: Faces) -> np.ndarray:
+    return np.hstack([faces.boxes[:, :2], faces.boxes[:, 2:] - faces.boxes[:, :2], faces.points.reshape(-1, 10)])
+
+
+def test_drawn_faces_as_opencv_finds_them(tmp_path: Path) -> None:
+    file, image = save_detector(tmp_path / "d.onnx"), np.asarray(photo((224, 160), [(80, 64), (136, 104), (24, 120)]))
+    ours, theirs = _as_opencv(Detector(file)(image)), _by_opencv(file, image)[:, :14]
+    np.testing.assert_allclose(ours[np.argsort(ours[:, 0])], theirs[np.argsort(theirs[:, 0])], atol=1e-3)
+
+
+@real
+def test_real_faces_as_opencv_finds_them() -> None:
     file = SHARED / "models" / "yunet_2026may.onnx"
     lfw = open_dataset(SHARED / "verification" / "lfw.bin")
     scene = np.full((480, 672, 3), 120, np.uint8)
@@ -86,9 +102,7 @@ def test_yunet_finds_what_opencv_finds() -> None:
         top, left = 20 + i // 4 * 155, 15 + i % 4 * 165
         scene[top : top + side, left : left + side] = crop
     ours = Detector(file)(scene)
-    theirs = cv2.FaceDetectorYN.create(str(file), "", (672, 480), 0.6, 0.4, 5000).detect(scene[..., ::-1].copy())[1]
-    theirs = theirs[np.argsort(-theirs[:, 14])]
-    found = np.hstack([ours.boxes[:, :2], ours.boxes[:, 2:] - ours.boxes[:, :2], ours.points.reshape(-1, 10)])
-    assert len(found) >= 10
-    np.testing.assert_allclose(found, theirs[:, :14], atol=1e-3)
+    theirs = _by_opencv(file, scene)
+    assert len(ours) >= 10
+    np.testing.assert_allclose(_as_opencv(ours), theirs[:, :14], atol=1e-3)
     np.testing.assert_allclose(ours.scores, theirs[:, 14], atol=1e-5)

@@ -24,7 +24,7 @@ def save_detector(path: Path, side: float = SIDE) -> Path:
         nodes.append(helper.make_node(op, inputs, [output], **attributes))
 
     for stride in (8, 16, 32):
-        node("Conv", ["input", "kernel", "less"], f"red{stride}", strides=[stride] * 2)
+        node("Conv", ["input", "kernel", "less"], f"red{stride}", strides=[stride] * 2, kernel_shape=[8, 8])
         node("Mul", [f"red{stride}", "steep"], f"steep{stride}")
         node("Sigmoid", [f"steep{stride}"], f"map{stride}")
         node("Reshape", [f"map{stride}", "cells"], f"cls_{stride}")
