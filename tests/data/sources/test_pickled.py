@@ -37,7 +37,7 @@ def test_what_python_writes(value: Any, protocol: int) -> None:
     assert read(pickle.dumps(value, protocol)) == value
     assert read(pickletools.optimize(pickle.dumps(value, protocol))) == value
     written = io.BytesIO()
-    pickle._Pickler(written, protocol).dump(value)  # type: ignore[attr-defined]  # the writer in Python
+    pickle._Pickler(written, protocol).dump(value)  # the writer in Python
     assert read(written.getvalue()) == value
 
 

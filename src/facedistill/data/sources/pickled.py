@@ -251,7 +251,7 @@ def _long(machine: Pickled, size: int) -> None:
 def _python2_string(line: bytes) -> bytes:
     if len(line) < 2 or line[0] != line[-1] or line[:1] not in b"'\"":
         raise NotData("a text without quotes")
-    return codecs.escape_decode(line[1:-1])[0]  # type: ignore[attr-defined]
+    return codecs.escape_decode(line[1:-1])[0]
 
 
 def _utf8(data: bytes) -> str:
