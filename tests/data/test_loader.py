@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from facedistill.data import loader
 from facedistill.data.dataset import Dataset, ImageBatch, open_dataset
-from facedistill.data.loader import Loader
+from facedistill.data.loader import Loader, decoded
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
 
@@ -95,3 +96,12 @@ def test_an_epoch_with_a_short_set_checks_at_its_end(folder: Path) -> None:
             file.write_bytes(b"broken")
     with pytest.raises(UserError, match="of 8 images cannot be read"):
         batches(open_dataset(folder), batch=8)
+
+
+def test_batches_are_bounded_in_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(folder)
+    assert [len(batch) for batch in decoded(dataset, 5)] == [5, 5, 2]
+    monkeypatch.setattr(loader, "BATCH_BYTES", 4 * 3 * 16 * 16 - 1)
+    assert [len(batch) for batch in decoded(dataset, 5)] == [3, 3, 3, 3]
+    monkeypatch.setattr(loader, "BATCH_BYTES", 10)
+    assert [len(batch) for batch in decoded(dataset, 5)] == [1] * 12

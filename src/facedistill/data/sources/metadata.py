@@ -49,9 +49,9 @@ class MetadataSource(Source):
         if not rows or image not in rows[0][1]:
             found = ", ".join(rows[0][1]) if rows else "none"
             raise UserError(f"{file}: no column {image}; columns: {found[:200]}; {EXPECTED}")
-        classes = _labels(file, rows, image, given.get("label"))
         self.keys = [_key(f"{file}, line {line}", self.folder, row.get(image)) for line, row in rows]
         self._stop_if_others(file)
+        classes = _labels(file, rows, image, given.get("label"))
         self.labels, self.class_names = numbered(classes)
         files = [size_and_time(os.path.join(self.folder, key)) for key in self.keys]
         sizes, times = np.array(files, dtype=np.int64).T

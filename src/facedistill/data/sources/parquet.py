@@ -106,7 +106,9 @@ class ParquetSource(Source):
         except Exception as e:  # damaged bytes make pyarrow raise almost anything
             raise ValueError(f"row group {number} of {self._files[file]}: {str(e).splitlines()[0]}") from e
         if len(column) != self._starts[group + 1] - self._starts[group]:
-            raise ValueError(f"row group {number} of {self._files[file]} holds {len(column)} rows, fewer than announced")
+            raise ValueError(
+                f"row group {number} of {self._files[file]} holds {len(column)} rows, fewer than announced"
+            )
         return column
 
     def _open(self, file: str) -> Any:

@@ -117,7 +117,7 @@ def classes_of_folders(path: object, names: Sequence[str], expected: str) -> lis
     if "" in folders:
         raise UserError(f"{path}: {names[folders.index('')]} is in no identity's folder; {expected}")
     parts = {folder: folder.split("/") for folder in dict.fromkeys(folders)}
-    by_depth = {len(part): folder for folder, part in parts.items()}
+    by_depth = {len(part): folder for folder, part in reversed(parts.items())}
     if len(by_depth) > 1:
         raise UserError(
             f"{path}: images lie at different depths, in {some([by_depth[depth] for depth in sorted(by_depth)])}; "
