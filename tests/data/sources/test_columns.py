@@ -44,7 +44,7 @@ def test_an_open_choice_lists_the_candidates(
     with pytest.raises(
         UserError, match=rf"faces: several columns could hold labels .*: {candidates}; give data.columns"
     ):
-        choose(class_labels, **columns)
+        choose(class_labels, None, **columns)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x.jpg", "a/../../x.jpg", "", ".", "x\0.jpg"])

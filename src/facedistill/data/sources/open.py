@@ -155,6 +155,11 @@ def _complete(source: Source) -> Source:
             f"{name} sets labels of shape {labels.shape}, {labels.dtype}, for {len(source.keys)} keys; expected an "
             "array with one integer per key, an index into class_names"
         )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(source.class_names):
+        raise UsageError(
+            f"{name} sets labels {labels.min()} to {labels.max()} for {len(source.class_names)} class names; expected "
+            "indexes into class_names"
+        )
     return source
 
 
