@@ -97,7 +97,12 @@ def test_a_count_never_takes_more_than_is_there(tmp_path: Path, count: int, monk
     asked: list[int] = []
     if hasattr(os, "pread"):
         pread = os.pread
-        monkeypatch.setattr(os, "pread", lambda fd, n, at: (asked.append(n), pread(fd, n, at))[1])
+
+        def counted(file: int, size: int, offset: int) -> bytes:
+            asked.append(size)
+            return pread(file, size, offset)
+
+        monkeypatch.setattr(os, "pread", counted)
     read = ReadAt(tmp_path / "x")
     assert read(count, 4) == b"456789"[:count] and read(count, 10) == read(count, 2**62) == read(-1, 0) == b""
     assert max(asked, default=0) <= 10
