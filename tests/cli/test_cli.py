@@ -460,6 +460,12 @@ def test_distil_makes_centres_where_the_teacher_has_no_classes_of_the_data(cli: 
 
 def test_show_says_what_lies_there(cli: Cli, tiny: Tiny, tmp_path: Path) -> None:
     assert "72 images of 12 classes (id000000, id000001, id000002, ...)" in cli("show", tiny.photos).out
+    picture = next(tiny.photos.rglob("*.*")).read_bytes()
+    for name, count in {"b": 4, "a": 2, "c": 6, "d": 1, "e": 4}.items():
+        (tmp_path / "uneven" / name).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "uneven" / name / f"{i}.png").write_bytes(picture)
+    assert "largest: c (6), b (4), e (4); smallest: d (1), a (2), e (4)" in cli("show", "uneven").out
     ran = cli("show", tiny.pairs)
     assert "60 pairs, 30 of them genuine; the people are known" in ran.out
     unfinished = tmp_path / "run"

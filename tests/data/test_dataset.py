@@ -184,3 +184,19 @@ def test_an_empty_set_is_an_error() -> None:
 def test_a_dataset_pickles(folder: Path) -> None:
     dataset = open_dataset(folder)
     assert torch.equal(pickle.loads(pickle.dumps(dataset)).batch([3]).images, dataset.batch([3]).images)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1024, 1024), (1024, 1024)),
+        ((3000, 4000), (886, 1182)),
+        ((4000, 3000), (1182, 886)),
+        ((1, 4_000_000), (1, 1 << 20)),
+    ],
+)
+def test_photos_are_shrunk_where_they_are_read(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+    """12 megapixels take 36 MB, so a batch of 64 takes 2.3 GB; networks look at 112 x 112."""
+    dataset = Dataset(Sizes({i: shape for i in range(40)}))
+    assert dataset.shape == expected and expected[0] * expected[1] <= 1 << 20
+    assert dataset.batch([0]).images.shape == (1, 3, *expected)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from facedistill.data import loader
 from facedistill.data.dataset import Dataset, ImageBatch, open_dataset
-from facedistill.data.loader import Loader
+from facedistill.data.loader import Loader, decoded
 from facedistill.data.samplers import make_sampler
 from facedistill.errors import UsageError, UserError
 
@@ -112,3 +113,12 @@ next(json.kept)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_batches_are_bounded_in_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(folder)
+    assert [len(batch) for batch in decoded(dataset, 5)] == [5, 5, 2]
+    monkeypatch.setattr(loader, "BATCH_BYTES", 4 * 3 * 16 * 16 - 1)
+    assert [len(batch) for batch in decoded(dataset, 5)] == [3, 3, 3, 3]
+    monkeypatch.setattr(loader, "BATCH_BYTES", 10)
+    assert [len(batch) for batch in decoded(dataset, 5)] == [1] * 12

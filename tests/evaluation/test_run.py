@@ -1,6 +1,7 @@
 """evaluate(): the JSON, and the LFW figures of the four shared models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,18 @@ def test_two_sets_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
     other = write_folder(tmp_path / "elsewhere" / "faces")
     with pytest.raises(UsageError, match="two sets are called 'faces'"):
         evaluate({"student": model(1)}, [folder, other], resamples=0)
+
+
+@pytest.mark.parametrize(("people", "photos", "lacking"), [(6, 1, "the same person"), (1, 6, "different people")])
+def test_a_set_without_pairs_of_one_kind_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], people: int, photos: int, lacking: str
+) -> None:
+    whole = write_folder(tmp_path / "faces")
+    for person in sorted(whole.iterdir())[people:]:
+        shutil.rmtree(person)
+    for person in whole.iterdir():
+        for photo in sorted(person.iterdir())[photos:]:
+            photo.unlink()
+    evaluate({"model": model(1)}, [whole], resamples=0)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert f"faces, all-pairs: no pairs of {lacking} in this set, so its rates cannot be measured" in said

@@ -50,8 +50,8 @@ class Dataset(torch.utils.data.Dataset):
     """Images of a Source with class indexes.
 
     `indices` picks images; classes without images are dropped and the others are renumbered but keep their names.
-    `size` makes every image (size, size); None takes the median height and width of the first 32 readable images, shrunk
-    to a million pixels (1024 x 1024) if they are larger: a batch of photos would not fit into memory.
+    `size` makes every image (size, size); None takes the median height and width of the first 32 readable images,
+    shrunk to a million pixels (1024 x 1024) if they are larger: a batch of photos would not fit into memory.
     Unreadable images are skipped and listed in `unreadable`. If they exceed the share `max_unreadable` of the images
     read so far, a UserError is raised.
     """

@@ -1,5 +1,8 @@
 """A table of embeddings, and the functions that combine the embeddings of an image and its mirror image."""
 
+import math
+import os
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +12,7 @@ import numpy as np
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
 
+MOST_COMPRESSED = 200  # times smaller than its content; embeddings hardly shrink, repeated names do
 Flip = Literal["sum", "concat", "none"]
 
 
@@ -52,6 +56,7 @@ class Embeddings:
         """
         expected = "expected an .npz with keys (N,), class_names (C,), labels (N,) and vectors (N, d) or (N, F, d)"
         try:
+            _stop_if_larger(path)
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
             vectors = found["vectors"].astype(np.float32, copy=False)
@@ -69,6 +74,25 @@ class Embeddings:
         if not 0 <= labels.min() <= labels.max() < len(class_names):
             raise UserError(f"{path}: labels {labels.min()} to {labels.max()} for {len(class_names)} class names")
         return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
+
+
+def _stop_if_larger(path: str | Path) -> None:
+    """Raise ValueError if the arrays of an .npz announce more than it holds: numpy takes memory for that."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        announced, there = sum(member.file_size for member in members), os.path.getsize(path)
+        if announced > MOST_COMPRESSED * there:
+            raise ValueError(f"{announced:,} bytes announced by a file of {there:,} bytes")
+        for member in members:
+            with archive.open(member) as file:
+                major, minor = np.lib.format.read_magic(file)
+                read_header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
+                shape, _, dtype = read_header(file)
+                size = math.prod(shape) * dtype.itemsize + file.tell()
+            if size != member.file_size:
+                raise ValueError(
+                    f"{member.filename}: shape {shape} needs {size:,} bytes, {member.file_size:,} are there"
+                )
 
 
 def combine(vectors: np.ndarray, flip: Flip) -> np.ndarray:

@@ -120,7 +120,7 @@ def open_sets(
         raise UsageError(f"evaluation: two sets are called '{twice[0]}', after their files; rename one, or link to it")
     found: dict[str, EvaluationSet] = {}
     for name, spec in named:
-        members = sorted(Path(spec).glob("*.bin")) if isinstance(spec, str | Path) and Path(spec).is_dir() else []
+        members = sorted(Path(spec).glob("[!.]*.bin")) if isinstance(spec, str | Path) and Path(spec).is_dir() else []
         if len(members) > 1:
             found |= {f"{name}/{file.stem}": _open(file, gallery, distractors) for file in members}
         else:

@@ -27,8 +27,8 @@ class Data:
 
     `train`: any data set that the program opens. `hold_out`: share of the identities kept for evaluation; relatives and
     people in the same photo stay on one side. `in_memory`: decode once into a uint8 array; null = when it takes less
-    than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: a larger share is an error. `columns`: of a table
-    (Parquet, Arrow, metadata.csv), the names of the columns "image" and "label", and the "folder" whose files rows may name.
+    than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: a larger share is an error. `columns`: of a
+    table (Parquet, Arrow, metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
     """
 
     train: str = DEFAULT_DATA

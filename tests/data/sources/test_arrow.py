@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from facedistill.data.dataset import Dataset, open_source
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
+from facedistill.data.sources import arrow
 from facedistill.data.sources.arrow import ArrowSource
 from facedistill.errors import UserError
 
@@ -110,6 +112,45 @@ def test_splits_are_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"several splits \(train, test\); name one, e\.g\. .*hf/train"):
         open_source(tmp_path / "hf")
     assert len(open_source(tmp_path / "hf" / "test")) == 12
+
+
+def test_a_reader_that_dies_is_one_line(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset_of(folder).save_to_disk(tmp_path / "hf")
+    monkeypatch.setattr(arrow, "VALIDATE", "import os; os.abort()")
+    with pytest.raises(UserError, match=r"data-00000-of-00001\.arrow: .*ends the reader \(SIGABRT\)") as e:
+        open_source(tmp_path / "hf")
+    assert "\n" not in str(e.value)
+
+
+def test_offsets_outside_the_data_are_refused(tmp_path: Path) -> None:
+    """Offsets of a column of bytes: 0, 3, 6, ...; a large one would be read from anywhere in memory."""
+    table = pyarrow.table({"image": [b"xxx"] * 9, "label": list("aaabbbccc")})
+    data = tmp_path / "hf" / "data-00000-of-00001.arrow"
+    data.parent.mkdir()
+    with pyarrow.ipc.new_stream(str(data), table.schema) as stream:
+        stream.write_table(table)
+    (tmp_path / "hf" / "state.json").write_text(json.dumps({"_data_files": [{"filename": data.name}]}))
+    assert len(open_source(tmp_path / "hf")) == 9
+    offsets = struct.pack("<3i", 0, 3, 6)
+    assert data.read_bytes().count(offsets) == 1
+    data.write_bytes(data.read_bytes().replace(offsets, struct.pack("<3i", 0, 2**31 - 1, 6)))
+    with pytest.raises(UserError, match=r"not an Arrow stream that can be read: .*[Oo]ffset"):
+        open_source(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("name", ["../x.arrow", "/etc/passwd", "", 3, None, "a/b.arrow"])
+def test_data_files_outside_the_folder(tmp_path: Path, name: object) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(UserError, match=r"state\.json: data file .*expected what datasets"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"_data_files": 3}', '{"_data_files": [3]}', "[" * 100_000, "\ufeff{"])
+def test_a_state_of_another_form(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(UserError, match=r"state\.json") as e:
+        open_source(tmp_path)
+    assert "\n" not in str(e.value)
 
 
 def test_faults_are_named(tmp_path: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from facedistill.data.dataset import Dataset
 from facedistill.data.sources.folder import FolderSource
 from facedistill.errors import UserError
 
@@ -34,6 +35,44 @@ def test_the_stamp_sees_a_file_that_changed_in_place(folder: Path) -> None:
     os.utime(folder / "a" / "00.jpg", ns=(0, 1))
     after = FolderSource(folder)
     assert after.fingerprint == before.fingerprint and after.stamp != before.stamp
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".thumbnails", "$RECYCLE.BIN"])
+def test_folders_of_systems_are_nobody(folder: Path, name: str) -> None:
+    before = FolderSource(folder)
+    for place in (folder / name / "a", folder / "a" / name):
+        place.mkdir(parents=True)
+        (place / "0.jpg").write_bytes(b"x")
+    (folder / "a" / "Thumbs.db").write_bytes(b"x")
+    assert FolderSource(folder).fingerprint == before.fingerprint
+
+
+def test_links_to_nowhere_and_pipes_are_unreadable_images(folder: Path) -> None:
+    for name in ("00.jpg", "01.jpg"):
+        (folder / "b" / name).unlink()
+    (folder / "b" / "00.jpg").symlink_to("/nowhere/x.jpg")
+    os.mkfifo(folder / "b" / "01.jpg")
+    dataset = Dataset(FolderSource(folder), max_unreadable=1)
+    assert len(dataset) == 12 and dataset.batch(range(12)).unreadable == ["b/00.jpg", "b/01.jpg"]
+    (folder / "d").symlink_to("/nowhere/d")
+    with pytest.raises(UserError, match="d: a link that leads nowhere"):
+        FolderSource(folder)
+
+
+def test_a_folder_inside_an_identity_is_not_silently_left_out(folder: Path) -> None:
+    (folder / "a" / "notes").mkdir()
+    assert len(FolderSource(folder)) == 12
+    (folder / "a" / "notes" / "1.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="images lie at different depths, in a, a/notes"):
+        FolderSource(folder)
+
+
+def test_what_is_no_person_gets_no_wrong_advice(folder: Path) -> None:
+    (folder / "meta").mkdir()
+    (folder / "meta" / "list.txt").write_text("x")
+    with pytest.raises(UserError, match=r"meta: no image .*, but list\.txt; expected PATH/identity") as e:
+        FolderSource(folder)
+    assert "remove" not in str(e.value)
 
 
 def test_an_identity_without_images_is_named(folder: Path) -> None:

@@ -283,3 +283,13 @@ def test_a_wrong_table_is_named(folder: Path, old: str, new: str, message: str) 
     edit(folder, "ijbb_1N_gallery_S1.csv", old, new)
     with pytest.raises(UserError, match=r"ijbb_1N_gallery_S1\.csv.*" + message):
         IjbSource(folder).galleries()
+
+
+def test_marks_of_editors_are_no_part_of_a_list(folder: Path) -> None:
+    plain = IjbSource(folder)
+    pairs = [block[0].tolist() for block in plain.pairs()]
+    for file in (folder / "meta").iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    marked = IjbSource(folder)
+    assert marked.keys == plain.keys and [block[0].tolist() for block in marked.pairs()] == pairs
+    assert marked.probes()[1].tolist() == plain.probes()[1].tolist()

@@ -69,6 +69,34 @@ def test_each_form_declares_how_it_is_recognised(tmp_path: Path) -> None:
     assert form_of(tmp_path / "x.txt") is None
 
 
+@pytest.mark.parametrize(
+    "inside", ["data/train-00000-of-00001.parquet", "shards/00000.tar", "faces_emore/train.rec", "a/b/c/x.tar"]
+)
+def test_a_data_set_further_down_is_named(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "hub" / "README.md").parent.mkdir()
+    (tmp_path / "hub" / "README.md").write_text("---")
+    (tmp_path / "hub" / inside).parent.mkdir(parents=True)
+    (tmp_path / "hub" / inside).write_bytes(b"PAR1")
+    assert f"do you mean the data set {tmp_path / 'hub' / inside}?" in str(_refusal(tmp_path / "hub"))
+
+
+def test_hidden_files_decide_no_form(folder: Path) -> None:
+    (folder / "._x.tar").write_bytes(b"x")
+    (folder / ".x.parquet").write_bytes(b"x")
+    assert isinstance(open_source(folder), FolderSource)
+
+
+def test_columns_belong_to_tables(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"data.columns: .*faces has no columns"):
+        open_source(folder, {"label": "x"})
+
+
+def test_class_names_are_checked_when_the_data_is_opened(folder: Path) -> None:
+    (folder / "a").rename(folder / "a\nb")
+    with pytest.raises(UserError, match=r"faces: class name 'a\\nb'; expected text"):
+        open_source(folder)
+
+
 def _refusal(path: Path) -> UserError:
     with pytest.raises(UserError) as caught:
         open_source(path)

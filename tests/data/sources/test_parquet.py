@@ -1,9 +1,11 @@
 import json
 import os
 import pickle
+import random
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,74 @@ def test_what_the_datasets_library_writes(tmp_path: Path, folder: Path, rows: in
     assert source.class_names == ["c", "b", "a"] and source.labels.tolist() == (2 - plain.labels).tolist()
     assert source.keys == plain.keys  # class and file name
     assert [source.read(i) for i in range(12)] == contents
+
+
+def test_newer_types_of_arrow(tmp_path: Path) -> None:
+    images, labels = pa.array(IMAGES, pa.binary_view()), pa.array(list("cabbaac"), pa.string_view())
+    source = ParquetSource(write(tmp_path / "x.parquet", image=images, label=labels))
+    assert source.class_names == ["a", "b", "c"] and source.read(1) == b"one"
+
+
+def test_a_column_that_numbers_the_rows_is_no_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", id=list(range(7)), image=IMAGES, name=list("cabbaac"))
+    assert ParquetSource(path).class_names == ["a", "b", "c"]
+    assert len(open_source(path, {"label": "id"}).class_names) == 7
+    with pytest.raises(
+        UserError, match=r"several columns could hold labels .*: label \(2 classes\), name \(3 classes\)"
+    ):
+        ParquetSource(write(tmp_path / "y.parquet", image=IMAGES, label=[0, 0, 0, 1, 1, 1, 1], name=list("cabbaac")))
+
+
+def named(path: Path, names: list[str] | None, labels: list[Any]) -> None:
+    """A part whose ClassLabel has its own names."""
+    table = pa.table({"image": [b"x"] * len(labels), "label": labels})
+    if names:
+        features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path)
+
+
+def test_parts_that_number_their_classes_differently(tmp_path: Path) -> None:
+    named(tmp_path / "d" / "a.parquet", ["ann", "bob"], [0, 1])
+    named(tmp_path / "d" / "b.parquet", ["bob", "cid"], [0, 1, 1])
+    source = ParquetSource(tmp_path / "d")
+    assert [source.class_names[label] for label in source.labels] == ["ann", "bob", "bob", "cid", "cid"]
+    named(tmp_path / "d" / "c.parquet", None, [0])
+    with pytest.raises(UserError, match=r"c\.parquet: labels without class names, which other files"):
+        ParquetSource(tmp_path / "d")
+
+
+def test_parts_with_labels_of_two_kinds(tmp_path: Path) -> None:
+    named(tmp_path / "d" / "a.parquet", None, [0, 1])
+    named(tmp_path / "d" / "b.parquet", None, ["0", "1"])
+    with pytest.raises(UserError, match=r"b\.parquet: column 'label' holds string, and int64 in .*a\.parquet"):
+        ParquetSource(tmp_path / "d")
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "train-00000-of-00002.parquet", image=IMAGES, label=list("abcabca"))
+    with pytest.raises(UserError, match="missing: train-00001-of-00002"):
+        open_source(tmp_path / "d")
+
+
+def test_damage_is_one_line_or_an_unreadable_image(tmp_path: Path) -> None:
+    images = [bytes([i]) * 200 for i in range(9)]
+    good = write(tmp_path / "x.parquet", 4, image=images, label=list("aaabbbccc")).read_bytes()
+    rng = random.Random(0)
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 5)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        (tmp_path / "x.parquet").write_bytes(data)
+        try:
+            source = open_source(tmp_path / "x.parquet")
+        except UserError as e:
+            assert "\n" not in str(e)
+            continue
+        for i in range(len(source)):
+            with suppress(ValueError):
+                source.read(i)
 
 
 def test_a_class_label_out_of_range(tmp_path: Path) -> None:

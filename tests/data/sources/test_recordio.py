@@ -83,6 +83,48 @@ def test_a_pack_whose_record_0_is_an_image(tmp_path: Path) -> None:
     assert source.read(0) == b"\0" and source.read(4) == b"\4"
 
 
+def test_record_0_with_several_labels_is_an_image(tmp_path: Path) -> None:
+    """im2rec --pack-label: every record has the identity and more labels, the first too; two look like a header's."""
+    for more in ([30.0], [1.0], [3.0, 4.0]):
+        pack = {k: payload([k // 2, *more], k, bytes([k])) for k in range(6)}
+        source = RecordIOSource(write(tmp_path / f"x{len(more)}", pack))
+        assert source.labels.tolist() == [0, 0, 1, 1, 2, 2] and source.read(0) == b"\0"
+
+
+@pytest.mark.parametrize("end", [(1 << 24) + 1, (1 << 24) + 2, (1 << 24) + 3, 17186135, 17186137, 40_000_003])
+def test_counts_that_float32_rounds(tmp_path: Path, end: int) -> None:
+    images = {1: 0, 2: 0, 3: 1, end - 2: 1, end - 1: 2}
+    pack = {0: payload([end, end + 3], 0)} | {k: payload(label, k, b"image") for k, label in images.items()}
+    pack |= {end + c: payload(ends, end + c) for c, ends in enumerate([(1, 3), (3, end - 1), (end - 1, end)])}
+    source = RecordIOSource(write(tmp_path / "x", pack))
+    assert source.keys == [str(key) for key in images] and source.labels.tolist() == list(images.values())
+
+
+@pytest.mark.parametrize("label", [float(1 << 24) + 2, 1e9, 3e38])
+def test_a_label_never_sizes_a_list(tmp_path: Path, label: float) -> None:
+    with pytest.raises(UserError, match=r"expected a class index 0, 1, 2, \.\.\. up to 16,777,216"):
+        RecordIOSource(write(tmp_path / "x", {0: payload(0, 0), 1: payload(label, 1)}))
+    path = write(tmp_path / "y", {0: payload(0, 0), 1: payload(1, 1)})
+    for number in ("99999999999", "²", "1" * 5000):
+        (tmp_path / "property").write_text(f"{number},112,112")
+        with pytest.raises(UserError, match="expected 'classes,height,width'"):
+            RecordIOSource(path)
+
+
+@pytest.mark.parametrize("end", [float("nan"), float("inf"), -5.0, 3e38])
+def test_a_count_of_images_that_is_none(tmp_path: Path, end: float) -> None:
+    with pytest.raises(UserError, match="images announced"):
+        RecordIOSource(write(tmp_path / "x", {0: payload([end, end], 0), 1: payload(0, 1, b"x")}))
+
+
+def test_marks_of_editors(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", {k: payload(k, k) for k in range(2)})
+    path.with_suffix(".idx").write_bytes(b"\xef\xbb\xbf" + path.with_suffix(".idx").read_bytes())
+    (tmp_path / "property").write_text("2,112,112", encoding="utf-8-sig")
+    (tmp_path / "classes.txt").write_text("zoë\r\nann\r\n", encoding="utf-8-sig")
+    assert RecordIOSource(path).class_names == ["zoë", "ann"]
+
+
 def test_identity_ranges_that_disagree_with_the_images_are_not_believed(tmp_path: Path) -> None:
     pack = insightface(GROUPS)
     pack[7], pack[8] = payload([1, 4], 7), payload([4, 4], 8)  # joins an image of class 1 to class 0

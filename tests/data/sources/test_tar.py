@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from facedistill.data.dataset import open_source
+from facedistill.data.dataset import Dataset, open_source
 from facedistill.data.sources import tar as tar_module
 from facedistill.data.sources.tar import TarSource
 from facedistill.errors import UserError
@@ -80,6 +80,93 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     assert source.keys == ["train-0.tar:b/0.jpg", "train-0.tar:c/0.jpg", "train-1.tar:a/0.jpg", "train-1.tar:b/0.jpg"]
     again = pickle.loads(pickle.dumps(source))
     assert [again.read(i) for i in range(4)] == [b"b0", b"c0", b"a1", b"b1"]
+
+
+def test_classes_are_decided_over_all_shards(tmp_path: Path) -> None:
+    """The first shard's images are in one folder, the second's in two: each alone would name its classes otherwise."""
+    write(tmp_path / "s" / "0.tar", [("p/ann/1.jpg", b"1")])
+    write(tmp_path / "s" / "1.tar", [("p/bob/1.jpg", b"2"), ("q/cid/1.jpg", b"3")])
+    assert TarSource(tmp_path / "s").class_names == ["p/ann", "p/bob", "q/cid"]
+    write(tmp_path / "s" / "2.tar", [("dan/1.jpg", b"4")])
+    with pytest.raises(UserError, match="images lie at different depths, in dan, "):
+        TarSource(tmp_path / "s")
+
+
+def test_shards_have_one_layout(tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.tar", [("a/1.jpg", b"1"), ("a/1.cls", b"ann")])
+    write(tmp_path / "s" / "1.tar", [("a/2.jpg", b"2")])
+    with pytest.raises(UserError, match=r"1\.tar: a/2\.jpg has no label a/2\.cls or \.json beside it"):
+        TarSource(tmp_path / "s")
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "s" / "x-000-of-003.tar", FOLDERS)
+    write(tmp_path / "s" / "x-002-of-003.tar", FOLDERS)
+    with pytest.raises(UserError, match=r"2 of 3 parts are there; missing: x-001-of-003;"):
+        open_source(tmp_path / "s")
+
+
+@pytest.mark.parametrize("extra", ["x/p0/.ipynb_checkpoints/0.jpg", "x/.thumbs/0.jpg", "__MACOSX/x/p0/._0.jpg"])
+def test_hidden_folders_are_no_classes(tmp_path: Path, extra: str) -> None:
+    members = [(f"x/p{p}/{i}.jpg", b"x") for p in range(3) for i in range(2)]
+    source = TarSource(write(tmp_path / "x.tar", [*members, (extra, b"no")]))
+    assert source.class_names == ["p0", "p1", "p2"] and len(source) == 6
+
+
+def test_symbolic_links(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar", [("a/1.jpg", b"a1"), ("b/1.jpg", b"b1")])
+    with tarfile.open(path, "a") as tar:
+        for number, target in enumerate(["../a/1.jpg", "2.jpg", "/nowhere", "5.jpg"], start=2):
+            info = link(f"b/{number}.jpg", target)
+            info.type = tarfile.SYMTYPE
+            tar.addfile(info)
+    source = TarSource(path)
+    assert [source.read(i) for i in range(6)] == [b"a1", b"b1", b"a1", b"a1", b"", b""]
+    assert Dataset(source, size=4, max_unreadable=1).batch([4, 5]).unreadable == ["b/4.jpg", "b/5.jpg"]
+
+
+def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+    block = bytearray(name.ljust(100, b"\0") + b"0000644\0" * 3 + size.ljust(12, b"\0") + b"0" * 11 + b"\0")
+    block += b" " * 8 + kind + bytes(100) + b"ustar\x0000" + bytes(512)
+    block = block[:512]
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+BIG = b"\x80" + (2**40).to_bytes(11, "big")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (header(b"a/1.jpg", BIG), "announces 1,099,511,627,776 bytes|not a whole tar"),
+        (header(b"a/1.jpg", b"\xff" * 12) + bytes(2048), "not a whole tar file"),
+        (header(b"././@LongLink", BIG, b"L"), "not a whole tar file"),
+        (header(b"x", BIG, b"x"), "not a whole tar file"),
+        (header(b"a/1.jpg", b"00000001000\0", b"S") + bytes(2048), "sparse file"),
+        (b"".join(header(b"x", b"0", b"x") for _ in range(5000)), "not a whole tar file"),
+    ],
+)
+def test_sizes_that_a_file_announces(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "x.tar").write_bytes(data + bytes(1024))
+    with pytest.raises(UserError, match=words) as e:
+        TarSource(tmp_path / "x.tar")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("data", [b'{"label": null}', b'{"label": [1]}', b"[" * 100_000, b"\xff\xfe", b"[]"])
+def test_labels_that_are_none(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(UserError, match=r"label 1\.json") as e:
+        TarSource(write(tmp_path / "x.tar", [("1.jpg", b"x"), ("1.json", data)]))
+    assert len(str(e.value)) < 500
+
+
+def test_a_changed_index_is_made_anew(tmp_path: Path, cache: Path) -> None:
+    path = write(tmp_path / "x.tar", FOLDERS)
+    TarSource(path)
+    (file,) = cache.rglob("*.json")
+    file.write_text(file.read_text().replace("b/2.jpg", "b/9.jpg"))
+    assert TarSource(path).keys[0] == "b/2.jpg"
 
 
 def test_the_index_is_remembered_until_the_shard_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,3 +123,14 @@ def test_errors_say_what_was_expected(write: Callable[..., Path], tmp_path: Path
     path = write(Probe=["10_3.jpg", "anna_1.jpg"])
     with pytest.raises(UserError, match=r"Probe/anna_1.jpg: no person in the file's name; expected <id>_<n>.jpg"):
         open_tinyface(path)
+
+
+def test_system_folders_are_skipped_and_dead_links_counted(write: Callable[..., Path]) -> None:
+    path = write()
+    before = open_tinyface(path)["probes"].keys
+    (path / "Probe" / "@eaDir").mkdir()
+    (path / "Probe" / "@eaDir" / "2_1.jpg").write_bytes(b"x")
+    assert open_tinyface(path)["probes"].keys == before
+    (path / "Probe" / "2_7.jpg").symlink_to("/nowhere/x.jpg")
+    dataset = Dataset(open_tinyface(path)["probes"], max_unreadable=1)
+    assert dataset.batch(range(len(dataset))).unreadable == ["Probe/2_7.jpg"]

@@ -174,12 +174,12 @@ def _given(
     if not candidates:
         raise UserError(f"{path}: no column holds {what}; columns: {columns}")
     raise UserError(
-        f"{path}: several columns could hold {what}: {', '.join(options)}; give data.columns={{{key}: NAME}} in a recipe, "
-        f"or call one column {key} and leave out the others; columns: {columns}"
+        f"{path}: several columns could hold {what}: {', '.join(options)}; give data.columns={{{key}: NAME}} in a "
+        f"recipe, or call one column {key} and leave out the others; columns: {columns}"
     )
 
 
-def inside(folder: str | os.PathLike, name: str) -> str:
+def path_inside(folder: str | os.PathLike, name: str) -> str:
     """Return the path of the file that a row of a table in `folder` names.
 
     Raises ValueError if it is not inside the folder: a table from elsewhere must not open any file of this machine.
@@ -201,7 +201,7 @@ def image_bytes(value: Any, folder: str | os.PathLike) -> bytes:
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if data is None and path is not None:
-        return read_file(inside(folder, path))
+        return read_file(path_inside(folder, path))
     if data is None:
         raise ValueError("the row holds no image bytes")
     return data

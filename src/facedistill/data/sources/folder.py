@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedistill.data.sources.metadata import METADATA, lists_images_of
+from facedistill.data.sources.metadata import METADATA, lists_images, metadata_above
 from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, is_image, read_file
 from facedistill.data.sources.source import Source, classes_of_folders
 from facedistill.data.sources.stamp import size_and_time
@@ -38,14 +38,14 @@ class FolderSource(Source):
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        if listed := lists_images_of(Path(path)):
-            raise UserError(f"{path}: the labels of these images are in {listed}; is PATH perhaps {listed.parent}?")
+        if listed := metadata_above(Path(path)):
+            raise UserError(_listed(self.path, listed))
         self.class_names = sorted(entry.name for entry in _entries(self.path) if _is_folder(entry))
         if not self.class_names:
             raise NoIdentities(f"{path}: no identities; expected a folder per identity, each holding its images")
         self.keys, labels, files = [], [], []
         for label, name in enumerate(self.class_names):
-            images = sorted(_images(os.path.join(path, name), name))
+            images = sorted(_images(os.path.join(self.path, name), name))
             if not any(key.count("/") == 1 for key, _ in images):
                 raise NoIdentities(_no_image(Path(path) / name))
             self.keys += [key for key, _ in images]
@@ -84,12 +84,16 @@ def _images(folder: str, key: str) -> Iterator[tuple[str, tuple[int, int]]]:
             yield from _images(entry.path, name)
         elif is_image(entry.name):
             yield name, size_and_time(entry)
+        elif entry.name in METADATA and lists_images(Path(entry)):
+            raise UserError(_listed(folder, Path(entry)))
+
+
+def _listed(folder: str, metadata: Path) -> str:
+    return f"{folder}: the labels of these images are in {metadata}; is PATH perhaps {metadata.parent}?"
 
 
 def _no_image(identity: Path) -> str:
     entries = list(_entries(str(identity)))
-    if any((identity / name).exists() for name in METADATA):
-        return f"{identity}: {some(METADATA)} holds the labels; is PATH perhaps {identity}?"
     if any(_is_folder(entry) for entry in entries):
         return f"{identity}: no image, but folders; {EXPECTED}: is PATH perhaps {identity}?"
     if entries:

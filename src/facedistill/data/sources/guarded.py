@@ -18,14 +18,9 @@ def try_in_child(code: str, files: Sequence[str], what: str) -> None:
     """
     loop = "import sys\nfor file in sys.argv[1:]:\n    print(file, flush=True)\n    "
     program = loop + code.strip().replace("\n", "\n    ")
+    command = [sys.executable, "-P", "-c", program, *files]
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", program, *files],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(f"{files[0]}: not {what} that can be read: no end after {SECONDS} s") from None
     if not done.returncode:

@@ -114,7 +114,7 @@ def _landmark_files(folder: Path) -> list[Path]:
 def _open(path: Path) -> BinaryIO:
     """Open a list after its byte-order mark, if it has one."""
     try:
-        f = open(path, "rb")
+        f = open(path, "rb")  # noqa: SIM115 - the caller closes it
         if f.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             f.seek(0)
         return f

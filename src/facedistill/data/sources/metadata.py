@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from facedistill.data.sources.columns import checked_columns, inside, label_column
+from facedistill.data.sources.columns import checked_columns, label_column, path_inside
 from facedistill.data.sources.reading import is_hidden, is_image, read_file, read_lines, read_table
 from facedistill.data.sources.source import Source, numbered
 from facedistill.data.sources.stamp import size_and_time
@@ -17,6 +17,7 @@ from facedistill.files import fingerprint
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE = "file_name"
+HEAD = 4096  # bytes at the head of a file, among which the names of its columns are
 LEVELS = 3  # folders above a folder of images in which its metadata may be
 EXPECTED = f"expected a column {FILE}, the image's path from this folder, and one of labels"
 
@@ -46,28 +47,13 @@ class MetadataSource(Source):
         rows = list(_rows(file))
         image = given.get("image", FILE)
         if not rows or image not in rows[0][1]:
-            columns = ", ".join(rows[0][1]) if rows else "none"
-            raise UserError(f"{file}: no column {image}; columns: {columns[:200]}; {EXPECTED}")
-        names = [name for name in rows[0][1] if name != image and _is_label([row.get(name) for _, row in rows])]
-        described = {name: name for name in rows[0][1]}
-        label = label_column(
-            names, lambda name: [row.get(name) for _, row in rows], given.get("label"), described, file
-        )
-        self.keys, files, classes = [], [], []
-        for line, row in rows:
-            where = f"{file}, line {line}"
-            value = row.get(label)
-            if value in (None, ""):
-                raise UserError(f"{where}: no label in column {label}; every image needs one")
-            try:
-                place = inside(self.folder, str(row[image]))
-            except (KeyError, ValueError) as e:
-                raise UserError(f"{where}: {e if isinstance(e, ValueError) else f'no {image}'}; {EXPECTED}") from e
-            self.keys.append(Path(os.path.relpath(place, self.folder)).as_posix())
-            files.append(size_and_time(place))
-            classes.append(str(value))
+            found = ", ".join(rows[0][1]) if rows else "none"
+            raise UserError(f"{file}: no column {image}; columns: {found[:200]}; {EXPECTED}")
+        self.keys = [_key(f"{file}, line {line}", self.folder, row.get(image)) for line, row in rows]
         self._stop_if_others(file)
+        classes = _labels(file, rows, image, given.get("label"))
         self.labels, self.class_names = numbered(classes)
+        files = [size_and_time(os.path.join(self.folder, key)) for key in self.keys]
         sizes, times = np.array(files, dtype=np.int64).T
         self.fingerprint = fingerprint("metadata", "\0".join(self.keys), "\0".join(classes), sizes)
         self.stamp = fingerprint(times)
@@ -87,28 +73,48 @@ class MetadataSource(Source):
             )
 
 
-def lists_images_of(folder: Path) -> Path | None:
-    """Return the metadata file above `folder`, or in a folder of it, whose rows name images of it; None without one."""
-    for above in folder.absolute().parents[:LEVELS]:
-        start = f"{folder.absolute().relative_to(above).as_posix()}/"
-        for name in METADATA:
-            if _mentions(above / name, FILE) and _mentions(above / name, start, whole=True):
-                return above / name
-    below = (place / name for place in sorted(folder.glob("*/")) if not is_hidden(place.name) for name in METADATA)
-    return next((file for file in below if _mentions(file, FILE)), None)
+def metadata_above(folder: Path) -> Path | None:
+    """Return the metadata file in a folder above `folder` whose rows name images in it, or None."""
+    folder = folder.absolute()
+    for above in folder.parents[:LEVELS]:
+        start = f"{folder.relative_to(above).as_posix()}/"
+        for file in (above / name for name in METADATA):
+            if lists_images(file) and os.fsencode(start) in file.read_bytes():
+                return file
+    return None
 
 
-def _mentions(file: Path, text: str, whole: bool = False) -> bool:
-    """Return whether a file's head, or the whole file, holds `text`."""
-    try:
-        with open(file, "rb") as f:
-            return text.encode() in f.read(-1 if whole else 4096)
-    except OSError:
+def lists_images(file: Path) -> bool:
+    """Return whether a file called metadata.csv is a list of images."""
+    if not file.is_file():
         return False
+    with open(file, "rb") as f:
+        return FILE.encode() in f.read(HEAD)
 
 
-def _is_label(values: list[Any]) -> bool:
-    return all(value is None or isinstance(value, str | int) for value in values)
+def _labels(file: Path, rows: list[tuple[int, dict[str, Any]]], image: str, given: str | None) -> list[str]:
+    """Return the label of every row, as text."""
+
+    def values(name: str) -> list[Any]:
+        return [row.get(name) for _, row in rows]
+
+    columns = list(rows[0][1])
+    candidates = [c for c in columns if c != image and all(v is None or isinstance(v, str | int) for v in values(c))]
+    label = label_column(candidates, values, given, {name: name for name in columns}, file)
+    for line, row in rows:
+        if row.get(label) in (None, ""):
+            raise UserError(f"{file}, line {line}: no label in column {label}; every image needs one")
+    return [str(value) for value in values(label)]
+
+
+def _key(where: str, folder: str, name: object) -> str:
+    """Return an image's path relative to the folder. Raises UserError if it is not inside."""
+    if not name or not isinstance(name, str):
+        raise UserError(f"{where}: no image; {EXPECTED}")
+    try:
+        return Path(os.path.relpath(path_inside(folder, name), folder)).as_posix()
+    except ValueError as e:
+        raise UserError(f"{where}: {e}") from e
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

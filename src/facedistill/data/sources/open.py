@@ -44,8 +44,8 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
     """Return the Source that `spec` names. An existing path has priority; its name tells its form.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
-    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or metadata.jsonl; a
-    verification .bin, or a .csv of pairs.
+    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or metadata.jsonl;
+    a verification .bin, or a .csv of pairs.
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
     may be left out.
@@ -87,8 +87,11 @@ def _at(path: Path, columns: Mapping[str, str] | None) -> Source:
     except NoIdentities as e:
         below = _below(path)
         raise UserError(f"{e}. Or do you mean the data set {below}?" if below else str(e)) from e
-    except (OSError, RecursionError) as e:
-        raise UserError(f"data {path}: cannot be read: {e}") from e
+    except UserError:
+        raise
+    except Exception as e:  # a damaged file makes a reader raise almost anything
+        why = (str(e) or type(e).__name__).splitlines()[0]
+        raise UserError(f"data {path}: cannot be read: {why}; is it whole?") from e
 
 
 def _open(kind: type[Source], argument: str, columns: Mapping[str, str] | None) -> Source:
@@ -103,10 +106,8 @@ def _below(path: Path) -> Path | None:
     """Return the first data set of another form than folders in the folders below `path`, at most three deep."""
     specific = [kind for kind in SOURCES.values() if kind is not FolderSource]
     for depth in range(1, LOOKED_BELOW + 1):
-        for folder in sorted(
-            folder for folder in path.glob("*/" * depth) if not is_hidden(str(folder.relative_to(path)))
-        ):
-            if any(kind.opens(folder) for kind in specific):
+        for folder in sorted(path.glob("*/" * depth)):
+            if not is_hidden(str(folder.relative_to(path))) and any(kind.opens(folder) for kind in specific):
                 files = [file for kind in specific for pattern in kind.inside for file in files_in(folder, pattern)]
                 return files[0] if len(files) == 1 else folder
     return None
@@ -153,6 +154,11 @@ def _complete(source: Source) -> Source:
         raise UsageError(
             f"{name} sets labels of shape {labels.shape}, {labels.dtype}, for {len(source.keys)} keys; expected an "
             "array with one integer per key, an index into class_names"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(source.class_names):
+        raise UsageError(
+            f"{name} sets labels {labels.min()} to {labels.max()} for {len(source.class_names)} class names; expected "
+            "indexes into class_names"
         )
     return source
 

@@ -90,13 +90,26 @@ class ParquetSource(Source):
             self._forget()
         with self._lock:
             if group not in self._kept:
-                file, number = self._groups[group]
-                table = self._open(self._files[file]).read_row_group(number, columns=[self._columns.image])
-                self._kept[group] = table.column(0)
+                self._kept[group] = self._read_group(group)
                 if len(self._kept) > GROUPS_KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(group)
             return self._kept[group]
+
+    def _read_group(self, group: int) -> Any:
+        """Return the image column of a row group from its file. Raises ValueError if it is damaged."""
+        file, number = self._groups[group]
+        try:
+            opened = self._open(self._files[file])
+            column = opened.read_row_group(number, columns=[self._columns.image]).column(0)
+            column.validate(full=True)
+        except Exception as e:  # damaged bytes make pyarrow raise almost anything
+            raise ValueError(f"row group {number} of {self._files[file]}: {str(e).splitlines()[0]}") from e
+        if len(column) != self._starts[group + 1] - self._starts[group]:
+            raise ValueError(
+                f"row group {number} of {self._files[file]} holds {len(column)} rows, fewer than announced"
+            )
+        return column
 
     def _open(self, file: str) -> Any:
         import pyarrow

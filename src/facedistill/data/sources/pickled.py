@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 DEPTH = 32  # open brackets; a .bin needs 5
-OPERATIONS = 10_000_000  # an image takes 2 to 30 of them
+OPERATIONS, BYTES = 100_000, 16  # so many, and one more for so many bytes: an image takes 2 to 40
 LINE = 1 << 10  # characters of a name or number that ends with its line
 KIND = re.compile(r"[biu][1248]|O8?")
 NUMPY = {"numpy.core": "numpy._core", "__builtin__": "builtins"}  # names before numpy 2 and Python 3
@@ -72,8 +72,9 @@ class Pickled:
 
     def value(self) -> Any:
         """Return the pickled value. Raises CarriesCode or NotData."""
+        most = OPERATIONS + len(self.data) // BYTES
         try:
-            for _ in range(OPERATIONS):
+            for _ in range(most):
                 code = self.data[self.at]
                 self.at += 1
                 if code == ord("."):
@@ -86,7 +87,7 @@ class Pickled:
             if isinstance(e, NotData):
                 raise
             raise NotData(f"damaged at byte {self.at}") from e
-        raise NotData(f"more than {OPERATIONS:,} operations")
+        raise NotData(f"more than {most:,} operations")
 
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes of the file."""
@@ -251,7 +252,7 @@ def _long(machine: Pickled, size: int) -> None:
 def _python2_string(line: bytes) -> bytes:
     if len(line) < 2 or line[0] != line[-1] or line[:1] not in b"'\"":
         raise NotData("a text without quotes")
-    return codecs.escape_decode(line[1:-1])[0]  # type: ignore[attr-defined]
+    return codecs.escape_decode(line[1:-1])[0]
 
 
 def _utf8(data: bytes) -> str:

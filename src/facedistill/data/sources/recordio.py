@@ -4,8 +4,8 @@ A record: uint32 magic, uint32 lrec (upper 3 bits cflag, lower 29 the length), d
 whole record. If the data contain the magic, the writer removes it and splits the record there: cflags 1, 2 and 3 mark
 the first, middle and last part. The data: flag uint32, label float32, id uint64, id2 uint64, then `flag` float32
 labels, then the image file. Record 0 with flag 2 and no image holds [N + 1, M]: images are keys 1..N, and keys
-N + 1..M - 1, of the same form, hold the [first, last) image keys of each identity. Any other record 0 is an image like all
-others. The numbers are float32, so those above 2^24 are rounded, and the records themselves tell where images end.
+N + 1..M - 1, of the same form, hold the [first, last) image keys of each identity. Any other record 0 is an image like
+all others. The numbers are float32, so those above 2^24 are rounded, and the records themselves tell where images end.
 """
 
 import codecs

@@ -1,7 +1,6 @@
 """A Source: images with class names, in whatever form they are stored."""
 
 import inspect
-import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -118,13 +117,14 @@ def classes_of_folders(path: object, names: Sequence[str], expected: str) -> lis
     if "" in folders:
         raise UserError(f"{path}: {names[folders.index('')]} is in no identity's folder; {expected}")
     parts = {folder: folder.split("/") for folder in dict.fromkeys(folders)}
-    by_depth = {len(part): folder for folder, part in parts.items()}
+    by_depth = {len(part): folder for folder, part in reversed(parts.items())}
     if len(by_depth) > 1:
         raise UserError(
             f"{path}: images lie at different depths, in {some([by_depth[depth] for depth in sorted(by_depth)])}; "
             f"{expected}, all equally deep: move or remove what is no identity"
         )
-    shared = len(os.path.commonprefix([part[:-1] for part in parts.values()]))
+    levels = list(zip(*parts.values(), strict=True))
+    shared = next((depth for depth, names in enumerate(levels[:-1]) if len(set(names)) > 1), len(levels) - 1)
     return ["/".join(parts[folder][shared:]) for folder in folders]
 
 
