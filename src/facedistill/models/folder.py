@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facedistill.backbones import Backbone, OnnxBackbone, create_backbone
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError
 from facedistill.files import atomic_write
 from facedistill.head import Classifier
 from facedistill.models.card import model_card
+from facedistill.models.checkpoint import check_tensors
 from facedistill.models.facts import Facts, facts_of
 from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
@@ -336,23 +337,6 @@ def _load_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     found = _read_tensors(path)
     check_tensors(found, expected, path)
     return found
-
-
-def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], path: str | Path) -> None:
-    """Raise UserError unless both have the same names and shapes; the first difference is named."""
-    for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(
-                f"{path}: tensor '{name}' is missing{closest(name, found)}; this file holds another network"
-            )
-        if found[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: tensor '{name}' has shape {list(found[name].shape)}; expected {list(tensor.shape)}: "
-                "this file holds another network or size"
-            )
-    extra = [name for name in found if name not in expected]
-    if extra:
-        raise UserError(f"{path}: {len(extra)} unexpected tensors ('{extra[0]}'); this file holds another network")
 
 
 def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:

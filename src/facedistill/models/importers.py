@@ -14,16 +14,16 @@ from facedistill.head import Margin, centres, fit_classifier as fit, make_margin
 from facedistill.models.arcface_torch import (
     Names,
     Paths,
-    backbone_from_state,
     check_count,
     class_names,
     find_backbone,
     find_shards,
     load_classifier,
-    read_torch,
 )
+from facedistill.models.checkpoint import named_tensors, read_tensors
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model, size_taken
+from facedistill.models.layouts import is_head, load_network, one_network
 from facedistill.models.model import InputSpec, Model, make_space
 
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
@@ -114,14 +114,19 @@ def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any
 
 
 def _detect(path: Path) -> str:
-    if path.is_dir() or path.suffix in (".pt", ".pth"):
-        return "arcface_torch"
+    """Tell the format by the name, and a file of torch.save by its first bytes too."""
     kinds = {".onnx": "onnx", ".npz": "embeddings"}
-    if path.suffix not in kinds:
-        raise UserError(
-            f"{path}: cannot tell what it is; expected .pt, .pth, .onnx, .npz or a run folder, or give --from"
-        )
-    return kinds[path.suffix]
+    if path.suffix in kinds and path.is_file():
+        return kinds[path.suffix]
+    if path.is_dir() or path.suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        return "arcface_torch"
+    with open(path, "rb") as file:
+        if file.read(4).startswith((b"PK\x03\x04", b"\x80\x02")):
+            return "arcface_torch"
+    raise UserError(
+        f"{path}: cannot tell what it is; expected .pt, .pth, .ckpt, .safetensors, .onnx, .npz or a run folder, or "
+        "give --from"
+    )
 
 
 def import_arcface_torch(
@@ -138,17 +143,20 @@ def import_arcface_torch(
     """
     path = Path(path)
     file = find_backbone(path) if path.is_dir() else path
-    content = read_torch(file)
+    content = read_tensors(file)
+    tensors = named_tensors(content, file)
+    if not isinstance(content, dict) or (content and not tensors):
+        raise UserError(f"{file}: no state dict of a backbone; expected a dict of tensor names and tensors")
+    network = one_network(tensors, file)
+    backbone = load_network(network, file)
     if classifier is None:
-        if isinstance(content, dict) and "state_dict_softmax_fc" in content:
-            classifier = file  # one shard of several: the others lie beside it
+        if any(is_head(name) and tensor.ndim == 2 for name, tensor in network.others.items()):
+            classifier = file  # one shard of several, perhaps: the others lie beside it
         elif path.is_dir() and find_shards(path):
             classifier = path
-    backbone = backbone_from_state(content, file)
-    spec = InputSpec(backbone.input_size, **input)
     head = None if classifier is None else load_classifier(classifier, backbone.embedding_dim, classes)
     made = {"by": "import", "from": "arcface_torch", "file": file.name}
-    model = Model(backbone, spec, head, made=made).eval()
+    model = Model(backbone, InputSpec(backbone.input_size, **input), head, made=made).eval()
     model.space = make_space(model)
     return model
 
