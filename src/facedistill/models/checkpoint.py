@@ -1,7 +1,7 @@
 """Files of PyTorch tensors, read without running code in them, and the tensors in them under plain names."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +112,9 @@ def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], path: s
 
     The first difference is named. `expected` may be on the meta device.
     """
+    check_shapes({name: tensor.shape for name, tensor in found.items()}, expected, path)
     for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(
-                f"{path}: tensor '{name}' is missing{closest(name, found)}; this file holds another network"
-            )
         value = found[name]
-        if value.shape != tensor.shape:
-            raise UserError(
-                f"{path}: tensor '{name}' has shape {list(value.shape)}; expected {list(tensor.shape)}: "
-                "this file holds another network or size"
-            )
         if tensor.is_floating_point() and not value.is_floating_point():
             kind = str(value.dtype).removeprefix("torch.")
             raise UserError(f"{path}: tensor '{name}' is {kind}; expected floating point: dequantise the weights")
@@ -131,3 +123,17 @@ def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], path: s
     extra = [name for name in found if name not in expected]
     if extra:
         raise UserError(f"{path}: {len(extra)} unexpected tensors ('{extra[0]}'); this file holds another network")
+
+
+def check_shapes(found: Mapping[str, Sequence[int]], expected: dict[str, Tensor], path: str | Path) -> None:
+    """Raise UserError unless there is a shape in `found` for each of `expected`, and it is the same."""
+    for name, tensor in expected.items():
+        if name not in found:
+            raise UserError(
+                f"{path}: tensor '{name}' is missing{closest(name, found)}; this file holds another network"
+            )
+        if list(found[name]) != list(tensor.shape):
+            raise UserError(
+                f"{path}: tensor '{name}' has shape {list(found[name])}; expected {list(tensor.shape)}: "
+                "this file holds another network or size"
+            )

@@ -10,7 +10,7 @@ import torch
 from facedistill.data import Dataset, Embeddings, form_of, open_dataset, open_source
 from facedistill.errors import UsageError, UserError, closest
 from facedistill.files import fingerprint
-from facedistill.head import Margin, centres, fit_classifier as fit, make_margin
+from facedistill.head import Margin, centres, check_scale, fit_classifier as fit, make_margin
 from facedistill.models.arcface_torch import (
     Names,
     Paths,
@@ -64,8 +64,9 @@ def import_model(
         UsageError: an unknown kind or margin, or an option that the format does not have.
         UserError: a file is missing or damaged, or holds code, an unknown network or a W that does not fit.
     """
+    check_scale(scale)  # both fail before the work, not after it
     if isinstance(margin, str):
-        margin = make_margin(margin)  # fails before the work, not after it
+        margin = make_margin(margin)
     given = {"classifier": classifier, "colour": colour, "mean": mean, "std": std, "size": size, "output": output}
     given = {name: value for name, value in given.items() if value is not None}
     model = _imported(Path(path), kind, _names(classes), given)
