@@ -249,6 +249,24 @@ def test_the_head_of_the_same_file_is_w(tmp_path: Path, name: str, turned: bool)
     torch.testing.assert_close(classifier.weight, nn.functional.normalize(weight, dim=1))
 
 
+def test_of_a_network_with_moving_averages_neither_is_mixed(tmp_path: Path) -> None:
+    weight = torch.randn(5, DIM)
+    state = prefixed("backbone.") | {"head.weight": weight}
+    averaged = {name: tensor + 1 for name, tensor in state.items()}
+    optimizer = {"state": {"head.weight": {"exp_avg": weight + 2}}}
+    content = {"state_dict": state, "state_dict_ema": averaged, "optimizer": optimizer, 7: "seven"}
+    model = import_model(saved(content, tmp_path / "net.pt"))
+    same(model, plain())
+    assert model.classifier is not None
+    torch.testing.assert_close(model.classifier.weight, nn.functional.normalize(weight))
+
+
+def test_of_two_heads_none_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    content = prefixed("backbone.") | {"head.a.weight": torch.ones(5, DIM), "head.b.weight": torch.ones(7, DIM)}
+    assert import_model(saved(content, tmp_path / "net.pt")).classifier is None
+    assert "2 heads (head.a.weight, head.b.weight)" in capsys.readouterr().out
+
+
 def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
     path = saved(prefixed(""), tmp_path / "net.pt")
     torch.manual_seed(3)

@@ -16,7 +16,7 @@ from facedistill.errors import UserError, some
 from facedistill.head import Classifier
 from facedistill.models.checkpoint import named_tensors, read_tensors
 from facedistill.models.folder import read_names
-from facedistill.models.layouts import find_networks, is_head
+from facedistill.models.layouts import find_networks, heads
 
 BACKBONE_FILES = ("model.pt", "backbone.pth", "backbone.pt")
 CHECKPOINT = re.compile(r"checkpoint_gpu_\d+\.pt")
@@ -174,9 +174,9 @@ def class_matrix(tensors: dict[str, Tensor], path: Path, dim: int) -> Tensor:
         tensors = {name: t for name, t in tensors.items() if name in network.others}
     unknown = any(t.ndim > 2 or name.endswith("running_mean") for name, t in tensors.items())
     matrices = {name: t for name, t in tensors.items() if t.ndim == 2 and t.numel()}
-    if unknown:
-        matrices = {name: t for name, t in matrices.items() if is_head(name)}
-    of_dim = {name: t for name, t in matrices.items() if dim in t.shape} or matrices
+    of_dim = heads(tensors, dim)
+    if not of_dim and not unknown:
+        of_dim = {name: t for name, t in matrices.items() if dim in t.shape} or matrices
     for key in HEAD_KEYS:
         if len(of_dim) > 1:
             of_dim = {name: t for name, t in of_dim.items() if name.split(".")[-1] == key} or of_dim

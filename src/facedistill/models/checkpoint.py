@@ -73,7 +73,7 @@ def read_tensors(path: Path) -> Any:
 def named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     """Return all tensors of a checkpoint by dotted name, however deep they lie, without the parts that wrappers add.
 
-    Lists, and dicts with other keys than text, are left out: optimisers keep their state in them.
+    Lists, and keys that are not text, are left out: optimisers keep their state in them.
 
     Raises:
         UserError: a tensor is sparse or quantised, or has more values than the file holds.
@@ -88,8 +88,8 @@ def named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
 def _walk(content: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     if isinstance(content, Tensor):
         yield place, content
-    elif isinstance(content, dict) and len(place) < DEEPEST and all(isinstance(key, str) for key in content):
-        for key, value in content.items():
+    elif isinstance(content, dict) and len(place) < DEEPEST:
+        for key, value in ((k, v) for k, v in content.items() if isinstance(k, str)):
             yield from _walk(value, (*place, *key.split(".")))
 
 

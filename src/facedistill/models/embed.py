@@ -194,13 +194,13 @@ def _require_same(found: Embeddings, made_by: str, dataset: Dataset, shape: tupl
     """Raise UserError unless the table is of this model and these images, in their order, with finite numbers."""
     if (found.model, found.data) != (made_by, dataset.fingerprint) or found.vectors.shape[1:] != shape:
         raise UserError("of another model or other data")
-    rows, row = [], 0
+    keys, rows, row = dataset.keys, [], 0
     for key in found.keys:  # unreadable images have no row
-        while row < len(dataset) and dataset.keys[row] != key:
+        while row < len(keys) and keys[row] != key:
             row += 1
         rows.append(row)
         row += 1
-    if row > len(dataset) or not np.array_equal(np.asarray(dataset.labels)[rows], found.labels):
+    if row > len(keys) or not np.array_equal(np.asarray(dataset.labels)[rows], found.labels):
         raise UserError("its rows are not these images")
     if found.class_names != list(dataset.class_names) or not np.isfinite(found.vectors).all():
         raise UserError("its class names or numbers are damaged")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from facedistill.data import Dataset, Embeddings, form_of, open_dataset, open_source
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.files import fingerprint
 from facedistill.head import Margin, centres, check_scale, fit_classifier as fit, make_margin
 from facedistill.models.arcface_torch import (
@@ -23,7 +23,7 @@ from facedistill.models.arcface_torch import (
 from facedistill.models.checkpoint import named_tensors, read_tensors
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model, size_taken
-from facedistill.models.layouts import is_head, load_network, one_network
+from facedistill.models.layouts import heads, load_network, one_network
 from facedistill.models.model import InputSpec, Model, make_space
 
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
@@ -151,10 +151,15 @@ def import_arcface_torch(
     network = one_network(tensors, file)
     backbone = load_network(network, file)
     if classifier is None:
-        if any(is_head(name) and tensor.ndim == 2 for name, tensor in network.others.items()):
+        found = list(heads(network.others, backbone.embedding_dim))
+        if len(found) == 1:
             classifier = file  # one shard of several, perhaps: the others lie beside it
         elif path.is_dir() and find_shards(path):
             classifier = path
+        elif found:
+            print(
+                f"{file}: no W is taken, because there are {len(found)} heads ({some(found)}); save one in a file alone"
+            )
     head = None if classifier is None else load_classifier(classifier, backbone.embedding_dim, classes)
     made = {"by": "import", "from": "arcface_torch", "file": file.name}
     model = Model(backbone, InputSpec(backbone.input_size, **input), head, made=made).eval()

@@ -22,6 +22,7 @@ State = dict[str, Tensor]
 Converted = tuple[str, dict[str, Any], State]
 COPY = re.compile(r"(^|[._])(ema|averaged|shadow)([._]|$)")  # a copy, where the network itself is there too
 # What a training module holds beside its network. Other parts could belong to the network, so they are an error.
+STATE = re.compile(r"(^|[._])optim\w*\.|\.(exp_avg|exp_avg_sq|momentum_buffer)$")  # of an optimiser
 HEADS = {"head", "heads", "classifier", "criterion", "loss", "margin", "margin_softmax", "partial_fc"}
 HEADS |= {"state_dict_softmax_fc"}
 BESIDE = {*HEADS, "n_averaged"}
@@ -70,9 +71,11 @@ def find_networks(tensors: State) -> list[Network]:
     return found
 
 
-def is_head(name: str) -> bool:
-    """Whether a tensor of this name is of a part that is called a head."""
-    return not HEADS.isdisjoint(name.split(".")[:-1])
+def heads(tensors: State, dim: int) -> State:
+    """Return the matrices with a side of `dim` in parts that are called heads; moving averages only if alone."""
+    found = {name: t for name, t in tensors.items() if not HEADS.isdisjoint(name.split(".")[:-1])}
+    found = {name: t for name, t in found.items() if t.ndim == 2 and dim in t.shape and not STATE.search(name)}
+    return {name: t for name, t in found.items() if not COPY.search(name)} or found
 
 
 def one_network(tensors: State, path: Path) -> Network:
