@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from facedistill.backbones import OnnxBackbone, count_macs, count_parameters
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
@@ -95,6 +95,9 @@ def test_a_graph_of_channels_last_gets_them_there(tmp_path: Path) -> None:
 def test_size_is_asked_for_where_the_graph_leaves_it_open(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", shape=["N", 3, "H", "W"])
     assert OnnxBackbone(path).input_size == 112
+    for size in (0, -3):
+        with pytest.raises(UsageError, match="expected the height and width"):
+            OnnxBackbone(path, size)
     assert OnnxBackbone(path, 64)(torch.zeros(2, 3, 64, 64)).shape == (2, DIM)
 
 

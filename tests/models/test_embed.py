@@ -1,7 +1,10 @@
 """Embedding a data set: order, flips, cache, modes, damage."""
 
-import resource
+import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +156,7 @@ def test_a_cache_that_cannot_be_written_costs_one_line(tmp_path: Path, capsys: p
 
 
 def test_a_cache_that_fails_in_the_middle_loses_no_block(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    resource = pytest.importorskip("resource", reason="limits of the size of files are Unix's")
     model, source = tiny(), Noise(23)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     blocks = embed_blocks(model, Dataset(source), batch=10, cache=tmp_path)
@@ -167,12 +171,75 @@ def test_a_cache_that_fails_in_the_middle_loses_no_block(tmp_path: Path, capsys:
     np.testing.assert_allclose(np.concatenate([first, *rest]), expected, atol=1e-5)
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+def _damaged(table: Embeddings, path: Path) -> Iterator[str]:
+    """Write the table to `path` in damaged forms, one after the other; yield what is wrong."""
+    table.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    yield "truncated"
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 8
+    path.write_bytes(flipped)
+    yield "a flipped bit"
+    holed = table.vectors.copy()
+    holed[3, 0, 2] = np.nan
+    moved = [*table.keys[1:], table.keys[0]]
+    changes: dict[str, dict[str, Any]] = {
+        "NaN": {"vectors": holed},
+        "other images": {"keys": [f"other {key}" for key in table.keys]},
+        "other order": {"keys": moved},
+        "other labels": {"labels": table.labels[::-1].copy()},
+        "other names": {"class_names": ["x", "y", "z"]},
+        "another model": {"model": "0" * 16},
+        "other data": {"data": "0" * 16},
+        "other dimensions": {"vectors": table.vectors[:, :, :4]},
+    }
+    for what, change in changes.items():
+        replace(table, **change).save(path)
+        yield what
+
+
+def test_a_damaged_cache_is_made_again_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     model, source = tiny(), Noise(10)
     first = embed_dataset(model, Dataset(source), cache=tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    np.testing.assert_array_equal(embed_dataset(model, Dataset(source), cache=tmp_path).vectors, first.vectors)
+    for what in _damaged(first, file):
+        found = embed_dataset(model, Dataset(source), cache=tmp_path)
+        np.testing.assert_array_equal(found.vectors, first.vectors, err_msg=what)
+        assert (found.keys, found.class_names) == (first.keys, first.class_names), what
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and str(file) in said and "are made anew" in said, what
+        embed_dataset(model, Dataset(source), cache=tmp_path)
+        assert not capsys.readouterr().err, f"{what}: the new cache serves"
+
+
+def test_damaged_blocks_are_made_again_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model, source = tiny(), Noise(23)
+    first = np.concatenate(list(embed_blocks(model, Dataset(source), cache=tmp_path)))
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 8
+    np.save(tmp_path / "other.npy", first[:5])
+    other = (tmp_path / "other.npy").read_bytes()
+    (tmp_path / "other.npy").unlink()
+    for content in (whole[:100], whole[:-40], whole[:-1], bytes(flipped), other, b"", b"PK\x03\x04"):
+        file.write_bytes(content)
+        found = np.concatenate(list(embed_blocks(model, Dataset(source), cache=tmp_path)))
+        np.testing.assert_array_equal(found, first)
+        assert capsys.readouterr().err.count("are made anew") == 1
+        assert file.read_bytes() == whole
+
+
+def test_only_the_owner_may_read_cached_embeddings(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        embed_dataset(tiny(), Dataset(Noise(5)), cache=tmp_path / "cache")
+        list(embed_blocks(tiny(), Dataset(Noise(5)), cache=tmp_path / "cache"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "cache").iterdir()] == [0o600, 0o600]
 
 
 def test_unreadable_images_have_no_row() -> None:

@@ -385,3 +385,9 @@ def test_a_graph_of_whole_pixels_takes_no_normalisation(tmp_path: Path) -> None:
 def test_options_that_a_checkpoint_does_not_have(small: Path) -> None:
     with pytest.raises(UsageError, match=r"its weights say the size, .*; drop size, output"):
         import_model(small, size=32, output="embedding")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_is_a_finite_number_above_zero(small: Path, scale: float) -> None:
+    with pytest.raises(UsageError, match="expected a finite number above 0"):
+        import_model(small, fit_classifier="nowhere", scale=scale)

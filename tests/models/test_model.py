@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -152,8 +153,9 @@ def test_thresholds_of_processes_that_write_at_once_all_remain(tmp_path: Path) -
     code = """
 import sys
 from facedistill.models import save_thresholds
+threshold = {"far": 1e-3, "value": 0.4, "interval": [0.3, 0.5], "gallery": "b"}
 for n in range(10):
-    save_thresholds(sys.argv[1], [{"far": 1e-3, "value": 0.4, "interval": [0.3, 0.5], "probe": f"{sys.argv[2]}{n}", "gallery": "b"}])
+    save_thresholds(sys.argv[1], [threshold | {"probe": f"{sys.argv[2]}{n}"}])
 """
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "m"), name]) for name in "xyz"]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
@@ -389,3 +391,87 @@ def test_classes_may_be_named_after_folders_of_any_bytes(tmp_path: Path) -> None
     save_model(model, tmp_path / "model")
     found = load_model(tmp_path / "model")
     assert found.classifier is not None and found.classifier.class_names == names and found.made == model.made
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "classifier.safetensors"])
+def test_a_flipped_bit_of_the_weights_is_noticed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    save_model(student(classifier=classifier()), folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-3] ^= 1  # the number stays finite
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: not as it was saved .its checksum differs"):
+        load_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]  # a folder of an earlier version
+    (folder / "config.json").write_text(json.dumps(config))
+    load_model(folder)
+
+
+def test_weights_in_a_folder_are_finite_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for value, reason in ((torch.nan, "holds NaN or infinity"), (torch.inf, "holds NaN or infinity")):
+        model = student()
+        with torch.no_grad():
+            next(model.parameters())[0] = value
+        save_model(model, folder)
+        with pytest.raises(UserError, match=rf"tensor 'backbone\S*' {reason}"):
+            load_model(folder)
+    save_model(student(classifier=classifier()), folder)
+    for weight in (torch.ones(5, DIM, dtype=torch.int8), torch.full((5, DIM), torch.nan)):
+        save_file({"weight": weight}, folder / "classifier.safetensors")
+        with pytest.raises(UserError, match="no finite floating-point rows"):
+            load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"options": {"embedding_dim": 10**9, "input_size": SIZE, "width": 0.125}},
+        {"options": {"embedding_dim": DIM, "input_size": SIZE, "width": 1e6}},
+        {"options": {"embedding_dim": DIM, "input_size": SIZE, "width": 1e15}},
+        {"options": {"embedding_dim": -1, "input_size": SIZE, "width": 0.125}},
+        {"options": {"embedding_dim": DIM, "input_size": 16 * 10**6, "width": 0.125}},
+        {"projection": {"in": 10**6, "out": 10**6}},
+        {"embedding_dim": 0},
+        {"embedding_dim": "16"},
+        {"input": []},
+        {"input": {"size": SIZE, "colour": "rgb", "mean": ["a"], "std": [1]}},
+        {"input": {"size": SIZE, "colour": "rgb", "mean": [float("nan")], "std": [1]}},
+        {"offset": [float("inf")] * DIM},
+        {"offset": "x"},
+        {"space": None},
+        {"made": 3},
+        {"thresholds": {}},
+        {"classifier": []},
+        {"architecture": 5},
+    ],
+    ids=str,
+)
+def test_what_config_json_claims_is_checked_before_it_is_made(tmp_path: Path, change: dict) -> None:
+    folder = tmp_path / "model"
+    save_model(student(), folder)
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json|model\.safetensors") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_models_files_have_the_permissions_of_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        save_model(student(classifier=classifier()), tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "model").iterdir())
+    assert len(files) == 5 and {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize(
+    "values", [{"mean": (torch.nan,)}, {"std": (torch.inf,)}, {"std": (0.0,)}, {"mean": (torch.inf,)}]
+)
+def test_a_mean_and_std_are_finite(values: dict) -> None:
+    with pytest.raises(UsageError, match="expected 1 or 3 numbers"):
+        InputSpec(SIZE, **values)

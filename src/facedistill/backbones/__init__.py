@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,6 +30,7 @@ __all__ = [
     "create_backbone",
     "import_onnx_packages",
     "open_session",
+    "outline",
 ]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -58,6 +59,15 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
     backbone = build(find(BACKBONES, name, "backbone", Backbone), options, f"backbone '{name}'")
     backbone.spec = {"name": name, "options": options}
     return backbone
+
+
+def outline(name: str, **options: Any) -> dict[str, Tensor]:
+    """Return the state dict of `create_backbone(name, **options)` without values: names, shapes and types alone.
+
+    It allocates nothing, so sizes that a file claims can be compared with the file first.
+    """
+    with torch.device("meta"):
+        return create_backbone(name, **options).state_dict()
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -20,7 +20,7 @@ from facedistill.backbones.onnx_graph import (
     read_graph,
 )
 from facedistill.backbones.onnx_trial import one_line, tried
-from facedistill.errors import UserError, closest
+from facedistill.errors import UsageError, UserError, closest
 
 # ONNX's types that an input may have -> ours.
 DTYPES = {"float": torch.float32, "float16": torch.float16, "double": torch.float64, "uint8": torch.uint8}
@@ -52,6 +52,8 @@ class OnnxBackbone(Backbone):
 
     def __init__(self, path: str | Path, input_size: int | None = None, output: str | None = None) -> None:
         path = Path(path)
+        if input_size is not None and input_size < 1:
+            raise UsageError(f"size {input_size}: expected the height and width of the images in pixels, e.g. 112")
         model = read_graph(path)
         taken, made = one_input(path, inputs(model.graph)), one_output(path, outputs(model.graph), output)
         layout, size, open_size = _layout_and_side(path, taken.shape, input_size)

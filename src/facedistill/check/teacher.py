@@ -11,7 +11,7 @@ from facedistill.check.report import CheckReport
 from facedistill.data import Dataset, Embeddings
 from facedistill.data.sources import classes_with_images
 from facedistill.errors import UserError, some
-from facedistill.head import Margin, centres
+from facedistill.head import Margin, centres, check_scale
 from facedistill.models import Model, embed_dataset
 
 CROWDED = 0.3  # mean cosine between rows of W above which a margin softmax hardly moves
@@ -40,8 +40,10 @@ def check_teacher(
         cache: folder for embeddings.
 
     Raises:
+        UsageError: the scale is no finite number above 0.
         UserError: the model has no network, or the data no identities with several images.
     """
+    check_scale(scale)
     report = CheckReport()
     part = _whole_classes(dataset)
     if len(part) < len(dataset):

@@ -5,7 +5,7 @@ import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -44,9 +44,13 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write one uncompressed .npz atomically, with an array for each attribute, readable without pickle."""
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            self.write(file)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write what `save` writes into an open file."""
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        with atomic_write(path) as temporary, open(temporary, "wb") as f:
-            np.savez(f, **arrays)
+        np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Embeddings":

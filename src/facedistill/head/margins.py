@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedistill import parallel
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 from facedistill.recipe import build, find
 
 Gradient = Literal["exact", "straight_through"]
@@ -258,3 +258,10 @@ def margin_softmax(
 def make_margin(name: str, /, **options: Any) -> Margin:
     """Return the margin of that name. Raises UsageError for an unknown name or an option that does not fit."""
     return build(find(MARGINS, name, "margin"), options, f"margin '{name}'")
+
+
+def check_scale(scale: float) -> float:
+    """Return the scale of a margin softmax. Raises UsageError unless it is a finite number above 0."""
+    if not (math.isfinite(scale) and scale > 0):
+        raise UsageError(f"scale {scale}: expected a finite number above 0, e.g. 64")
+    return scale

@@ -1,110 +1,57 @@
-"""The files of arcface_torch (insightface): backbones and sharded class matrices, read without running code in them.
+"""The files of a training run: its backbone, and its class matrix, whole or in one shard per process.
 
-A run holds its backbone in `model.pt` or `backbone.pth`, and the class matrix in one shard per process,
-(C_local, d): `checkpoint_gpu_{rank}.pt` (with the backbone in it), `softmax_fc_gpu_{rank}.pt` or
-`rank_{rank}_softmax_weight.pt`. Shards are joined in the numeric order of their ranks, which is that of the labels.
+arcface_torch (insightface) has the backbone in `model.pt` or `backbone.pth`, and shards (C_local, d):
+`checkpoint_gpu_{rank}.pt` (with the backbone in it), `softmax_fc_gpu_{rank}.pt` or `rank_{rank}_softmax_weight.pt`.
+Other projects have other names. Shards are joined in the numeric order of their ranks, which is that of the labels.
 """
 
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from facedistill.backbones import CHANNELS, DEPTHS, Backbone, create_backbone
-from facedistill.errors import UserError
+from facedistill.errors import UserError, some
 from facedistill.head import Classifier
-from facedistill.models.folder import check_tensors, read_names
+from facedistill.models.checkpoint import named_tensors, read_tensors
+from facedistill.models.folder import read_names
+from facedistill.models.layouts import find_networks, heads
 
-SHARD_KINDS = ("checkpoint_gpu_", "softmax_fc_gpu_", "rank_", "rank:")
-SHARD = re.compile(rf"({'|'.join(SHARD_KINDS)})(\d+)(?:_softmax_weight)?\.pt")
 BACKBONE_FILES = ("model.pt", "backbone.pth", "backbone.pt")
+CHECKPOINT = re.compile(r"checkpoint_gpu_\d+\.pt")
+ARCFACE_TORCH = (
+    CHECKPOINT,
+    re.compile(r"softmax_fc_gpu_\d+\.pt"),
+    re.compile(r"rank[_:]\d+(_softmax_weight)?\.pt"),
+)
+# Names that mean shards of W without being asked: arcface_torch's, TFace's, CVLface's.
+SHARDS = (
+    *ARCFACE_TORCH,
+    re.compile(r"HEAD_Epoch_\d+_Split_\d+_checkpoint\.pth"),
+    re.compile(r"classifier\w*_rank\d+\.pt"),
+)
+SHARD = re.compile(r"(.*(?:gpu|rank|split|shard|part)[_:.-]?)(\d+)(.*)", re.IGNORECASE)
 HEAD_KEYS = ("weight", "kernel", "weight_activated")
 
 Paths = str | Path | Sequence[str | Path]
 Names = str | Path | Sequence[str]
 
 
-def read_torch(path: Path) -> Any:
-    """Return what torch.save wrote to `path`, on the CPU; only tensors and plain containers, never code."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises half a dozen unrelated classes here
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise UserError(
-            f"{path}: not a PyTorch file of plain tensors ({reason}); expected a state dict written by "
-            "torch.save(model.state_dict(), path)"
-        ) from e
-
-
 def find_backbone(folder: Path) -> Path:
-    """Return the file in a run folder that holds the backbone; the checkpoint with W in it comes first."""
-    shards = find_shards(folder, ("checkpoint_gpu_",))
-    named = [folder / name for name in BACKBONE_FILES if (folder / name).exists()]
-    found = shards[:1] or named
-    if not found:
-        expected = ", ".join((*BACKBONE_FILES, "checkpoint_gpu_0.pt"))
-        raise UserError(f"{folder}: no backbone in this folder; expected one of {expected}")
-    return found[0]
+    """Return the file in a run folder that holds the backbone; the checkpoint with W in it comes first.
 
-
-def backbone_from_state(content: Any, path: Path) -> Backbone:
-    """Return the network that a state dict (or a checkpoint with "state_dict_backbone") belongs to, with its weights.
-
-    Raises:
-        UserError: the network is unknown, or a tensor is missing or has another shape.
+    Raises UserError if there is none, or several under names that say no more than "backbone".
     """
-    state = content.get("state_dict_backbone", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UserError(f"{path}: no state dict of a backbone; expected a dict of tensor names and tensors")
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    with torch.random.fork_rng(devices=[]):
-        backbone = _recognised(state)
-    if backbone is None:
-        first = next(iter(state), "none")
-        raise UserError(
-            f"{path}: unknown network ({len(state)} tensors, first '{first}'); expected an IResNet-18/34/50/100 or mbf "
-            "of arcface_torch: export another network to ONNX and import that"
-        )
-    expected = backbone.state_dict()
-    if "conv_sep.layers.0.weight" in state:
-        state = _rename(state, expected)
-    for name, tensor in expected.items():  # old PyTorch did not write this counter
-        if name.endswith("num_batches_tracked"):
-            state.setdefault(name, tensor)
-    check_tensors(state, expected, path)
-    backbone.load_state_dict(state)
-    return backbone
-
-
-def _recognised(state: dict[str, Tensor]) -> Backbone | None:
-    if {"conv1.weight", "fc.weight", "features.weight", "layer4.0.conv1.weight"} <= state.keys():
-        return _iresnet(state)
-    if {"conv_sep.layers.0.weight", "features.layers.0.layers.0.weight", "features.layers.2.weight"} <= state.keys():
-        kernel = state["features.layers.0.layers.0.weight"].shape[-1]
-        return create_backbone("mobilefacenet_large", len(state["features.layers.2.weight"]), kernel * 16)
-    return None
-
-
-def _iresnet(state: dict[str, Tensor]) -> Backbone | None:
-    blocks = tuple(len({n.split(".")[1] for n in state if n.startswith(f"layer{i}.")}) for i in range(1, 5))
-    depth = next((depth for depth, count in DEPTHS.items() if count == blocks), None)
-    if depth is None:
-        return None
-    dim, flat = state["fc.weight"].shape
-    side = math.isqrt(flat // len(state["layer4.0.conv1.weight"]))
-    width = len(state["conv1.weight"]) / CHANNELS[0]
-    return create_backbone(f"iresnet{depth}", dim, side * 16, **({} if width == 1 else {"width": width}))
-
-
-def _rename(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename tensors of insightface's mbf: our layers in our order, which the last parts of the names confirm."""
-    if [n.split(".")[-1] for n in state] != [n.split(".")[-1] for n in expected]:
-        return state
-    return dict(zip(expected, state.values()))
+    shards = find_shards(folder, (CHECKPOINT,))
+    named = [folder / name for name in BACKBONE_FILES if (folder / name).exists()]
+    called = sorted(p for p in folder.iterdir() if p.name.lower().startswith("backbone") and p.is_file())
+    found = shards[:1] or named[:1] or called
+    if len(found) != 1:
+        expected = ", ".join((*BACKBONE_FILES, "checkpoint_gpu_0.pt"))
+        there = f"{len(found)} backbones ({some([p.name for p in found])})" if found else "no backbone"
+        raise UserError(f"{folder}: {there} in this folder; expected one of {expected}, or give the file itself")
+    return found[0]
 
 
 def load_classifier(files: Paths, dim: int, classes: Names | None = None) -> Classifier:
@@ -125,48 +72,81 @@ def load_classifier(files: Paths, dim: int, classes: Names | None = None) -> Cla
 
 def _classifier_files(files: Paths) -> list[Path]:
     if not isinstance(files, str | Path):
-        paths = [Path(f) for f in files]
-        return _in_rank_order(paths) if all(SHARD.fullmatch(p.name) for p in paths) else paths
+        return in_order([Path(f) for f in files])
     path = Path(files)
-    shard = SHARD.fullmatch(path.name)
     if path.is_dir():
-        shards = find_shards(path)
+        shards = find_shards(path) or _only_family(path)
     else:  # one shard of several means all: the others are beside it
-        shards = find_shards(path.parent, (shard[1],)) if shard and path.exists() else [path]
+        family = _family(path)
+        shards = [p for p in path.parent.iterdir() if _family(p) == family] if family and path.exists() else [path]
     if not shards:
         raise UserError(f"{path}: no shards of a classifier; expected files such as softmax_fc_gpu_0.pt")
-    return shards
+    return in_order(shards)
 
 
-def find_shards(folder: Path, kinds: Sequence[str] = SHARD_KINDS) -> list[Path]:
-    """Return the shards in `folder` of the first of `kinds` that occurs, in rank order; empty if there are none.
+def find_shards(folder: Path, kinds: Sequence[re.Pattern[str]] = SHARDS) -> list[Path]:
+    """Return the shards in `folder` of the first of `kinds` that occurs, in numeric order; empty if there are none.
 
-    Raises UserError if a rank below the highest is missing. (If the highest ones are missing, only the number of class
+    Raises UserError if one below the highest is missing. (If the highest ones are missing, only the number of class
     names can show it.)
     """
-    found = [p for p in folder.iterdir() if SHARD.fullmatch(p.name)]
-    groups = ([p for p in found if p.name.startswith(kind)] for kind in kinds)
-    return _in_rank_order(next((g for g in groups if g), []))
+    groups = ([p for p in folder.iterdir() if kind.fullmatch(p.name)] for kind in kinds)
+    return in_order(next((g for g in groups if g), []))
 
 
-def _in_rank_order(paths: Iterable[Path]) -> list[Path]:
-    ranks = {int(m[2]): path for path in paths if (m := SHARD.fullmatch(path.name))}
-    for rank in range(max(ranks, default=-1)):
-        if rank not in ranks:
-            folder = ranks[max(ranks)].parent
+def _family(path: Path) -> tuple[str, ...] | None:
+    """Return what the names of all shards of one W have in common; None for a name that is not of a shard."""
+    match = SHARD.fullmatch(path.name)
+    return None if match is None else (match[1], match[3])
+
+
+def _only_family(folder: Path) -> list[Path]:
+    """Return the shards of any name in the folder. Raises UserError if they are of several matrices."""
+    families = {family for p in folder.iterdir() if (family := _family(p))}
+    if len(families) > 1:
+        examples = ", ".join(sorted("N".join(family) for family in families))
+        raise UserError(f"{folder}: shards of {len(families)} kinds ({examples}); give the files of one kind")
+    return [p for p in folder.iterdir() if _family(p) in families]
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """Return the shards in the order of the number in their names, whatever the order in which they are given.
+
+    Raises UserError if the names do not show an order, or a number is missing.
+    """
+    if len(paths) < 2:
+        return list(paths)
+    pieces = [re.split(r"(\d+)", str(p)) for p in paths]
+    differing = {column for column in zip(*pieces) if len(set(column)) > 1}  # text stands at the even places
+    numbers = {tuple(map(int, column)) for column in differing if all(map(str.isdigit, column))}
+    alike = len({len(p) for p in pieces}) == len(numbers) == 1 and all(all(map(str.isdigit, c)) for c in differing)
+    placed = dict(zip(next(iter(numbers), ()), paths))
+    if not alike or len(placed) < len(paths):
+        raise UserError(
+            f"{paths[0].parent}: the names of the shards ({some([p.name for p in paths])}) do not show their order; "
+            "name them alike but for one number: 0, 1, 2, ..."
+        )
+    first = 0 if any(kind.fullmatch(paths[0].name) for kind in SHARDS) else min(min(placed), 1)
+    total = re.search(r"of[-_]?(\d+)", paths[0].name)
+    count = max(placed) + 1 - first if total is None else int(total[1])
+    for number in range(first, first + count):
+        if number not in placed:
             raise UserError(
-                f"{folder}: the classifier shard of rank {rank} is missing (found ranks {sorted(ranks)}); without it "
-                "every later class would get another class's row: copy all shards"
+                f"{paths[0].parent}: the classifier shard of rank {number} is missing (found ranks {sorted(placed)}); "
+                "without it every later class would get another class's row: copy all shards"
             )
-    return [ranks[rank] for rank in sorted(ranks)]
+    return [placed[number] for number in sorted(placed)]
 
 
 def _rows(path: Path, dim: int) -> Tensor:
     """Return W or a shard of it as (C, dim), float32."""
     if not path.exists():
         raise UserError(f"{path}: no such file; expected the teacher's classifier")
-    weight = _head_tensor(read_torch(path), path)
-    if SHARD.fullmatch(path.name):
+    weight = class_matrix(named_tensors(read_tensors(path), path), path, dim)
+    if not weight.is_floating_point():
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise UserError(f"{path}: W is {kind}; expected floating-point rows: dequantise them")
+    if any(kind.fullmatch(path.name) for kind in ARCFACE_TORCH):
         if weight.shape[1] != dim:
             raise UserError(
                 f"{path}: shard of {list(weight.shape)}; expected rows of {dim}, the teacher's embedding size"
@@ -182,21 +162,28 @@ def _rows(path: Path, dim: int) -> Tensor:
     return (weight if weight.shape[1] == dim else weight.t()).float()
 
 
-def _head_tensor(content: Any, path: Path) -> Tensor:
-    if isinstance(content, dict):
-        content = content.get("state_dict_softmax_fc", content)
-    if isinstance(content, dict):
-        matrices = {str(k): v for k, v in content.items() if isinstance(v, Tensor) and v.ndim == 2 and v.numel()}
-        named = [matrices[k] for k in HEAD_KEYS if k in matrices]
-        if not named and len(matrices) != 1:
-            shown = ", ".join(list(map(str, content))[:4])
-            raise UserError(
-                f"{path}: no class matrix (found {shown}); expected a tensor named {' or '.join(HEAD_KEYS)}"
-            )
-        content = named[0] if named else next(iter(matrices.values()))
-    if not isinstance(content, Tensor) or content.ndim != 2:
-        raise UserError(f"{path}: no class matrix; expected a tensor of classes x dimensions")
-    return content
+def class_matrix(tensors: dict[str, Tensor], path: Path, dim: int) -> Tensor:
+    """Return the class matrix among the tensors of a file, as it is there.
+
+    The matrices of a network in the same file are not taken for it. If the network is unknown, only a matrix of a part
+    that is called a head can be W.
+
+    Raises UserError if there is none, or several.
+    """
+    for network in find_networks(tensors):
+        tensors = {name: t for name, t in tensors.items() if name in network.others}
+    unknown = any(t.ndim > 2 or name.endswith("running_mean") for name, t in tensors.items())
+    matrices = {name: t for name, t in tensors.items() if t.ndim == 2 and t.numel()}
+    of_dim = heads(tensors, dim)
+    if not of_dim and not unknown:
+        of_dim = {name: t for name, t in matrices.items() if dim in t.shape} or matrices
+    for key in HEAD_KEYS:
+        if len(of_dim) > 1:
+            of_dim = {name: t for name, t in of_dim.items() if name.split(".")[-1] == key} or of_dim
+    if len(of_dim) != 1:
+        shown = some(list(of_dim or tensors)) or "a network and nothing else"
+        raise UserError(f"{path}: no class matrix (found {shown}); expected a tensor named {' or '.join(HEAD_KEYS)}")
+    return next(iter(of_dim.values()))
 
 
 def class_names(classes: Names) -> list[str]:

@@ -1,9 +1,11 @@
 """Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
 
+import hashlib
 import os
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -32,13 +34,14 @@ def embed_dataset(
     Args:
         batch: images at a time; None picks a fast number for the model's device.
         cache: a folder for embeddings. Those of the same model (weights, preprocessing, offset) and data (fingerprint,
-            and times of its files) are read from it. If it cannot be written, one line says so.
+            and times of its files) are read from it, if they are whole and of these images; else they are made anew,
+            and one line says so, as it does if the folder cannot be written. Only its owner may read what is written.
 
     Raises:
         UserError: more images than allowed are unreadable, or an embedding is not finite.
     """
     made_by = model.fingerprint()
-    if cache and (cached := _cached(cache, made_by, dataset, flips)):
+    if cache and (cached := _cached(cache, model, made_by, dataset, flips)):
         read = set(cached.keys)
         dataset.count_images(len(cached), [key for key in dataset.keys if key not in read])
         return cached
@@ -58,7 +61,9 @@ def embed_dataset(
     )
     if cache:
         try:
-            embeddings.save(_place(cache, made_by, dataset, flips))
+            place = _place(cache, made_by, dataset, flips)
+            with _private(place) as file:
+                embeddings.write(file)
         except UserError as e:
             _say_not_kept(e)
     return embeddings
@@ -70,10 +75,11 @@ def embed_blocks(
     """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
 
     With `cache`, each block is also written to a plain .npy, from which the next call reads blocks, never the whole.
+    Its last bytes, after the array, are a checksum.
     """
     place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
-    if place and os.path.exists(place):  # Path.exists would raise if the folder may not be searched
-        stored = np.load(place, mmap_mode="r", allow_pickle=False)
+    shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
+    if place and (stored := _stored(place, shape)) is not None:
         yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
         return
     blocks = (found for _, found in _embedded(model, dataset, flips, batch))
@@ -81,15 +87,17 @@ def embed_blocks(
         yield from blocks
         return
     try:
-        with atomic_write(place) as temporary, open(temporary, "w+b") as file:
-            shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
+        with _private(place) as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            rows = 0
+            rows, checksum = 0, hashlib.sha256(place.name.encode())
             for found in blocks:
                 yield found  # first, because writing may fail
-                file.write(found.astype("<f4", copy=False).tobytes())
+                content = found.astype("<f4", copy=False).tobytes()
+                file.write(content)
+                checksum.update(content)
                 rows += len(found)
+            file.write(checksum.digest())
             file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
             np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
     except UserError as e:
@@ -120,6 +128,45 @@ def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
     return cache / f"{fingerprint(made_by, dataset.fingerprint, dataset.source.stamp, flips)}.npz"
 
 
+@contextmanager
+def _private(place: Path) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `place`, readable by its owner alone, as is the folder if it is new."""
+    with suppress(OSError):  # atomic_write says what is wrong
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags, 0o600)
+
+    with atomic_write(place) as temporary, open(temporary, "w+b", opener=opener) as file:
+        yield file
+
+
+def _stored(place: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Return the array at `place`, memory-mapped, or None. A damaged one is named in a line."""
+    if not os.path.isfile(place):  # Path.is_file would raise if the folder may not be searched
+        return None
+    try:
+        found = np.load(place, mmap_mode="r", allow_pickle=False)
+        if found.dtype != np.dtype("<f4") or found.shape[1:] != shape[1:] or len(found) > shape[0]:
+            raise ValueError(f"{found.dtype} {found.shape} for {shape}")
+        checksum = hashlib.sha256(place.name.encode())
+        for start in range(0, len(found), READ):
+            checksum.update(np.ascontiguousarray(found[start : start + READ]).data)
+        with open(place, "rb") as file:
+            file.seek(found.offset + found.nbytes)
+            if file.read() != checksum.digest():
+                raise ValueError("its checksum differs")
+    except Exception as e:  # a damaged file raises almost anything
+        _say_made_anew(place, e)
+        return None
+    return found
+
+
+def _say_made_anew(place: Path, error: Exception) -> None:
+    text = f"{place}: the cached embeddings are not used ({error}); they are made anew"
+    say(" ".join(text.split()))
+
+
 def _say_not_kept(error: UserError) -> None:
     """Say that the cache could not be written (`error` of `atomic_write`), so the next command must embed again."""
     reason = str(error).partition(";")[0]
@@ -127,16 +174,36 @@ def _say_not_kept(error: UserError) -> None:
     say(text)
 
 
-def _cached(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
+def _cached(cache: Path, model: Model, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
     """Return what an earlier call stored, or None. Without mirror images, a table that has them serves too."""
     for stored in {flips, True}:
         path = _place(cache, made_by, dataset, stored)
-        if os.path.exists(path):
-            with suppress(UserError):  # a damaged file is made again
+        if os.path.isfile(path):
+            try:
                 found = Embeddings.load(path)
-                found.vectors = found.vectors[:, : 2 if flips else 1]
-                return found
+                _require_same(found, made_by, dataset, (2 if stored else 1, model.embedding_dim))
+            except UserError as e:
+                _say_made_anew(path, e)
+                continue
+            found.vectors = found.vectors[:, : 2 if flips else 1]
+            return found
     return None
+
+
+def _require_same(found: Embeddings, made_by: str, dataset: Dataset, shape: tuple[int, int]) -> None:
+    """Raise UserError unless the table is of this model and these images, in their order, with finite numbers."""
+    if (found.model, found.data) != (made_by, dataset.fingerprint) or found.vectors.shape[1:] != shape:
+        raise UserError("of another model or other data")
+    keys, rows, row = dataset.keys, [], 0
+    for key in found.keys:  # unreadable images have no row
+        while row < len(keys) and keys[row] != key:
+            row += 1
+        rows.append(row)
+        row += 1
+    if row > len(keys) or not np.array_equal(np.asarray(dataset.labels)[rows], found.labels):
+        raise UserError("its rows are not these images")
+    if found.class_names != list(dataset.class_names) or not np.isfinite(found.vectors).all():
+        raise UserError("its class names or numbers are damaged")
 
 
 @torch.inference_mode()

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from facedistill.backbones import Backbone, OnnxBackbone, create_backbone
+from facedistill.backbones import BACKBONES, Backbone, OnnxBackbone, create_backbone, outline
 from facedistill.data import read_lines
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError
 from facedistill.files import atomic_write, locked
 from facedistill.head import Classifier
 from facedistill.models.card import model_card
+from facedistill.models.checkpoint import check_shapes, check_tensors
+from facedistill.models.config import check_config, check_weights, checksums
 from facedistill.models.facts import Facts, facts_of
 from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
@@ -52,6 +56,7 @@ def save_model(model: Model, folder: str | Path) -> None:
         _save_weights(model, temporary)
         if model.classifier is not None:
             _save_classifier(model.classifier, temporary)
+        config["sha256"] = checksums(temporary)
         (temporary / "config.json").write_text(to_json(config), *TEXT)
         (temporary / "README.md").write_text(model_card(config, folder.name), *TEXT)
 
@@ -139,9 +144,12 @@ def save_weights(model: Model, file: Path) -> None:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. Raises OSError when the disk is full."""
+    """Write a safetensors file, readable by whom the umask lets read it. Raises OSError when the disk is full."""
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
+        path.chmod(mode)  # safetensors leaves the file to its owner alone
     except SafetensorError as e:  # safetensors raises this for a full disk, not OSError
         raise OSError(str(e)) from e
 
@@ -186,12 +194,8 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
         raise UserError(f"{path}: no such folder; expected a model folder, a run or an .onnx file")
     path = model_folder(path)
     config = read_config(path)
-    try:
-        return _build(config, path, classifier).eval()
-    except (KeyError, TypeError) as e:
-        raise UserError(
-            f"{path / 'config.json'}: a key is missing or ill-typed ({e}); the file was edited or damaged"
-        ) from e
+    check_config(config, path / "config.json")
+    return _build(config, path, classifier).eval()
 
 
 def size_taken(model: Model) -> str:
@@ -293,7 +297,7 @@ def _build(config: dict[str, Any], path: Path, with_classifier: bool) -> Model:
         InputSpec(**config["input"]),
         _load_classifier(config, path) if with_classifier and "classifier" in config else None,
         torch.tensor(config["offset"]) if "offset" in config else None,
-        nn.utils.skip_init(nn.Linear, size["in"], size["out"], bias=False) if size else None,
+        _projection(size["in"], size["out"], path / "model.safetensors") if size else None,
         config["space"],
         config["made"],
         config["thresholds"],
@@ -301,7 +305,18 @@ def _build(config: dict[str, Any], path: Path, with_classifier: bool) -> Model:
     )
     if any(name != "offset" for name in model.state_dict()):
         load_weights(model, path / "model.safetensors")
+        check_weights(config, path / "model.safetensors")  # after what can say more of the damage
     return model
+
+
+def _projection(inputs: int, outputs: int, file: Path) -> nn.Linear:
+    """Return the layer without values, unless config.json claims another size than the file of weights has."""
+    weight = _read_tensors(file).get("projection.weight")
+    if weight is None or list(weight.shape) != [outputs, inputs]:
+        raise UserError(
+            f"{file}: no projection of {inputs} to {outputs} dimensions; config.json belongs to other weights"
+        )
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)
 
 
 def load_weights(model: Model, file: Path) -> None:
@@ -316,21 +331,40 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
         return None
     name = config["architecture"]
     if name == "onnx":
+        check_weights(config, path / "model.onnx")
         return _onnx_backbone(path / "model.onnx", config["input"]["size"], config["options"].get("output"))[0]
     try:
+        if name in BACKBONES:
+            _check_sizes(outline(name, **config["options"]), path / "model.safetensors")
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
             return create_backbone(name, **config["options"])
-    except UsageError as e:
+    except (UsageError, RuntimeError, OverflowError) as e:  # torch refuses sizes below 0 or above what it can count
         raise UserError(f"{path / 'config.json'}: {e}") from e
 
 
+def _check_sizes(expected: dict[str, Tensor], file: Path) -> None:
+    """Raise UserError unless the file holds as much as config.json claims, before anything of that size is made."""
+    _present(file)
+    with _explained(file), safe_open(file, "pt") as f:
+        found = {name: f.get_slice(name).get_shape() for name in f.keys()}  # noqa: SIM118 - not a dict
+    check_shapes(found, {f"backbone.{name}": tensor for name, tensor in expected.items()}, file)
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    _present(path)
+    with _explained(path), safe_open(path, "pt") as f:
+        return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a dict
+
+
+def _present(path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path}: missing; the model folder is not complete: copy all of it")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, "pt") as f:
-            names = f.keys()
-            return {name: f.get_tensor(name) for name in names}
+        yield
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path}: damaged ({e}); copy it again") from e
 
@@ -341,32 +375,17 @@ def _load_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def check_tensors(found: dict[str, Tensor], expected: dict[str, Tensor], path: str | Path) -> None:
-    """Raise UserError unless both have the same names and shapes; the first difference is named."""
-    for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(
-                f"{path}: tensor '{name}' is missing{closest(name, found)}; this file holds another network"
-            )
-        if found[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: tensor '{name}' has shape {list(found[name].shape)}; expected {list(tensor.shape)}: "
-                "this file holds another network or size"
-            )
-    extra = [name for name in found if name not in expected]
-    if extra:
-        raise UserError(f"{path}: {len(extra)} unexpected tensors ('{extra[0]}'); this file holds another network")
-
-
 def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
-    tensors = _read_tensors(path / "classifier.safetensors")
-    file = path / "classes.txt"
-    names = read_names(file)
-    weight = tensors["weight"]
+    weights = path / "classifier.safetensors"
+    tensors, file = _read_tensors(weights), path / "classes.txt"
+    names, weight = read_names(file), tensors.get("weight")
+    if weight is None or not weight.is_floating_point() or not weight.sum().isfinite():
+        raise UserError(f"{weights}: no finite floating-point rows under the name 'weight'; the file is damaged")
     if len(names) != len(weight):
         raise UserError(
             f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name per row"
         )
+    check_weights(config, weights)
     return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"), unit=True)
 
 

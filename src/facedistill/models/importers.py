@@ -8,22 +8,22 @@ from typing import Any
 import torch
 
 from facedistill.data import Dataset, Embeddings, form_of, open_dataset, open_source
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.files import fingerprint
-from facedistill.head import Margin, centres, fit_classifier as fit, make_margin
+from facedistill.head import Margin, centres, check_scale, fit_classifier as fit, make_margin
 from facedistill.models.arcface_torch import (
     Names,
     Paths,
-    backbone_from_state,
     check_count,
     class_names,
     find_backbone,
     find_shards,
     load_classifier,
-    read_torch,
 )
+from facedistill.models.checkpoint import named_tensors, read_tensors
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model, size_taken
+from facedistill.models.layouts import heads, load_network, one_network
 from facedistill.models.model import InputSpec, Model, make_space
 
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
@@ -64,8 +64,9 @@ def import_model(
         UsageError: an unknown kind or margin, or an option that the format does not have.
         UserError: a file is missing or damaged, or holds code, an unknown network or a W that does not fit.
     """
+    check_scale(scale)  # both fail before the work, not after it
     if isinstance(margin, str):
-        margin = make_margin(margin)  # fails before the work, not after it
+        margin = make_margin(margin)
     given = {"classifier": classifier, "colour": colour, "mean": mean, "std": std, "size": size, "output": output}
     given = {name: value for name, value in given.items() if value is not None}
     model = _imported(Path(path), kind, _names(classes), given)
@@ -114,14 +115,19 @@ def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any
 
 
 def _detect(path: Path) -> str:
-    if path.is_dir() or path.suffix in (".pt", ".pth"):
-        return "arcface_torch"
+    """Tell the format by the name, and a file of torch.save by its first bytes too."""
     kinds = {".onnx": "onnx", ".npz": "embeddings"}
-    if path.suffix not in kinds:
-        raise UserError(
-            f"{path}: cannot tell what it is; expected .pt, .pth, .onnx, .npz or a run folder, or give --from"
-        )
-    return kinds[path.suffix]
+    if path.suffix in kinds and path.is_file():
+        return kinds[path.suffix]
+    if path.is_dir() or path.suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        return "arcface_torch"
+    with open(path, "rb") as file:
+        if file.read(4).startswith((b"PK\x03\x04", b"\x80\x02")):
+            return "arcface_torch"
+    raise UserError(
+        f"{path}: cannot tell what it is; expected .pt, .pth, .ckpt, .safetensors, .onnx, .npz or a run folder, or "
+        "give --from"
+    )
 
 
 def import_arcface_torch(
@@ -138,17 +144,25 @@ def import_arcface_torch(
     """
     path = Path(path)
     file = find_backbone(path) if path.is_dir() else path
-    content = read_torch(file)
+    content = read_tensors(file)
+    tensors = named_tensors(content, file)
+    if not isinstance(content, dict) or (content and not tensors):
+        raise UserError(f"{file}: no state dict of a backbone; expected a dict of tensor names and tensors")
+    network = one_network(tensors, file)
+    backbone = load_network(network, file)
     if classifier is None:
-        if isinstance(content, dict) and "state_dict_softmax_fc" in content:
-            classifier = file  # one shard of several: the others lie beside it
+        found = list(heads(network.others, backbone.embedding_dim))
+        if len(found) == 1:
+            classifier = file  # one shard of several, perhaps: the others lie beside it
         elif path.is_dir() and find_shards(path):
             classifier = path
-    backbone = backbone_from_state(content, file)
-    spec = InputSpec(backbone.input_size, **input)
+        elif found:
+            print(
+                f"{file}: no W is taken, because there are {len(found)} heads ({some(found)}); save one in a file alone"
+            )
     head = None if classifier is None else load_classifier(classifier, backbone.embedding_dim, classes)
     made = {"by": "import", "from": "arcface_torch", "file": file.name}
-    model = Model(backbone, spec, head, made=made).eval()
+    model = Model(backbone, InputSpec(backbone.input_size, **input), head, made=made).eval()
     model.space = make_space(model)
     return model
 

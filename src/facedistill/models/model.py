@@ -4,6 +4,7 @@ It takes RGB pixels 0..255 and does resize, colour order and normalisation itsel
 """
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +41,7 @@ class InputSpec:
         for name in ("mean", "std"):
             values = tuple(float(v) for v in getattr(self, name))
             values = values * 3 if len(values) == 1 else values
-            if len(values) != 3 or (name == "std" and min(values) <= 0):
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 raise UsageError(f"{name} {list(values)}: expected 1 or 3 numbers, std above 0, for pixels 0..255")
             object.__setattr__(self, name, values)
 
