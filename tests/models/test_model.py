@@ -152,8 +152,9 @@ def test_thresholds_of_processes_that_write_at_once_all_remain(tmp_path: Path) -
     code = """
 import sys
 from facedistill.models import save_thresholds
+found = {"far": 1e-3, "value": 0.4, "interval": [0.3, 0.5], "gallery": "b"}
 for n in range(10):
-    save_thresholds(sys.argv[1], [{"far": 1e-3, "value": 0.4, "interval": [0.3, 0.5], "probe": f"{sys.argv[2]}{n}", "gallery": "b"}])
+    save_thresholds(sys.argv[1], [found | {"probe": f"{sys.argv[2]}{n}"}])
 """
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "m"), name]) for name in "xyz"]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
