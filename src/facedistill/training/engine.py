@@ -154,6 +154,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                 place = f"epoch {epoch + 1} of {schedule.epochs}, step {step:,} of {total:,}"
                 say(f"{place}: loss {loss.item():.3f}, {pace.text(step * schedule.batch)}")
             _end_epoch(recipe, run, assembly, step, epoch, log)
+            parallel.barrier()  # the first process may measure for longer than a step may take
     return seconds
 
 
