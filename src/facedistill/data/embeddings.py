@@ -39,9 +39,12 @@ class Embeddings:
         return fuse(self.vectors, flip)
 
     def save(self, path: str | Path) -> None:
-        """Write one uncompressed .npz atomically, with an array for each attribute, readable without pickle."""
+        """Write one uncompressed .npz atomically, with an array for each attribute, readable without pickle.
+
+        Embeddings are biometric data: only this user may read the file.
+        """
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        with atomic_write(path) as temporary, open(temporary, "wb") as f:
+        with atomic_write(path, private=True) as temporary, open(temporary, "wb") as f:
             np.savez(f, **arrays)
 
     @classmethod

@@ -81,7 +81,7 @@ def embed_blocks(
         yield from blocks
         return
     try:
-        with atomic_write(place) as temporary, open(temporary, "w+b") as file:
+        with atomic_write(place, private=True) as temporary, open(temporary, "w+b") as file:
             shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
