@@ -1,6 +1,8 @@
 """Several processes: start, rank, gather. A thin layer over torch.distributed that also works with one process."""
 
+import itertools
 import os
+import re
 import signal
 import warnings
 from collections.abc import Iterator
@@ -13,13 +15,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 
-PATIENCE = timedelta(days=1)  # one process may embed millions of images while the others wait
+TIMEOUT = "FACEDISTILL_TIMEOUT"  # minutes; in place of all of these
+JOINING = 5.0  # minutes until all processes are there
+STEP = 30.0  # minutes that a process waits for the others in a step
+PATIENCE = 24 * 60.0  # minutes at a barrier: one process may embed millions of images while the others wait
+NEEDED = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+_joins = itertools.count()
+_patient: Any = None  # the process group of barriers
 AGAIN = "To resume from the last checkpoint, run the same command again"
 ENDED = (
     "another process of this run failed, so this one is stopping. See that process's output, or its machine's log, for "
     "the cause. " + AGAIN
+)
+SILENT = (
+    "waited too long for another process of this run: it is stopped, hangs, or its machine is out of reach. See the "
+    f"output of every process; {TIMEOUT}=MINUTES waits longer. " + AGAIN
 )
 TOLD = (
     "this process was told to end: either the run was stopped, or another process of it failed and its output gives "
@@ -32,24 +44,72 @@ def processes() -> Iterator[None]:
     """Join the process group that torchrun's environment variables describe, if they are set; leave it at the end.
 
     Raises:
-        UserError: another process ended, or this one was told to end.
+        UsageError: some of the variables are missing or wrong.
+        UserError: a process did not come, ended or does not answer, or this one was told to end.
     """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    _join()
     before = signal.signal(signal.SIGTERM, _end)  # torchrun sends it when another process ended, or to stop all
     try:
         yield
     except RuntimeError as e:
+        if re.search("timed? ?out", str(e), re.IGNORECASE) and (isinstance(e, dist.DistError) or "gloo" in str(e)):
+            raise UserError(SILENT) from e
         if isinstance(e, dist.DistError) or "gloo" in str(e):
             raise UserError(ENDED) from e
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-        dist.destroy_process_group()
+        _leave()
+
+
+def _join() -> None:
+    """Wait for all processes, not longer than JOINING, and make the process groups."""
+    global _patient
+    if missing := [name for name in NEEDED if name not in os.environ]:
+        raise UsageError(
+            f"WORLD_SIZE is set, but not {', '.join(missing)}; start the command with torchrun, which sets them "
+            "all, or unset WORLD_SIZE to run one process"
+        )
+    numbers = [os.environ[name] for name in NEEDED if name != "MASTER_ADDR"]
+    if not all(number.isdecimal() for number in numbers) or int(numbers[1]) >= int(numbers[0]):
+        set_to = ", ".join(f"{name}={os.environ[name]}" for name in NEEDED)
+        raise UsageError(
+            f"{set_to}: expected whole numbers, and RANK below WORLD_SIZE; start the command with torchrun"
+        )
+    wait = _minutes(JOINING)
+    try:
+        store, rank, world = next(iter(dist.rendezvous("env://", timeout=wait)))
+        store = dist.PrefixStore(f"facedistill {next(_joins)}", store)  # one process may train several runs
+        store.set(f"here {rank}", "")
+        store.wait([f"here {other}" for other in range(world)], wait)
+    except RuntimeError as e:  # torch's DistError is one
+        raise UserError(
+            f"process {os.environ['RANK']} found not all of the {os.environ['WORLD_SIZE']} processes at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {wait}: the address is wrong or blocked, "
+            f"or a process was not started; {TIMEOUT}=MINUTES waits longer"
+        ) from e
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_minutes(STEP))
+    _patient = dist.new_group(backend="gloo", timeout=_minutes(PATIENCE))
+
+
+def _leave() -> None:
+    global _patient
+    _patient = None
+    dist.destroy_process_group()
+
+
+def _minutes(default: float) -> timedelta:
+    text = os.environ.get(TIMEOUT) or str(default)
+    try:
+        return timedelta(seconds=max(1, round(60 * float(text))))
+    except (ValueError, OverflowError) as e:
+        raise UsageError(f"{TIMEOUT}={text}: expected a number of minutes") from e
 
 
 def _end(*_: Any) -> None:
@@ -82,7 +142,7 @@ def device() -> torch.device:
 
 def barrier() -> None:
     if dist.is_initialized():
-        dist.barrier()
+        dist.barrier(_patient)
 
 
 def wrap(module: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """Checkpoints: two are kept, a damaged or malicious one is refused in one line, everything comes back."""
 
 import os
+import random
 import resource
 import signal
 from collections.abc import Iterator
@@ -56,25 +57,67 @@ def test_weights_buffers_and_optimiser_come_back(tmp_path: Path) -> None:
     assert all(torch.equal(mine[i]["momentum_buffer"], theirs[i]["momentum_buffer"]) for i in mine)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "another file"])
-def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "another file", "renamed"])
+def test_a_damaged_file_is_passed_over_in_one_clear_line(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for step in (1, 2):
         save_checkpoint(tmp_path, step, _state(*_trained()))
-    file = tmp_path / "checkpoints" / "step00000002.pt"
+    file, before = (tmp_path / "checkpoints" / f"step0000000{step}.pt" for step in (2, 1))
     if damage == "truncated":
         file.write_bytes(file.read_bytes()[:-200])
     elif damage == "empty":
         file.write_bytes(b"")
     elif damage == "noise":
         file.write_bytes(b"\x80\x02nothing of the kind")
+    elif damage == "renamed":
+        file.write_bytes(before.read_bytes())
     else:
         torch.save({"step": 2, "weights": torch.zeros(2)}, file)
-    with pytest.raises(UserError, match=r"step00000002\.pt .*delete it to resume from the one before") as caught:
-        latest_checkpoint(tmp_path)
-    assert "\n" not in str(caught.value)
-    file.unlink()
     state = latest_checkpoint(tmp_path)
     assert state is not None and state["step"] == 1
+    line = capsys.readouterr().err
+    assert (
+        line.count("\n") == 1 and "step00000002.pt" in line and "Resuming from the one before, step00000001.pt" in line
+    )
+    before.unlink()
+    with pytest.raises(UserError, match=r"step00000002\.pt .*delete it") as caught:
+        latest_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_damage_goes_on_to_other_weights(tmp_path: Path) -> None:
+    """Whatever byte is changed: the checkpoint is refused, or all that it holds is as it was."""
+    state = _state(*_trained())
+    save_checkpoint(tmp_path, 1, state)
+    file = tmp_path / "checkpoints" / "step00000001.pt"
+    whole, rng, refused = file.read_bytes(), random.Random(0), 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            found = latest_checkpoint(tmp_path)
+        except UserError:
+            refused += 1
+            continue
+        assert found is not None and found["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
+        assert all(torch.equal(found["method"][name], value) for name, value in state["method"].items())
+    assert refused > 50
+
+
+def test_a_checkpoint_that_is_not_this_runs_is_passed_over(tmp_path: Path) -> None:
+    def require(state: dict[str, Any]) -> None:
+        if state["step"] == 2:
+            raise UserError("foreign")
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, _state(*_trained()))
+    found = latest_checkpoint(tmp_path, require)
+    assert found is not None and found["step"] == 1
+    (tmp_path / "checkpoints" / "step00000001.pt").unlink()
+    with pytest.raises(UserError, match="foreign"):
+        latest_checkpoint(tmp_path, require)
 
 
 class _Malicious:
@@ -139,22 +182,3 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     ):
         save_checkpoint(tmp_path, 2, {"method": torch.zeros(100_000)})
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step00000001.pt"]
-
-
-def test_a_checkpoint_of_an_earlier_version_names_a_terms_w_otherwise(tmp_path: Path) -> None:
-    class Softmax(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Linear(3, 2, bias=False)
-
-    def method() -> nn.Module:
-        terms = nn.ModuleDict({"margin_softmax": Softmax()})
-        return nn.ModuleDict({"terms": terms, "student": nn.Linear(3, 3)})
-
-    old, new = method(), method()
-    optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (old, new)]
-    state = _state(old, optimizers[0])
-    state["method"] = {name.replace(".weight.weight", ".classes.weight"): v for name, v in state["method"].items()}
-    assert "terms.margin_softmax.classes.weight" in state["method"]
-    restore_checkpoint(new, optimizers[1], state, tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(old.state_dict().values(), new.state_dict().values()))

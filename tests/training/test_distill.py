@@ -9,6 +9,7 @@ from facedistill.errors import UserError
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import Model
 from facedistill.recipe.schema import Recipe
+from facedistill.training import distill as module
 from facedistill.training.distill import distillation_recipe
 from tiny_world import Tiny
 
@@ -107,3 +108,8 @@ def test_a_teacher_without_a_network_cannot_be_checked(
 def test_what_does_not_fit_is_refused(prepared: Prepare, tiny: Tiny) -> None:
     with pytest.raises(UserError, match=r"do not fit, see above; nothing was trained.*or lower check.own_class"):
         prepared("check.own_class=1", data=tiny.photos)
+
+
+@pytest.mark.parametrize(("images", "share"), [(10, 0.1), (500_000, 0.1), (1_000_000, 0.05), (42_000_000, 0.00119)])
+def test_the_hold_out_of_a_huge_set_is_bounded(images: int, share: float) -> None:
+    assert module._held_out(images) == pytest.approx(share)

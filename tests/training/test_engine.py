@@ -28,7 +28,6 @@ from facedistill.recipe.read import dump_recipe, make_recipe
 from facedistill.recipe.schema import Recipe
 from facedistill.run.claim import Busy
 from facedistill.training.engine import train
-from facedistill.training.resolved import resolved_recipe
 
 DATA = "synthetic:identities=12,images=6,size=32,seed=1"
 
@@ -218,15 +217,39 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) 
     assert all(torch.isfinite(v.float()).all() for v in state.values())
 
 
-def test_a_checkpoint_of_other_shapes_is_named(teacher: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(_recipe(), run)
+@pytest.mark.parametrize(
+    ("other", "changed"),
+    [
+        ({"seed": 7}, "recipe"),
+        ({"student": {"options": {"width": 0.5}}}, "recipe"),
+        ({"schedule": {"epochs": 3}}, "recipe, number of steps"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, other: dict[str, Any], changed: str) -> None:
+    mine, theirs = train(_recipe(), tmp_path / "mine"), train(_recipe(**other), tmp_path / "theirs")
+    (mine / "evaluation.json").unlink()
+    for file in (mine / "checkpoints").iterdir():
+        file.unlink()
+    for file in (theirs / "checkpoints").iterdir():
+        shutil.copy(file, mine / "checkpoints")
+    with pytest.raises(UserError, match=f"mine: {changed}: changed since this run began"):
+        train(_recipe(), mine)
+
+
+@pytest.mark.parametrize("damage", ["lost", "empty", "noise", "other rows"])
+def test_a_run_ends_whatever_became_of_its_log(tmp_path: Path, damage: str) -> None:
+    run = train(_recipe(data={"train": DATA, "hold_out": 0.4}, evaluation={"every": 1}), tmp_path / "run")
+    before = json.loads((run / "evaluation.json").read_text())["training"]
     (run / "evaluation.json").unlink()
-    wider = _recipe(student={"options": {"width": 0.5}})
-    wider = resolved_recipe(wider)
-    (run / "recipe.yaml").write_text(dump_recipe(wider))
-    with pytest.raises(UserError, match=r"expects \("):
-        train(wider, run)
+    for log in (run / "log.jsonl", run / "verification.jsonl"):
+        if damage == "lost":
+            log.unlink()
+        else:
+            rows = b'[]\n7\n{"step": "x"}\n{"step": 1}\n{"step": null, "epoch": 0}\n' + b"[" * 5000
+            log.write_bytes({"empty": b"", "noise": bytes(range(256)) * 9}.get(damage, rows))
+    train(_recipe(data={"train": DATA, "hold_out": 0.4}, evaluation={"every": 1}), run)
+    after = json.loads((run / "evaluation.json").read_text())["training"]
+    assert after["seconds"] == before["seconds"] > 0 and after["images"] == before["images"]
 
 
 def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -381,11 +404,6 @@ def test_a_resumed_run_whose_w_changed_is_refused(teacher: Path, tmp_path: Path)
     recipe = _recipe(teacher=str(moved), method="proxylesskd", student={"embedding_dim": None}, schedule={"epochs": 1})
     run = train(recipe, tmp_path / "run")
     (run / "evaluation.json").unlink()
-    newest = max((run / "checkpoints").glob("*.pt"))
-    state = torch.load(newest, weights_only=True)
-    torch.save(state | {"frozen_weight": state["frozen_weight"][0]}, newest)  # as an earlier version left it
-    train(recipe, run)
-    (run / "evaluation.json").unlink()
     model = load_model(moved)
     assert model.classifier is not None
     model.classifier.weight = model.classifier.weight.roll(1, 0)
@@ -433,7 +451,7 @@ def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkeypa
         (run / "log.jsonl").unlink()
         (run / "log.jsonl").mkdir()
 
-    monkeypatch.setattr("facedistill.training.engine._checkpoint", into_a_folder)
+    monkeypatch.setattr("facedistill.training.engine.checkpoint", into_a_folder)
     with pytest.raises(UserError, match=r"cannot write .*log\.jsonl: Is a directory"):
         train(_recipe(schedule={"epochs": 1}), run)
 

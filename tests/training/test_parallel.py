@@ -175,7 +175,7 @@ class _Stopped(Exception):
 
 def _stop_after(checkpoints: int) -> None:
     """Let training end, in every process, right after that many checkpoints."""
-    keep, left = engine._checkpoint, [checkpoints]
+    keep, left = engine.checkpoint, [checkpoints]
 
     def stopping(*args: Any, **named: Any) -> None:
         keep(*args, **named)
@@ -183,7 +183,7 @@ def _stop_after(checkpoints: int) -> None:
         if not left[0]:
             raise _Stopped
 
-    engine._checkpoint = stopping
+    engine.checkpoint = stopping
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import File, Folder, Json, Many, answer, app
+from facedistill.cli.app import File, Flag, Folder, Json, Many, answer, app
 from facedistill.errors import UsageError
 
 
@@ -181,6 +181,32 @@ def show(path: str, /) -> None:
     from facedistill.cli.show import describe
 
     answer(describe(path))
+
+
+@app.command(sort_key=12)
+def cache(*, limit: float | None = None, clear: Annotated[bool, Flag] = False) -> None:
+    """Show, limit or clear the cache: embeddings and other results that are computed again when they are needed.
+
+    Embeddings of people are biometric data: clear them when you no longer need them. Only you may read the files.
+
+    Example: `facedistill cache --limit 10`
+
+    Parameters
+    ----------
+    limit:
+        Remove the files that were not written for longest, until the rest takes at most so many GB.
+    clear:
+        Remove everything.
+    """
+    from facedistill.cli.cache import summary, trim
+
+    if clear and limit is not None:
+        raise UsageError("cache: --clear removes everything; leave out --limit")
+    if limit is not None and not limit >= 0:
+        raise UsageError(f"cache: --limit {limit}: expected 0 GB or more")
+    if clear or limit is not None:
+        answer(trim(0 if limit is None else round(limit * 1e9)))
+    answer(summary())
 
 
 @app.command(name="list", sort_key=11)

@@ -5,7 +5,7 @@ import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,14 +43,13 @@ class Embeddings:
         return fuse(self.vectors, flip)
 
     def save(self, path: str | Path) -> None:
-        """Write one uncompressed .npz atomically, with an array for each attribute, readable without pickle."""
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            self.write(file)
+        """Write one uncompressed .npz atomically, with an array for each attribute, readable without pickle.
 
-    def write(self, file: BinaryIO) -> None:
-        """Write what `save` writes into an open file."""
+        Embeddings are biometric data: only this user may read the file.
+        """
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        np.savez(file, **arrays)
+        with atomic_write(path, private=True) as temporary, open(temporary, "wb") as f:
+            np.savez(f, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Embeddings":

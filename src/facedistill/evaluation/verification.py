@@ -46,6 +46,7 @@ class Verification(Measurement):
         tar_at_far: by name of the target FAR ("1e-3"); absent if the set cannot measure it (metrics.tar_at_far).
         thresholds: by the same names, the threshold in each resample.
         accuracy, std: of the folds, if the protocol has folds.
+        sampled: the shares of genuine and impostor scores that intervals come from, if there are too many to hold.
         decisions: bool, whether each comparison is decided correctly at the threshold of its fold; not in the JSON.
     """
 
@@ -54,6 +55,7 @@ class Verification(Measurement):
     thresholds: dict[str, Estimate] = field(default_factory=dict)
     accuracy: Estimate | None = None
     std: float | None = None
+    sampled: dict[str, float] = field(default_factory=dict)
     decisions: np.ndarray | None = None
 
     @classmethod
@@ -81,6 +83,8 @@ class Verification(Measurement):
         json: dict[str, Any] = {"pairs": genuine + impostors, "genuine": genuine}
         if self.accuracy is not None:
             json |= {"accuracy": self.accuracy.value, "std": self.std, "ci95": self.accuracy.ci95}
+        if self.sampled:
+            json["intervals_from"] = self.sampled
         json["tar_at_far"] = {key: self._at(key) for key in self.tar_at_far}
         json |= {"eer": eer(self.roc), "auc": auc(self.roc), "curves": _curves(self.roc)}
         return _without_none(json)

@@ -3,9 +3,7 @@
 import hashlib
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -61,9 +59,7 @@ def embed_dataset(
     )
     if cache:
         try:
-            place = _place(cache, made_by, dataset, flips)
-            with _private(place) as file:
-                embeddings.write(file)
+            embeddings.save(_place(cache, made_by, dataset, flips))
         except UserError as e:
             _say_not_kept(e)
     return embeddings
@@ -87,7 +83,7 @@ def embed_blocks(
         yield from blocks
         return
     try:
-        with _private(place) as file:
+        with atomic_write(place, private=True) as temporary, open(temporary, "w+b") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             rows, checksum = 0, hashlib.sha256(place.name.encode())
@@ -126,19 +122,6 @@ def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int | None) ->
 
 def _place(cache: Path, made_by: str, dataset: Dataset, flips: bool) -> Path:
     return cache / f"{fingerprint(made_by, dataset.fingerprint, dataset.source.stamp, flips)}.npz"
-
-
-@contextmanager
-def _private(place: Path) -> Iterator[BinaryIO]:
-    """Open a new file that replaces `place`, readable by its owner alone, as is the folder if it is new."""
-    with suppress(OSError):  # atomic_write says what is wrong
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags, 0o600)
-
-    with atomic_write(place) as temporary, open(temporary, "w+b", opener=opener) as file:
-        yield file
 
 
 def _stored(place: Path, shape: tuple[int, int, int]) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from facedistill.recipe.dialect import parse_value
 from facedistill.recipe.options import build, find
-from facedistill.recipe.read import dump_recipe, load_recipe, make_recipe, shipped_recipes
+from facedistill.recipe.read import dump_recipe, load_recipe, make_recipe, parse_recipe, shipped_recipes
 from facedistill.recipe.schema import (
     ClassifierSpec,
     Count,
@@ -42,6 +42,7 @@ __all__ = [
     "find",
     "load_recipe",
     "make_recipe",
+    "parse_recipe",
     "parse_value",
     "shipped_recipes",
 ]

@@ -41,14 +41,19 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
             f"recipe '{path}': no such file and no shipped recipe of that name{closest(path, shipped_recipes())}; "
             "`facedistill list recipes` shows them"
         )
+    return parse_recipe(text, overrides, where=f"recipe '{path}'")
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
+    """Return the recipe that a YAML text holds, see `load_recipe`."""
     try:
         raw = read_yaml(text)
     except ValueError as e:
-        raise UsageError(f"recipe '{path}' is not YAML: {e}") from e
+        raise UsageError(f"{where} is not YAML: {e}") from e
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
-        raise UsageError(f"recipe '{path}': expected keys such as data, student, method; found {type(raw).__name__}")
-    return make_recipe(raw, overrides, where=f"recipe '{path}'")
+        raise UsageError(f"{where}: expected keys such as data, student, method; found {type(raw).__name__}")
+    return make_recipe(raw, overrides, where=where)
 
 
 def make_recipe(raw: dict[str, Any], overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:

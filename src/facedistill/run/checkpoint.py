@@ -1,24 +1,28 @@
 """Checkpoints: everything that a run needs to resume to the same bits, written atomically."""
 
-import re
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from facedistill import parallel
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
+from facedistill.progress import say
 
-KEYS = {"step", "method", "optimizer", "frozen_weight"}
+KEYS = {"step", "method", "optimizer", "frozen_weight", "checksum"}
 KEPT = 2  # the last good one and its predecessor
+State = dict[str, Any]
 
 
-def save_checkpoint(run: Path, step: int, state: dict[str, Any]) -> None:
+def save_checkpoint(run: Path, step: int, state: State) -> None:
     """Write checkpoints/step0000123.pt and remove all but the newest two."""
-    folder = run / "checkpoints"
+    folder, state = run / "checkpoints", {"step": step, **state}
     with atomic_write(folder / f"step{step:08d}.pt") as temporary:
         try:
-            torch.save({"step": step, **state}, temporary)
+            torch.save(state | {"checksum": _checksum(state)}, temporary)
         except RuntimeError as e:  # torch raises this for a full disk, not OSError
             raise OSError(str(e).split(". ")[0]) from e
     for old in _files(run)[:-KEPT]:
@@ -35,32 +39,70 @@ def epoch_file(epoch: int) -> str:
     return f"{epoch:04d}.safetensors"
 
 
-def latest_checkpoint(run: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint's content, loaded without pickle code, or None. UserError if it is damaged."""
-    files = _files(run)
-    if not files:
-        return None
+def latest_checkpoint(run: Path, require: Callable[[State], None] = lambda state: None) -> State | None:
+    """Return the content of the newest checkpoint that is sound, loaded without pickle code; None if there is none.
+
+    A line says if a newer one is passed over.
+
+    Args:
+        require: raises UserError for a checkpoint that is not this run's.
+
+    Raises:
+        UserError: there are checkpoints, and none is sound: why the newest is not.
+    """
+    refused: UserError | None = None
+    for file in reversed(_files(run)):
+        try:
+            state = _read(file)
+            require(state)
+        except UserError as e:
+            refused = refused or e
+            continue
+        if refused and parallel.rank() == 0:
+            say(f"{refused}. Resuming from the one before, {file.name}")
+        return state
+    if refused:
+        raise refused
+    return None
+
+
+def _read(file: Path) -> State:
     try:
-        state = torch.load(files[-1], map_location="cpu", weights_only=True)
-        missing = KEYS - set(state)
-    except Exception as e:
-        raise UserError(
-            f"checkpoint {files[-1]} cannot be read ({type(e).__name__}); delete it to resume from the one before"
-        ) from e
-    if missing:
-        raise UserError(
-            f"checkpoint {files[-1]} lacks {', '.join(sorted(missing))}; delete it to resume from the one before"
-        )
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        sound = set(state) >= KEYS and state.pop("checksum") == _checksum(state)
+        sound = sound and file.stem == f"step{state['step']:08d}"
+    except Exception as e:  # a damaged file raises almost anything
+        raise UserError(f"checkpoint {file} cannot be read ({type(e).__name__}); delete it") from e
+    if not sound:
+        raise UserError(f"checkpoint {file} is damaged, or another version wrote it: its checksum is wrong; delete it")
     return state
 
 
-def restore_checkpoint(
-    method: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], run: Path
-) -> None:
+def _checksum(state: Any) -> str:
+    """Return 64 hex characters of the SHA-256 of all in a checkpoint: numbers, text and the bytes of its tensors."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            raw: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(raw)
+        elif isinstance(value, dict):
+            add([part for pair in value.items() for part in pair])
+        elif isinstance(value, list | tuple):
+            digest.update(f"{len(value)} values ".encode())
+            for part in value:
+                add(part)
+        else:
+            digest.update(f"{value!r} ".encode())
+
+    add(state)
+    return digest.hexdigest()
+
+
+def restore_checkpoint(method: torch.nn.Module, optimizer: torch.optim.Optimizer, state: State, run: Path) -> None:
     """Load weights, buffers and optimiser. Raises UserError that names the first tensor that does not fit."""
-    own = method.state_dict()
-    # Earlier versions called a term's W `classes`.
-    saved = {re.sub(r"^(terms\..+)\.classes\.", r"\1.weight.", name): value for name, value in state["method"].items()}
+    own, saved = method.state_dict(), state["method"]
     for name in [*own, *saved]:
         found, expected = saved.get(name), own.get(name)
         if found is None or expected is None or found.shape != expected.shape:

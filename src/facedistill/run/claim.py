@@ -17,7 +17,7 @@ class Busy(UserError):
 
 
 @contextmanager
-def claim_run(run: Path, recipe: str, written_out: Callable[[Path], str]) -> Iterator[None]:
+def claim_run(run: Path, recipe: str, written_out: Callable[[str], str]) -> Iterator[None]:
     """Hold the run folder, with its recipe in it, while a job works there.
 
     Args:
@@ -40,13 +40,18 @@ def claim_run(run: Path, recipe: str, written_out: Callable[[Path], str]) -> Ite
         yield
 
 
-def _put_recipe(run: Path, recipe: str, written_out: Callable[[Path], str]) -> None:
+def _put_recipe(run: Path, recipe: str, written_out: Callable[[str], str]) -> None:
     """Write the recipe unless it is there. Another recipe without a checkpoint is replaced, unless it was edited."""
     file = run / RECIPE
     if file.exists():
-        if (old := written_out(file)) == recipe:
+        try:
+            text = file.read_text(encoding="utf-8")
+            old = written_out(text)
+        except (OSError, ValueError, UsageError) as e:
+            raise UsageError(f"{file}: cannot be read ({e}); restore it, or choose another --out") from e
+        if old == recipe:
             return
-        if begun(run) or file.read_text(encoding="utf-8") != old:
+        if begun(run) or text != old:
             lines = recipe.splitlines()
             line = next((line for line in old.splitlines() if line not in lines), "other keys")
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,22 +17,28 @@ LOG, VERIFICATION = "log.jsonl", "verification.jsonl"
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log, except one that a kill cut short. Empty if there is no log."""
+    """Return the lines of a log, except those that a kill cut short or that are damaged. Empty if there is no log."""
     found = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
-        with suppress(ValueError):
-            found.append(json.loads(line))
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and all(type(row.get(key)) is int for key in ("step", "epoch")):
+                found.append(row)
     return found
 
 
 class Log:
     """log.jsonl, one line every few steps, and verification.jsonl, one every few epochs if the recipe asks for it.
 
-    After a resume, lines past the checkpoint are dropped.
+    After a resume, lines past the checkpoint are dropped. The log is a record: nothing that training needs is read
+    from it.
+
+    Args:
+        seconds: the time that the steps before took.
     """
 
-    def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
-        self.run, self.clock, self.step = run, time.perf_counter(), step
+    def __init__(self, run: Path, step: int, seconds: float, tensorboard: bool) -> None:
+        self.run, self.seconds, self.clock, self.step = run, seconds, time.perf_counter(), step
         kept = {name: [row for row in read_log(run / name) if row["step"] <= step] for name in (LOG, VERIFICATION)}
         for name, rows in kept.items():
             if name == LOG or (run / name).exists():
@@ -49,7 +56,7 @@ class Log:
     def write(
         self, step: int, epoch: int, lr: float, norm: "Tensor", loss: "Tensor", losses: dict[str, "Tensor"], batch: int
     ) -> None:
-        now = time.perf_counter()
+        now, self.seconds = time.perf_counter(), self.elapsed()
         rate = (step - self.step) * batch / (now - self.clock)
         self.clock, self.step = now, step
         row: dict[str, Any] = {
@@ -62,8 +69,13 @@ class Log:
         row |= {name: value.item() for name, value in losses.items()} | {"images_per_second": float(f"{rate:.4g}")}
         self._append(LOG, row, step)
 
-    def verify(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        self._append(VERIFICATION, {"step": step, "epoch": epoch, **figures}, step)
+    def elapsed(self) -> float:
+        """Return the seconds that training took, without measurements of the student and pauses of the run."""
+        return self.seconds + time.perf_counter() - self.clock
+
+    def verify(self, step: int, epoch: int, measure: Callable[[], dict[str, float]]) -> None:
+        self.seconds = self.elapsed()
+        self._append(VERIFICATION, {"step": step, "epoch": epoch, **measure()}, step)
         self.verified.add(epoch)
         self.clock, self.step = time.perf_counter(), step  # the measurement does not count as training time
 

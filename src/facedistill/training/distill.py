@@ -22,6 +22,8 @@ from facedistill.training.resolved import resolve
 # With 1,560 identities, class centres as W lost by far; the paper recommends an inherited W with its 85,742. Nothing
 # in between was measured; this is about their geometric mean.
 FEW_IDENTITIES = 10_000
+HOLD_OUT = 0.1
+MOST_HELD_OUT = 50_000  # images, on average; they make more than a billion pairs, enough for a FAR of 1e-6
 # With fewer, whose names may mean nothing, chance decides which input convention separates them better.
 LEAST_IDENTITIES = 10
 ON_FEW = (
@@ -46,14 +48,17 @@ def distillation_recipe(
     Raises:
         UserError: teacher and data do not fit.
     """
-    raw: dict[str, Any] = {"data": {"train": data, "hold_out": 0.1}, "student": student, "teacher": str(teacher)}
+    raw: dict[str, Any] = {"data": {"train": data, "hold_out": HOLD_OUT}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
+    unreadable, columns = recipe.data.max_unreadable, recipe.data.columns
+    dataset = open_dataset(recipe.data.train, max_unreadable=unreadable, columns=columns)
+    if recipe.data.hold_out == HOLD_OUT and not any(o.startswith("data.hold_out=") for o in overrides):
+        recipe = replace(recipe, data=replace(recipe.data, hold_out=_held_out(len(dataset))))
     resolved = resolve(recipe.method)
     terms = wire_terms(resolved)
     if not missing_teachers(replace(recipe, teachers={})):
         return recipe  # the method needs no teacher
-    unreadable, columns = recipe.data.max_unreadable, recipe.data.columns
-    model, dataset = load_model(teacher), open_dataset(data, max_unreadable=unreadable, columns=columns)
+    model = load_model(teacher)
     own = set(model.classifier.class_names if model.classifier else [])
     missing = [name for name in dataset.class_names if name not in own]
     if "classifier" in resolved.start.needs and recipe.method.classifier.start is None and missing:
@@ -85,6 +90,11 @@ def distillation_recipe(
     if isinstance(start, Centres) and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
         print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
     return recipe
+
+
+def _held_out(images: int) -> float:
+    """Return the share of the identities that is held out: a tenth, or less of a huge set."""
+    return min(HOLD_OUT, float(f"{MOST_HELD_OUT / images:.3g}"))
 
 
 def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:

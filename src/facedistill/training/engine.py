@@ -15,32 +15,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from facedistill import evaluation, parallel
 from facedistill.data import Batch, ImageBatch, Loader
-from facedistill.errors import UserError
+from facedistill.errors import UserError, some
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.models import save_model, save_weights
 from facedistill.progress import Pace, bar, say
-from facedistill.recipe import Recipe, dump_recipe, load_recipe
+from facedistill.recipe import Recipe, dump_recipe
 from facedistill.run import (
     LOG,
     Log,
     claim_run,
     epoch_file,
     forget_peak,
-    latest_checkpoint,
     peak,
     read_log,
-    restore_checkpoint,
-    save_checkpoint,
 )
 from facedistill.training.assemble import Assembly, assemble
-from facedistill.training.method import Method
 from facedistill.training.optimisation import learning_rate, make_optimizer
 from facedistill.training.quantise import simulate_int8
-from facedistill.training.resolved import describe, resolve, resolved_recipe
+from facedistill.training.resolved import describe, resolve
+from facedistill.training.resume import bound_to, checkpoint, restore, written_out
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
@@ -55,7 +51,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     """
     run, method = Path(out), resolve(recipe.method)
     recipe = replace(recipe, method=method.spec)
-    with parallel.processes(), claim_run(run, dump_recipe(recipe), _written_out):
+    with parallel.processes(), claim_run(run, dump_recipe(recipe), written_out):
         if (run / "evaluation.json").exists():
             say(f"{run} is finished; nothing to do")
             return run
@@ -65,16 +61,11 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
                 say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
-            _fit(recipe, run, assembly)
+            seconds = _fit(recipe, run, assembly)
             if parallel.rank() == 0:
-                _finish(recipe, run, assembly, peak())
+                _finish(recipe, run, assembly, seconds, peak())
         parallel.barrier()
     return run
-
-
-def _written_out(file: Path) -> str:
-    """Return the stored recipe as this version writes it; earlier versions lack newer keys."""
-    return dump_recipe(resolved_recipe(load_recipe(str(file))))
 
 
 MEASURED_STEPS = 12
@@ -107,8 +98,12 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> None:
-    """Run epochs and batches: forward, backward, step, log, checkpoint. `stop`: end after this many steps."""
+def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> float:
+    """Run epochs and batches: forward, backward, step, log, checkpoint. Return the seconds that training took.
+
+    Args:
+        stop: end after this many steps.
+    """
     schedule, device = recipe.schedule, parallel.device()
     method = assembly.method.to(device).train()
     if schedule.quantise:
@@ -117,14 +112,14 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
         method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(method, schedule)
     loader = Loader(assembly.train, assembly.sampler, parallel.rank(), parallel.world(), recipe.data.workers)
-    bound = _bound(assembly)
-    step = _restore(run, method, optimizer, bound)
     total = schedule.epochs * loader.steps
+    bound = bound_to(recipe, assembly, total)
+    step, seconds = restore(run, method, optimizer, bound)
     if schedule.compile:
         method.student.backbone.compile()  # type: ignore[union-attr]
     ddp = parallel.wrap(method)
     trained = [p for p in method.student.parameters() if p.requires_grad]
-    log = Log(run, step, recipe.track == "tensorboard") if parallel.rank() == 0 else None
+    log = Log(run, step, seconds, recipe.track == "tensorboard") if parallel.rank() == 0 else None
     if step and step % loader.steps == 0:
         _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # the run stopped before this was done
 
@@ -154,13 +149,16 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
                 if log is not None and (step % schedule.log_steps == 0 or step == total):
                     log.write(step, epoch, lr, norm, loss, losses, schedule.batch)
                 if step == stop:
-                    return
+                    return 0.0
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
-                    _checkpoint(run, step, method, optimizer, bound)
+                    seconds = log.elapsed() if log else 0.0
+                    checkpoint(run, step, seconds, method, optimizer, bound)
             if log is not None and display.disable:
                 place = f"epoch {epoch + 1} of {schedule.epochs}, step {step:,} of {total:,}"
                 say(f"{place}: loss {loss.item():.3f}, {pace.text(step * schedule.batch)}")
             _end_epoch(recipe, run, assembly, step, epoch, log)
+            parallel.barrier()  # the first process may measure for longer than a step may take
+    return seconds
 
 
 def _seed(seed: int, step: int) -> int:
@@ -177,7 +175,7 @@ def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: 
             save_weights(assembly.method.student, temporary)
     every = recipe.evaluation.every
     if every and (epoch + 1) % every == 0 and epoch + 1 < recipe.schedule.epochs and epoch not in log.verified:
-        log.verify(step, epoch, _verify(recipe, assembly))
+        log.verify(step, epoch, lambda: _verify(recipe, assembly))
 
 
 def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
@@ -196,55 +194,6 @@ def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> Non
         )
 
 
-def _checkpoint(run: Path, step: int, method: Method, optimizer: torch.optim.Optimizer, bound: dict[str, Any]) -> None:
-    if parallel.rank() == 0:
-        state = {"method": method.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(run, step, state | bound)
-    parallel.barrier()
-
-
-def _bound(assembly: Assembly) -> dict[str, Any]:
-    """Return everything that must be unchanged when a run resumes: its images, teachers and frozen class matrices."""
-    teachers = {f"teacher {name}": model.space for name, model in assembly.models.items()}
-    trained_on = {"data": assembly.train.fingerprint} | teachers
-    return {"trained_on": trained_on, "frozen_weight": _some_rows(assembly.method)}
-
-
-def _some_rows(method: Method) -> list[Tensor]:
-    """Return up to 64 rows of each W that nothing moves, from which a resumed run sees whether W is the same."""
-    frozen = [weight.rows for weight in method.weights if weight.moved_by == "nothing"]
-    return [
-        rows.of(torch.arange(0, rows.total, -(-rows.total // 64), device=rows.values.device)).cpu() for rows in frozen
-    ]
-
-
-def _restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound: dict[str, Any]) -> int:
-    state = latest_checkpoint(run)
-    if state is None:
-        return 0
-    known, found = bound["trained_on"], bound["frozen_weight"]
-    before = state.get("trained_on", known)  # earlier versions did not store it
-    if changed := [what for what in known if before.get(what) != known[what]]:
-        raise UserError(
-            f"{run}: {', '.join(changed)}: changed since this run began; restore it, or start a new run with another "
-            "--out"
-        )
-    saved = state["frozen_weight"]
-    saved = [saved] if isinstance(saved, Tensor) else saved or []  # one Tensor or None in earlier versions
-    # A fitted W may differ in its last bits on another machine; a W of another teacher or data is far off.
-    same = [
-        a.shape == b.shape and bool(F.cosine_similarity(a, b).min() > 0.999) for a, b in zip(saved, found, strict=False)
-    ]
-    if len(saved) != len(found) or not all(same):
-        raise UserError(
-            f"{run}: W has changed since this run began, because its teacher or data did; restore them, or start a new "
-            "run with another --out"
-        )
-    restore_checkpoint(method, optimizer, state, run)
-    say(f"resuming from step {state['step']}")
-    return state["step"]
-
-
 def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     """Return the student's own accuracy and rates on the recipe's sets: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
     result = evaluation.evaluate(
@@ -258,11 +207,11 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     return figures
 
 
-def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
+def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memory: int) -> None:
     """Save the student as a model folder and write evaluation.json, which marks the run as finished.
 
     Args:
-        memory: the peak of training, in bytes.
+        seconds, memory: the time of training, and its peak in bytes.
     """
     student = assembly.method.student.eval()
     anchor = assembly.method.anchors
@@ -281,6 +230,8 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
         student.made["unreadable"] = names
         say(f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
     save_model(student, run / "model")
+    if assembly.sets:
+        say(f"{run / 'model'} is saved; evaluating it on {some(list(assembly.sets))}")
     teachers = {name: model for name, model in assembly.models.items() if model.backbone is not None}
     result = evaluation.evaluate(
         {"student": student, **teachers},
@@ -291,17 +242,14 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, memory: int) -> None:
         keep_resamples=True,
     )
     result["method"] = name
-    result["training"] = _cost(recipe, run, assembly) | {"peak_memory_mb": round(memory / 2**20)}
+    result["training"] = _cost(recipe, assembly, seconds) | {"peak_memory_mb": round(memory / 2**20)}
     with atomic_write(run / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
-def _cost(recipe: Recipe, run: Path, assembly: Assembly) -> dict[str, Any]:
+def _cost(recipe: Recipe, assembly: Assembly, seconds: float) -> dict[str, Any]:
     """Return the data and cost of training. `seconds` counts the steps alone, not embedding, evaluation or pauses."""
-    rows, batch = read_log(run / LOG), recipe.schedule.batch
-    steps = [after["step"] - before["step"] for before, after in zip([{"step": 0}, *rows], rows)]
-    seconds = sum(n * batch / row["images_per_second"] for n, row in zip(steps, rows))
-    seen = sum(steps) * batch
+    seen = recipe.schedule.epochs * assembly.sampler.steps * recipe.schedule.batch
     at_every_step = sum(
         seen for name, teacher in assembly.method.teachers.items() if assembly.method.needs[name] and not teacher.cached
     )

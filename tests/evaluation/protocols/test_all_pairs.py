@@ -136,3 +136,35 @@ def test_a_far_that_too_few_impostors_measure_is_absent() -> None:
     probe, _, labels = example()
     found = all_pairs(probe, probe, labels, fars=(1e-2, 1e-5), resamples=5).to_json()
     assert list(found["tar_at_far"]) == ["1e-2"]
+
+
+def test_more_scores_than_fit_give_the_same_figures_and_intervals_of_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(150), 10)
+    centres = rng.normal(size=(150, 16))
+    vectors = (centres[labels] + 1.5 * rng.normal(size=(1500, 16))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    whole = all_pairs(vectors, vectors, labels, fars=(0.1, 0.01), resamples=100)
+    monkeypatch.setattr(module, "MOST_HELD", 4000)  # of 6,750 genuine and 223,500 wanted impostor scores
+    part = all_pairs(vectors, vectors, labels, fars=(0.1, 0.01), resamples=100)
+    a, b = whole.to_json(), part.to_json()
+    assert "intervals_from" not in a and b["intervals_from"] == {"genuine": 0.5, "impostors": 1 / 64}
+    for key in ("pairs", "genuine", "eer", "auc", "curves"):
+        assert a[key] == b[key]
+    for far in ("1e-1", "1e-2"):
+        for key in ("value", "threshold", "far", "impostors", "closest"):
+            assert a["tar_at_far"][far][key] == b["tar_at_far"][far][key]
+        np.testing.assert_allclose(a["tar_at_far"][far]["ci95"], b["tar_at_far"][far]["ci95"], atol=0.05)
+
+
+def test_what_is_held_has_a_bound_for_any_number_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 500)
+    tally, rng = module.Tally(10**9), np.random.default_rng(0)
+    for _ in range(50):
+        bins, same = rng.integers(1, module.BINS, size=4000), rng.random(4000) < 0.5
+        tally.add(bins, same, np.zeros(4000, np.int32), np.ones(4000, np.int32))
+        for share in (tally.genuine, tally.impostor):
+            assert sum(part.shape[1] for part in share.parts) <= 2 * 500 + 4000 + 1000
+    found = tally.scores()
+    assert sum(found.roc.pairs) == 200_000 and len(found.genuine) <= 500 and len(found.impostor) <= 1001
+    assert int(found.times.sum()) == pytest.approx(found.roc.pairs[1], rel=0.1)  # each stands for its share

@@ -2,8 +2,10 @@
 
 LFW's 7,701 distinct images make 8,101 genuine and 29.6 million impostor pairs. Scores are computed in tiles of a matrix
 product and rounded to multiples of 2^-20, about the precision of a float32 dot product. So equal embeddings tie for any
-tiling, and a histogram over the multiples is exact, in 32 MB for any number of pairs. Beside it, only the genuine
-scores and the highest impostor scores are held, with their persons, for the bootstrap.
+tiling, and a histogram over the multiples is exact, in 32 MB for any number of pairs. All figures come from it. Beside
+it, only the genuine scores and the highest impostor scores are held, with their persons, for the bootstrap. If they are
+more than MOST_HELD, the intervals come from a random share of them, and the result says which: memory has a bound for
+any number of images.
 """
 
 import math
@@ -27,6 +29,8 @@ SCORE_GRID = 2**20
 BINS = 2 * SCORE_GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / SCORE_GRID - 1
 TILE = (1024, 4096)
 HELD_IMPOSTORS = 10_000  # the least number of impostor scores that are held
+MOST_HELD = 2**22  # the most genuine scores, the most highest impostor scores, and the most of a share of the next ones
+ALL = 2**30  # a score is in a share if its random number below ALL is below the share's
 
 
 class AllPairs(Protocol):
@@ -88,7 +92,9 @@ class Scores:
     Attributes:
         genuine: (G,) all of them; genuine_person: int32 (G,).
         impostor: (M,) the highest; impostor_persons: int32 (2, M), probe and gallery.
-        complete: True if all impostor pairs are held.
+        complete: True if all impostor pairs are held, or a share of them.
+        times: for how many impostor scores each one stands: 1, or more if it is one of a share. int32 (M,).
+        sampled: the shares, "genuine" and "impostors"; empty if all needed scores are held.
     """
 
     roc: Roc
@@ -97,12 +103,14 @@ class Scores:
     impostor: np.ndarray
     impostor_persons: np.ndarray
     complete: bool
+    times: np.ndarray
+    sampled: dict[str, float]
 
     def weights(self, draw: np.ndarray, impostor_total: float) -> Weights:
         """Return the weights of the resample in which each person is drawn as often as `draw` says."""
         draw = draw.astype(np.int32)
         first, second = self.impostor_persons
-        return Weights(draw[self.genuine_person], draw[first] * draw[second], impostor_total)
+        return Weights(draw[self.genuine_person], draw[first] * draw[second] * self.times, impostor_total)
 
 
 def measure(
@@ -126,7 +134,7 @@ def measure(
         except TooFewImpostors:
             held *= 2
         else:
-            return Verification.at(scores.roc, fars, tar, score_of(bins))
+            return Verification.at(scores.roc, fars, tar, score_of(bins), sampled=scores.sampled)
 
 
 def collect(probe: np.ndarray, gallery: np.ndarray, person: np.ndarray, held: int) -> Scores:
@@ -139,15 +147,52 @@ def collect(probe: np.ndarray, gallery: np.ndarray, person: np.ndarray, held: in
     return tally.scores()
 
 
+class Share:
+    """Scores with their persons, or a random share of them that fits into memory. Columns: bin, persons, random number.
+
+    Attributes:
+        limit: the share holds the scores whose random number is below it.
+        top: scores in this bin or a higher one are held whatever their random number.
+        cut: lower scores are not held.
+    """
+
+    def __init__(self) -> None:
+        self.limit, self.top, self.cut = ALL, BINS, 1
+        self.parts: list[np.ndarray] = []
+        self.pending = 0
+        self.rng = np.random.default_rng(SEED)
+
+    def add(self, bins: np.ndarray, *persons: np.ndarray) -> None:
+        """Add scores; all arguments are (M,)."""
+        number = self.rng.integers(ALL, size=len(bins), dtype=np.int32)
+        part = np.stack([bins.astype(np.int32), *persons, number])
+        self.parts.append(part if self.limit == ALL else part[:, self._chosen(part)])
+        self.pending += self.parts[-1].shape[1]
+        if self.pending > 2 * MOST_HELD:
+            self.parts = [self.held()]
+            self.pending = 0
+
+    def held(self) -> np.ndarray:
+        """Return the held scores; halve the share until it has at most MOST_HELD of them."""
+        found = np.concatenate(self.parts, axis=1)
+        found = found[:, self._chosen(found)]
+        while np.count_nonzero(found[0] < self.top) > MOST_HELD:
+            self.limit //= 2
+            found = found[:, self._chosen(found)]
+        return found
+
+    def _chosen(self, columns: np.ndarray) -> np.ndarray:
+        return (columns[0] >= self.top) | ((columns[0] >= self.cut) & (columns[-1] < self.limit))
+
+
 class Tally:
-    """A count of comparisons that holds the genuine scores and at least the `held` highest impostor scores."""
+    """A count of comparisons that holds the genuine scores and at least the `held` highest impostor scores, or a share
+    of them."""
 
     def __init__(self, held: int) -> None:
-        self.held = held
-        self.impostor_counts = np.zeros(BINS, np.int64)
-        self.cut = 1  # impostor scores are held from this bin up; it rises as more are seen
-        self.genuine: list[np.ndarray] = []
-        self.impostor: list[np.ndarray] = []
+        self.wanted = held
+        self.genuine_counts, self.impostor_counts = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+        self.genuine, self.impostor = Share(), Share()
 
     def add(self, bins: np.ndarray, same: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
         """Count comparisons in an array of any shape.
@@ -160,27 +205,31 @@ class Tally:
         """
         first, second = np.broadcast_to(first, bins.shape), np.broadcast_to(second, bins.shape)
         at = np.nonzero(same & (bins > 0))
-        self.genuine.append(np.stack([bins[at].astype(np.int32), first[at]]))
+        np.add.at(self.genuine_counts, bins[at], 1)
+        self.genuine.add(bins[at], first[at])
         bins[same] = 0
         self.impostor_counts += np.bincount(bins.ravel(), minlength=BINS)
         self.impostor_counts[0] = 0
-        self.cut = _cut(self.impostor_counts, self.held)
-        at = np.nonzero(bins >= self.cut)
-        self.impostor.append(np.stack([bins[at].astype(np.int32), first[at], second[at]]))
+        # Both rise as more are seen.
+        self.impostor.top, self.impostor.cut = _cuts(self.impostor_counts, min(self.wanted, MOST_HELD), self.wanted)
+        at = np.nonzero(bins >= self.impostor.cut)
+        self.impostor.add(bins[at], first[at], second[at])
 
     def scores(self) -> Scores:
         """Return the counts and the held scores."""
-        genuine, genuine_person = _descending(np.concatenate(self.genuine, axis=1))
-        impostor, *impostor_persons = _descending(np.concatenate(self.impostor, axis=1), self.cut)
-        genuine_counts = np.bincount(genuine, minlength=BINS)
-        used = np.flatnonzero(genuine_counts + self.impostor_counts)
+        genuine, genuine_person, _ = _descending(self.genuine.held())
+        impostor, first, second, _ = _descending(self.impostor.held())
+        shares = {"genuine": self.genuine.limit / ALL, "impostors": self.impostor.limit / ALL}
+        used = np.flatnonzero(self.genuine_counts + self.impostor_counts)
         return Scores(
-            roc=Roc(score_of(used), genuine_counts[used], self.impostor_counts[used]),
+            roc=Roc(score_of(used), self.genuine_counts[used], self.impostor_counts[used]),
             genuine=genuine,
             genuine_person=genuine_person,
             impostor=impostor,
-            impostor_persons=np.stack(impostor_persons),
-            complete=self.cut == 1,
+            impostor_persons=np.stack([first, second]),
+            complete=self.impostor.cut == 1,
+            times=np.where(impostor >= self.impostor.top, 1, ALL // self.impostor.limit).astype(np.int32),
+            sampled={} if set(shares.values()) == {1.0} else shares,
         )
 
 
@@ -214,13 +263,12 @@ def tiles(probe: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, slice
             yield rows, columns, bins
 
 
-def _cut(counts: np.ndarray, held: int) -> int:
-    """Return the highest bin at or above which at least `held` scores lie; 1 (all of them) if there are fewer."""
+def _cuts(counts: np.ndarray, *numbers: int) -> tuple[int, ...]:
+    """Return, for each number, the highest bin at or above which so many scores lie; 1 (all) if there are fewer."""
     at_least = np.cumsum(counts[:0:-1])  # at_least[k]: scores in bin BINS - 1 - k or higher
-    return max(1, BINS - 1 - int(np.searchsorted(at_least, held)))
+    return tuple(max(1, BINS - 1 - int(np.searchsorted(at_least, number))) for number in numbers)
 
 
-def _descending(columns: np.ndarray, cut: int = 0) -> np.ndarray:
-    """Return the columns of (bin, ...) with the bin at least `cut`, highest bin first."""
-    columns = columns[:, columns[0] >= cut]
+def _descending(columns: np.ndarray) -> np.ndarray:
+    """Return the columns of (bin, ...), highest bin first."""
     return columns[:, np.argsort(-columns[0], kind="stable")]

@@ -1,0 +1,79 @@
+"""Processes that do not come, stop or were described wrongly: one clear line instead of waiting for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from processes import free_port
+
+JOIN = """
+import sys
+from facedistill import parallel
+from facedistill.errors import UserError
+try:
+    with parallel.processes():
+        WORK
+except UserError as e:
+    print(e)
+    sys.exit(e.exit_code)
+"""
+
+
+def _start(work: str = "pass", **described: str) -> "subprocess.Popen[str]":
+    named = {"WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"}
+    clean = {name: value for name, value in os.environ.items() if name not in named}
+    return subprocess.Popen(
+        [sys.executable, "-c", JOIN.replace("WORK", work)],
+        env=clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | described,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _two(**more: str) -> dict[str, str]:
+    return {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **more}
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is set, but not RANK, MASTER_ADDR, MASTER_PORT"),
+        (_two(RANK="2"), "expected whole numbers, and RANK below WORLD_SIZE"),
+        (_two(RANK="one"), "expected whole numbers"),
+        (_two(RANK="0", FACEDISTILL_TIMEOUT="soon"), "FACEDISTILL_TIMEOUT=soon: expected a number of minutes"),
+    ],
+)
+def test_wrong_variables_are_wrong_usage(described: dict[str, str], words: str) -> None:
+    process = _start(**described)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 2 and words in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("changes", [{"RANK": "0"}, {"RANK": "1"}, {"RANK": "1", "MASTER_ADDR": "nowhere.invalid"}])
+def test_a_process_that_never_comes_is_not_waited_for_for_ever(changes: dict[str, str]) -> None:
+    """Rank 0 waits for rank 1; rank 1 for a rank 0 that is not there; an address that no machine has."""
+    process = _start(**_two(FACEDISTILL_TIMEOUT="0.05", **{}) | changes)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "found not all of the 2 processes at" in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("waits", ["parallel.counts(torch.zeros(3))", "parallel.barrier()"])
+def test_a_stopped_process_is_not_waited_for_for_ever(waits: str) -> None:
+    work = f"import time, torch; print('joined', flush=True); time.sleep(3 * parallel.rank()); {waits}"
+    more: dict[str, Any] = _two(FACEDISTILL_TIMEOUT="0.1")
+    first, second = (_start(work, **more, RANK=str(rank)) for rank in range(2))
+    try:
+        assert second.stdout is not None and second.stdout.readline() == "joined\n"
+        second.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        text = first.communicate(timeout=60)[0]
+        assert first.returncode == 1 and "waited too long for another process" in text, text
+        assert time.monotonic() - began < 45
+    finally:
+        second.kill()
