@@ -209,7 +209,7 @@ def test_bad_input(photos: Path, detector: Path, tmp_path: Path) -> None:
         ({"size": 3}, "size 3"),
     ):
         with pytest.raises(UsageError, match=message):
-            prepare(photos, out, **({"detector": detector} | change))  # type: ignore[arg-type]
+            prepare(photos, out, **({"detector": detector} | change))
     with pytest.raises(UserError, match="no such folder"):
         prepare(tmp_path / "nowhere", out, detector=detector)
     (tmp_path / "empty").mkdir()

@@ -4,6 +4,7 @@ The graph is real ONNX. A convolution of stride 8 looks for the colour; boxes an
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ def save_detector(path: Path, side: float = SIDE) -> Path:
     weights = {"kernel": kernel, "less": np.array([-200.0]), "steep": np.array(1000.0), "zero": np.array(0.0)}
     nodes, outputs = [], []
 
-    def node(op: str, inputs: list[str], output: str, **attributes: object) -> None:
+    def node(op: str, inputs: list[str], output: str, **attributes: Any) -> None:
         nodes.append(helper.make_node(op, inputs, [output], **attributes))
 
     for stride in (8, 16, 32):

@@ -64,7 +64,8 @@ def decode(data: bytes, upright: bool = False, at_least: int | None = None) -> n
         with Image.open(io.BytesIO(data), formats=[form]) as image:
             _stop_if_large(*image.size)
             if form == "JPEG" and at_least:
-                image.draft(None, tuple(max(1, side * at_least // max(image.size)) for side in image.size))
+                width, height = (max(1, side * at_least // max(image.size)) for side in image.size)
+                image.draft(None, (width, height))
             pixels = _rgb(image)
             return turned(pixels, image.getexif().get(ORIENTATION, 1)) if upright else pixels
     except Image.UnidentifiedImageError:

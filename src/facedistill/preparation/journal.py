@@ -119,10 +119,7 @@ def write_index(rows: Iterable[Row], path: Path) -> None:
         writer = csv.writer(f)
         writer.writerow(COLUMNS)
         for row in rows:
-            numbers = [getattr(row, name) for name in NUMBERS]
-            writer.writerow(
-                [row.source, row.person, row.face, int(bool(row.crop)), row.why or row.borderline, row.crop]
-                + (row.box or [""] * 4)
-                + (row.points or [""] * 10)
-                + ["" if number is None else number for number in numbers]
-            )
+            what = [row.source, row.person, row.face, int(bool(row.crop)), row.why or row.borderline, row.crop]
+            places = [*row.box, *row.points] or [""] * 14
+            numbers = ["" if (value := getattr(row, name)) is None else value for name in NUMBERS]
+            writer.writerow([*what, *places, *numbers])
