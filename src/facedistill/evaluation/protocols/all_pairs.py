@@ -29,7 +29,7 @@ SCORE_GRID = 2**20
 BINS = 2 * SCORE_GRID + 2  # bin 0: no comparison; bin b: score (b - 1) / SCORE_GRID - 1
 TILE = (1024, 4096)
 HELD_IMPOSTORS = 10_000  # the least number of impostor scores that are held
-MOST_HELD = 2**22  # the most genuine scores, the most highest impostor scores, and the most of a share of the next ones
+MOST_HELD = 2**21  # the most genuine scores, the most highest impostor scores, and the most of a share of the next ones
 ALL = 2**30  # a score is in a share if its random number below ALL is below the share's
 
 
