@@ -145,7 +145,8 @@ def _ours(
     with torch.inference_mode():
         net = Deployable(model, Form())
         expected = np.concatenate([net(torch.from_numpy(p.copy())).numpy() for p in np.split(images[CALIBRATION:], 8)])
-    files, cosines = {}, {}
+    files: dict[str, Path] = {}
+    cosines = {}
     told: dict[str, Any] = {}
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     for precision in precisions:
@@ -279,7 +280,8 @@ def faults(_: argparse.Namespace) -> None:
     model = as_trained(128, 64, 0.25)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "x.onnx"
-        for name, (to, precision) in {"none": ("onnx", "fp32"), "none, int8": ("onnx", "int8"), **FAULTS}.items():
+        sound: dict[str, tuple[str, Precision]] = {"none": ("onnx", "fp32"), "none, int8": ("onnx", "int8")}
+        for name, (to, precision) in (sound | FAULTS).items():
             made = export_model(model, to, out, precision=precision, calibrate=data)
             gate = made.gate
             rows.append(
