@@ -120,6 +120,6 @@ def write_index(rows: Iterable[Row], path: Path) -> None:
         writer.writerow(COLUMNS)
         for row in rows:
             what = [row.source, row.person, row.face, int(bool(row.crop)), row.why or row.borderline, row.crop]
-            places = [*row.box, *row.points] or [""] * 14
+            places: list[object] = [*row.box, *row.points] or [""] * 14
             numbers = ["" if (value := getattr(row, name)) is None else value for name in NUMBERS]
             writer.writerow([*what, *places, *numbers])
