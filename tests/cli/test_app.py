@@ -73,7 +73,9 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         text=True,
         env=os.environ | {"FACEDISTILL_CACHE": str(tmp_path / "cache")},
     )
-    time.sleep(2)
+    until = time.monotonic() + 120
+    while not (tmp_path / "run" / "recipe.yaml").exists() and time.monotonic() < until:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and error.splitlines()[-1] == "facedistill: stopped", error

