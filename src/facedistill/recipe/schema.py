@@ -146,7 +146,7 @@ class Schedule:
     keep: Literal["last", "epochs"] = "last"
     checkpoint_steps: Count | None = None
     log_steps: Count = 20
-    quantise: Literal["int8"] | None = None
+    quantise: Literal["int8"] | None = field(default=None, repr=False)  # as NO_OPTIONS
 
 
 @typed(config=STRICT)
