@@ -235,11 +235,11 @@ def test_stored_evaluations(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "evaluation.json").write_text('{"models": {}, "results": []}')
-    (tmp_path / "runs" / "a" / "log.jsonl").write_text('{"step": 1}\n{"st')  # cut short by a kill
+    (tmp_path / "runs" / "a" / "log.jsonl").write_text('{"step": 1, "epoch": 0}\n{"st')  # cut short by a kill
     (tmp_path / "c.json").write_text('{"models": {}, "results": []}')
     places = [tmp_path / "runs", tmp_path / "c.json"]
     assert list(load_evaluations(places)) == ["a", "b", "c"]
-    assert load_logs(places) == {"a": [{"step": 1}]}
+    assert load_logs(places) == {"a": [{"step": 1, "epoch": 0}]}
     (tmp_path / "c.json").write_text("{}")
     for wrong in (tmp_path / "c.json", tmp_path / "nothing"):
         with pytest.raises(UserError, match="expected a finished run"):
