@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from facedistill.data.dataset import Dataset, open_dataset, open_source
-from facedistill.data.decoding import decode
+from facedistill.data.decode import decode
 from facedistill.data.degrade import DegradedSource, degraded
 from facedistill.data.sources.verification import VerificationSet, draw_pairs
 from facedistill.errors import UsageError, UserError

@@ -3,7 +3,7 @@
 from facedistill.data.align import TEMPLATE, align, similarity
 from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
-from facedistill.data.decoding import decode, reduced, resize
+from facedistill.data.decode import decode as decode_image, reduced, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
@@ -50,7 +50,7 @@ __all__ = [
     "classes_with_images",
     "combine",
     "components",
-    "decode",
+    "decode_image",
     "decoded",
     "degraded",
     "draw_pairs",

@@ -12,7 +12,7 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
-from facedistill.data.decoding import decode, resize
+from facedistill.data.decode import decode, resize
 from facedistill.data.sources.open import open_source
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.errors import UserError

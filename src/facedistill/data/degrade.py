@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from facedistill.data.dataset import Dataset
-from facedistill.data.decoding import decode
+from facedistill.data.decode import decode
 from facedistill.data.sources.source import Source
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UsageError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facedistill.data import TEMPLATE, align, decode, reduced, similarity
+from facedistill.data import TEMPLATE, align, decode_image, reduced, similarity
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.faces import Faces
 from facedistill.preparation.quality import Quality, quality
@@ -63,7 +63,7 @@ def faces_of(data: bytes, detector: Detector, faces: str, size: int, min_size: f
     if not len(chosen):
         return [Found(why="no face")]
     if scale < 1 and _grows(chosen, size):
-        pixels, chosen, scale = decode(data, upright=True), chosen.moved(scale), 1.0
+        pixels, chosen, scale = decode_image(data, upright=True), chosen.moved(scale), 1.0
     return [
         _judged(pixels, box, points, float(score), size, min_size, scale)
         for box, points, score in zip(chosen.boxes, chosen.points, chosen.scores, strict=True)
@@ -75,7 +75,7 @@ def given(data: bytes, points: list[np.ndarray], size: int, min_size: float) -> 
 
     Raises ValueError if the data is no image that can be read.
     """
-    pixels = decode(data, upright=True)
+    pixels = decode_image(data, upright=True)
     return [_judged(pixels, _box_around(five), five, None, size, min_size) for five in points]
 
 

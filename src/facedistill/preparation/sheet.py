@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from facedistill.data import decode
+from facedistill.data import decode_image
 from facedistill.files import atomic_write
 from facedistill.preparation.journal import Row
 
@@ -59,7 +59,7 @@ def _figure(row: Row, photos: Path, out: Path) -> str:
 def _thumb(file: Path) -> str:
     """Return a small JPEG of the image as a data: address; an empty one where it cannot be read."""
     try:
-        image = Image.fromarray(decode(file.read_bytes(), upright=True, at_least=4 * THUMB))
+        image = Image.fromarray(decode_image(file.read_bytes(), upright=True, at_least=4 * THUMB))
     except (OSError, ValueError):
         return "data:,"
     image.thumbnail((THUMB, THUMB))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from facedistill.data.align import TEMPLATE, align
 from facedistill.data.dataset import Dataset
-from facedistill.data.decoding import decode
+from facedistill.data.decode import decode
 from facedistill.data.sources import ijb
 from facedistill.data.sources.ijb import IjbSource, is_ijb
 from facedistill.errors import UserError

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from facedistill.data.align import align
-from facedistill.data.decoding import decode
+from facedistill.data.decode import decode
 from facedistill.data.sources.reading import read_file
 from facedistill.data.sources.source import Source
 from facedistill.data.sources.stamp import MISSING, size_and_time

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facedistill.data import decoding as decode_module
-from facedistill.data.decoding import decode, resize
+from facedistill.data import decode as decode_module
+from facedistill.data.decode import decode, resize
 
 
 @pytest.mark.parametrize(
