@@ -1,0 +1,8 @@
+"""From a data set with errors to a clean selection of it: wrong labels, copies, people who stand in an evaluation set."""
+
+from facedistill.cleaning.dataset import Cleaned, clean, faces_of
+from facedistill.cleaning.evidence import Verdict, judge
+from facedistill.cleaning.findings import Finding
+from facedistill.cleaning.neighbours import nearest
+
+__all__ = ["Cleaned", "Finding", "Verdict", "clean", "faces_of", "judge", "nearest"]
