@@ -1,4 +1,4 @@
-"""From a data set with errors to a clean selection of it: wrong labels, copies, people who stand in an evaluation set."""
+"""From a data set with errors to a clean selection of it: wrong labels, copies, people of an evaluation set."""
 
 from facedistill.cleaning.dataset import Cleaned, clean, faces_of
 from facedistill.cleaning.evidence import Verdict, judge

@@ -86,7 +86,7 @@ def clean(
         found, unreadable = _examine(dataset, model, others, precision)
         findings = [*unreadable, *found]
         if unmatched := decide(findings, decisions):
-            say(f"{decisions}: {unmatched:,} decisions are about findings that are no longer there; they change nothing")
+            say(f"{decisions}: {unmatched:,} decisions are about findings that are not there now; they change nothing")
         rows, names = apply(findings, dataset.labels, dataset.class_names)
         if not len(rows):
             raise UserError(f"clean: nothing of {data} is left; look at the data, or decide otherwise")
@@ -153,6 +153,4 @@ def faces_of(dataset: Dataset, table: Embeddings) -> Faces:
 def _summary(out: Path, dataset: Dataset, findings: Sequence[Finding], names: Sequence[str]) -> Cleaned:
     acted = Counter(finding.kind for finding in findings if finding.accept)
     others = Counter(finding.kind for finding in findings if not finding.accept)
-    return Cleaned(
-        out, len(dataset), len(dataset.class_names), len(names), len(set(names)), dict(acted), dict(others)
-    )
+    return Cleaned(out, len(dataset), len(dataset.class_names), len(names), len(set(names)), dict(acted), dict(others))

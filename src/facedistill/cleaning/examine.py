@@ -1,4 +1,4 @@
-"""All kinds of findings in a data set, from its embeddings, labels and pixels, in an order in which each helps the next.
+"""All kinds of findings in a data set, from embeddings, labels and pixels, in an order in which each helps the next.
 
 Copies come first, because an image must not vouch for its copy. Then persons under two names, because their images look
 like another person's. Then images that show somebody else, and without these, two people under one name.
@@ -129,7 +129,9 @@ class Examiner:
                 yield self._of_image("swapped", i, name, float(self.swapped.scores[i]), probability, sure, beside)
 
     def _unclear(self, left: np.ndarray) -> Iterator[Finding]:
-        confirmed = self.judged & (self.swapped.verdict.probability < 1 - self.precision)
+        scores = self.swapped.scores
+        low = np.quantile(scores[self.judged], 1 - self.precision) if self.judged.any() else 0.0
+        confirmed = self.judged & (scores > low)
         doubtful = left & ~confirmed & ~self.swapped.verdict.flagged
         sharpness = self.faces.pictures.sharpness
         for i in np.flatnonzero(doubtful & (sharpness < BLURRED)).tolist():

@@ -70,7 +70,9 @@ def _part(kind: str, findings: Sequence[Finding], pictures: "Thumbnails") -> str
     room = max(SHOWN - len(others), SHOWN // 2)
     shown = [*sure[:room], *others[: SHOWN - min(len(sure), room)]]
     told, done = KINDS[kind]
-    count = f"{len(sure):,}, and {len(others):,} to look at" + ("" if len(shown) == len(findings) else "; not all shown")
+    count = f"{len(sure):,}, and {len(others):,} to look at" + (
+        "" if len(shown) == len(findings) else "; not all shown"
+    )
     boxes = "\n".join(_box(finding, pictures) for finding in shown)
     return f"<h2>{kind}: {told} ({count})</h2><p><small>If ticked: {done}.</small></p>\n{boxes}"
 

@@ -13,7 +13,7 @@ from facedistill.cleaning.neighbours import nearest
 
 CORE = 0.75  # of a person's images
 LEAST = 3  # images of a person, so that one can be said to differ from the others
-OTHERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # weights of the likeness to the best other person; the data choose
+OTHERS = (0.25, 0.5, 0.75, 1.0)  # weights of the likeness to the best other person; the one that finds most is taken
 
 
 @dataclass

@@ -7,8 +7,8 @@ from facedistill.data.decoding import decode, reduced, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
-from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.quality import GREY, sharpness
+from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
     SOURCES,
     IjbSource,
