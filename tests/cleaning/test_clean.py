@@ -154,7 +154,7 @@ def main_(words: list[str]) -> None:
 
 def test_bad_input(dirty: Path, tmp_path: Path) -> None:
     teacher = pattern_teacher()
-    with pytest.raises(UsageError, match="precision 1.5; expected a share"):
+    with pytest.raises(UsageError, match=r"precision 1\.5; expected a share"):
         clean(dirty, teacher, tmp_path / "out", precision=1.5)
     with pytest.raises(UsageError, match="is inside the data set"):
         clean(dirty, teacher, dirty / "cleaned")

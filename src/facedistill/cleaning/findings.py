@@ -75,7 +75,9 @@ def _read(file: Path) -> dict[tuple[str, str, str, str], bool]:
         raise UserError(f"{file}: no decisions ({type(e).__name__}: {printable(str(e)[:100])}); {EXPECTED}") from e
     for about, accept in decided.items():
         if not all(isinstance(text, str) for text in about) or not isinstance(accept, bool):
-            raise UserError(f"{file}: a decision about {some(list(map(str, about)))}; expected texts, true or false")
+            raise UserError(
+                f"{file}: a decision about {some(list(map(str, about)))}; expected texts, and true or false"
+            )
         if about[0] not in KINDS:
             raise UserError(f"{file}: no kind '{about[0]}'{closest(about[0], KINDS)}; it is one of {', '.join(KINDS)}")
     return decided

@@ -46,8 +46,8 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
     """Return the Source that `spec` names. An existing path has priority; its name tells its form.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
-    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or metadata.jsonl; a
-    verification .bin, a .csv of pairs, or a selection of another data set, which `clean` wrote.
+    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or
+    metadata.jsonl; a verification .bin, a .csv of pairs, or a selection of another data set, which `clean` wrote.
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
     may be left out.
