@@ -2,7 +2,9 @@
 
 from facedistill.cleaning.dataset import Cleaned, clean, faces_of
 from facedistill.cleaning.evidence import Verdict, judge
+from facedistill.cleaning.examining import Faces, examine
 from facedistill.cleaning.findings import Finding
 from facedistill.cleaning.neighbours import nearest
+from facedistill.cleaning.pictures import small
 
-__all__ = ["Cleaned", "Finding", "Verdict", "clean", "faces_of", "judge", "nearest"]
+__all__ = ["Cleaned", "Faces", "Finding", "Verdict", "clean", "examine", "faces_of", "judge", "nearest", "small"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedistill.cleaning.examine import Faces, examine
+from facedistill.cleaning.examining import Faces, examine
 from facedistill.cleaning.findings import Finding, apply, decide, write_findings
 from facedistill.cleaning.page import write_page
 from facedistill.cleaning.pictures import altered, look

@@ -13,6 +13,7 @@ from facedistill.cleaning.neighbours import nearest
 from facedistill.cleaning.people import People
 
 LEAST = 4  # images of a person that may be two people: two on each side
+DRAWN, RARE = 20_000, 0.99  # pairs of strangers, and the share of them that are less alike than any two of a person
 HALVED = 6  # images of a person whose parts are compared: three on each side
 SHARE = 0.1  # of a person's images; a smaller group is not another person, but errors
 MOST = 256  # images of a person that are linked; the others join the nearer side
@@ -96,30 +97,38 @@ def find_merged(people: People, precision: float, rng: np.random.Generator) -> M
     order = np.argsort(people.labels, kind="stable")
     images = np.split(order, np.cumsum(people.counts)[:-1])
     labels, parts, scores, known = [], [], [], []
+    strange = _likeness_of_strangers(people, rng)
     for label, rows in enumerate(images):
-        if found := _two_sides(people.units[rows], rng):
+        if found := _two_sides(people.units[rows], strange, rng):
             labels.append(label)
             parts.append(rows[found[1]])
             scores.append(found[0])
         stranger = int(people.labels[rng.integers(len(people.labels))])
         if stranger != label and min(len(rows), len(images[stranger])) > 1:
             both = [rng.permutation(one)[: max(2, len(one) // 2)] for one in (rows, images[stranger])]
-            if found := _two_sides(people.units[np.concatenate(both)], rng):
+            if found := _two_sides(people.units[np.concatenate(both)], strange, rng):
                 known.append(found[0])
     verdict = judge(np.array(scores), np.array(known), precision, low=True)
     return Merged(np.array(labels, np.int64), parts, np.array(scores), verdict)
 
 
-def _two_sides(units: np.ndarray, rng: np.random.Generator) -> tuple[float, np.ndarray] | None:
+def _likeness_of_strangers(people: People, rng: np.random.Generator) -> float:
+    """Return the cosine that hardly two images of different persons have."""
+    a, b = rng.integers(0, len(people.labels), (2, DRAWN))
+    cosines = np.einsum("nd,nd->n", people.units[a], people.units[b])[people.labels[a] != people.labels[b]]
+    return float(np.quantile(cosines, RARE)) if len(cosines) else 1.0
+
+
+def _two_sides(units: np.ndarray, strange: float, rng: np.random.Generator) -> tuple[float, np.ndarray] | None:
     """Part images (n, d) in two; return the cosine of the sides' centroids and the places of the smaller side.
 
-    Average linkage; of all joints of two groups that are no single errors, the loosest. None for fewer than LEAST
-    images, and where no such joint is.
+    Average linkage; of all joints of two groups that each are a person, the loosest: no single errors, and images more
+    alike than strangers. None for fewer than LEAST images, and where no such joint is.
     """
     if len(units) < LEAST:
         return None
     chosen = np.sort(rng.permutation(len(units))[:MOST])
-    found = _loosest(units[chosen], max(2, int(np.ceil(SHARE * len(chosen)))))
+    found = _loosest(units[chosen], max(2, int(np.ceil(SHARE * len(chosen)))), strange)
     if found is None:
         return None
     a, b = _units(np.stack([units[chosen[side]].sum(0) for side in found]))
@@ -129,8 +138,11 @@ def _two_sides(units: np.ndarray, rng: np.random.Generator) -> tuple[float, np.n
     return float(a @ b), np.flatnonzero(nearer_b if nearer_b.sum() <= len(units) / 2 else ~nearer_b)
 
 
-def _loosest(units: np.ndarray, least: int) -> tuple[list[int], list[int]] | None:
-    """Link images by average cosine; return the two groups of at least `least` images that are joined most loosely."""
+def _loosest(units: np.ndarray, least: int, strange: float) -> tuple[list[int], list[int]] | None:
+    """Link images by average cosine; return the two groups that are joined most loosely.
+
+    Each has at least `least` images, of a mean cosine above `strange`.
+    """
     likeness = (units @ units.T).astype(np.float64)
     np.fill_diagonal(likeness, -np.inf)
     members = [[i] for i in range(len(units))]
@@ -138,10 +150,16 @@ def _loosest(units: np.ndarray, least: int) -> tuple[list[int], list[int]] | Non
     for _ in range(len(units) - 1):
         i, j = divmod(int(likeness.argmax()), len(units))
         n, m = len(members[i]), len(members[j])
-        if min(n, m) >= least and likeness[i, j] < at:
+        if min(n, m) >= least and likeness[i, j] < at and min(_inner(units[members[k]]) for k in (i, j)) > strange:
             found, at = (members[i], members[j]), float(likeness[i, j])
         joined = (n * likeness[i] + m * likeness[j]) / (n + m)
         likeness[i], likeness[:, i] = joined, joined  # -inf for what is joined already, and for itself
         likeness[j] = likeness[:, j] = -np.inf
         members[i] = members[i] + members[j]
     return found
+
+
+def _inner(units: np.ndarray) -> float:
+    """Return the mean cosine between images (n, d), n > 1."""
+    total, count = units.sum(0), len(units)
+    return (float(total @ total) - count) / (count * (count - 1))

@@ -80,7 +80,9 @@ def find_swapped(people: People, precision: float, rng: np.random.Generator) -> 
     """
     own, labels = people.own(), people.labels
     wrong = _another(labels, rng)
-    products, places = nearest(people.units, people.means, 3)
+    there = np.flatnonzero(people.sizes)
+    products, places = nearest(people.units, people.means[there], 3)
+    places = there[places]
     away = np.einsum("nd,nd->n", people.units, people.means[wrong]).astype(np.float64)
     best, other = _best(products, places, labels, labels)
     best_away, _ = _best(products, places, labels, wrong)

@@ -1,7 +1,8 @@
 """All kinds of findings in a data set, from embeddings, labels and pixels, in an order in which each helps the next.
 
-Copies come first, because an image must not vouch for its copy. Then persons under two names, because their images look
-like another person's. Then images that show somebody else, and without these, two people under one name.
+Copies come first, because an image must not vouch for its copy. Then two people under one name, because the fewer
+images of one would look like errors. Then one person under two names, because these images look like another person's.
+Then images that show somebody else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,8 +65,12 @@ class Examiner:
         self.group = first_of_groups(self.copies.pairs[self.copies.flagged], len(labels))
         self.single = np.zeros(len(labels), bool)  # the first of each group's images under each name
         self.single[np.unique(self.group * count + labels, return_index=True)[1]] = True
+        self.merged = find_merged(self._people(self.single, labels), precision, rng)
         self.split = find_split(self._people(self.single, labels), precision, rng)
         self.joined = first_of_groups(self.split.pairs[self.split.verdict.flagged], count)[labels]
+        for at in np.flatnonzero(self.merged.verdict.flagged):
+            self.joined[self._part(at)] = count
+            count += 1
         people = self._people(self.single, self.joined)
         self.swapped = _everywhere(find_swapped(people, precision, rng), self.single)
         self.judged = self.single & (np.bincount(people.labels, minlength=count)[self.joined] >= LEAST)
@@ -75,7 +80,15 @@ class Examiner:
         self.core[np.flatnonzero(self.sound)[self.people.core]] = True
 
     def _people(self, which: np.ndarray, labels: np.ndarray) -> People:
-        return People.of(self.faces.units[which], labels[which], len(self.faces.class_names))
+        return People.of(self.faces.units[which], labels[which], max(len(self.faces.class_names), labels.max() + 1))
+
+    def _part(self, at: int) -> np.ndarray:
+        """Return the images that get a new name, of a person that may be two."""
+        return np.flatnonzero(self.single)[self.merged.parts[at]]
+
+    def _name(self, label: int) -> str:
+        """Return the name of one of the joined labels; a new one is that of the person it was parted from."""
+        return self.faces.class_names[self.faces.labels[np.flatnonzero(self.joined == label)[0]]]
 
     def findings(self) -> Iterator[Finding]:
         """Yield all but those in common with other sets."""
@@ -124,8 +137,8 @@ class Examiner:
         for i, probability, sure in _listed(self.swapped.verdict):
             if left[i]:
                 other = int(self.swapped.other[i])
-                name = self.faces.class_names[other] if other >= 0 else ""
-                beside = [*self._core_of(int(self.faces.labels[i])), *(self._core_of(other) if other >= 0 else [])]
+                name = self._name(other) if other >= 0 else ""
+                beside = [*self._core_of(int(self.joined[i])), *(self._core_of(other) if other >= 0 else [])]
                 yield self._of_image("swapped", i, name, float(self.swapped.scores[i]), probability, sure, beside)
 
     def _unclear(self, left: np.ndarray) -> Iterator[Finding]:
@@ -135,14 +148,13 @@ class Examiner:
         doubtful = left & ~confirmed & ~self.swapped.verdict.flagged
         sharpness = self.faces.pictures.sharpness
         for i in np.flatnonzero(doubtful & (sharpness < BLURRED)).tolist():
-            beside = self._core_of(int(self.faces.labels[i]))
+            beside = self._core_of(int(self.joined[i]))
             yield self._of_image("unclear", i, "", float(sharpness[i]), np.nan, True, beside)
 
     def _merges(self) -> Iterator[Finding]:
-        merged = find_merged(self.people, self.precision, self.rng)
-        taken, places = set(self.faces.class_names), np.flatnonzero(self.sound)
+        merged, taken = self.merged, set(self.faces.class_names)
         for at, probability, sure in _listed(merged.verdict):
-            label, part = int(merged.labels[at]), places[merged.parts[at]]
+            label, part = int(merged.labels[at]), self._part(at)
             name = _new_name(self.faces.class_names[label], taken)
             rest = np.setdiff1d(np.flatnonzero(self.sound & (self.faces.labels == label)), part)[:BESIDE]
             yield Finding(
