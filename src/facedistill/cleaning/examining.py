@@ -68,7 +68,7 @@ class Examiner:
         self.merged = find_merged(self._people(self.single, labels), precision, rng)
         self.split = find_split(self._people(self.single, labels), precision, rng)
         self.joined = first_of_groups(self.split.pairs[self.split.verdict.flagged], count)[labels]
-        for at in np.flatnonzero(self.merged.verdict.flagged):
+        for at in np.flatnonzero(self.merged.verdict.flagged).tolist():
             self.joined[self._part(at)] = count
             count += 1
         people = self._people(self.single, self.joined)
