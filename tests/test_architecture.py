@@ -26,7 +26,7 @@ LAYERS = [
     ["evaluation"],
     ["check", "results"],
     ["training"],
-    ["demo", "export", "preparation"],
+    ["cleaning", "demo", "export", "preparation"],
     ["cli"],
     ["__main__"],
 ]

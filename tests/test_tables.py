@@ -31,6 +31,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "head_rivals",
         "export",
         "prepare",
+        "clean",
     ):
         sys.modules.pop(name, None)
 
@@ -110,3 +111,14 @@ def test_prepare() -> None:
     assert set(tables) == {"prepare scenes", "prepare lfw", "prepare speed"}
     for name, table in tables.items():
         assert _module("docs_table").stored_table("prepare.md", name) == table.strip()
+
+
+def test_clean() -> None:
+    result = _json("clean.json")
+    tables = _module("clean").tables(result)
+    assert {"clean find", "clean before", "clean neighbours"} == set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("clean.md", name) == table.strip()
+    five = [row for row in result["find"] if row["share"] == 0.05 and row["by"] == "clean"]
+    assert {row["kind"] for row in five} == {"swapped", "merged", "split", "duplicate", "overlap"}
+    assert min(row["precision"][0] for row in five) > 0.9 and min(row["recall"][0] for row in five) > 0.6

@@ -2,6 +2,7 @@ __version__: str
 
 from .backbones import Backbone as Backbone, create_backbone as create_backbone
 from .check import check_student as check_student, check_teacher as check_teacher
+from .cleaning import clean as clean
 from .data import (
     Batch as Batch,
     Dataset as Dataset,

@@ -7,6 +7,7 @@ from facedistill.data.decode import decode as decode_image, reduced, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
+from facedistill.data.quality import GREY, sharpness
 from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
     SOURCES,
@@ -22,6 +23,7 @@ from facedistill.data.sources import (
     open_source,
     open_tinyface,
     read_lines,
+    save_selection,
     save_verification,
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
@@ -29,6 +31,7 @@ from facedistill.data.views import VIEWS, View, make_view
 
 __all__ = [
     "FIW_IDENTITY",
+    "GREY",
     "SAMPLERS",
     "SOURCES",
     "TEMPLATE",
@@ -69,6 +72,8 @@ __all__ = [
     "read_lines",
     "reduced",
     "resize",
+    "save_selection",
     "save_verification",
+    "sharpness",
     "similarity",
 ]

@@ -3,6 +3,7 @@
 from facedistill.data.sources.ijb import IjbSource, is_ijb
 from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source
 from facedistill.data.sources.reading import read_lines
+from facedistill.data.sources.selection import save_selection
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.data.sources.tinyface import is_tinyface, open_tinyface
 from facedistill.data.sources.verification import VerificationSet, draw_pairs, save_verification
@@ -21,5 +22,6 @@ __all__ = [
     "open_source",
     "open_tinyface",
     "read_lines",
+    "save_selection",
     "save_verification",
 ]

@@ -15,6 +15,7 @@ from facedistill.data.sources.pair_list import PairList
 from facedistill.data.sources.parquet import ParquetSource
 from facedistill.data.sources.reading import files_in, is_hidden
 from facedistill.data.sources.recordio import RecordIOSource
+from facedistill.data.sources.selection import SelectionSource
 from facedistill.data.sources.source import Source, stop_if_unusable
 from facedistill.data.sources.tar import TarSource
 from facedistill.data.sources.verification import VerificationSet
@@ -29,6 +30,7 @@ SOURCES: dict[str, type[Source]] = {
     "parquet": ParquetSource,
     "tar": TarSource,
     "metadata": MetadataSource,
+    "selection": SelectionSource,
     "verification": VerificationSet,
     "pairs": PairList,
     "folder": FolderSource,
@@ -44,8 +46,8 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
     """Return the Source that `spec` names. An existing path has priority; its name tells its form.
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
-    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or metadata.jsonl;
-    a verification .bin, or a .csv of pairs.
+    folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or
+    metadata.jsonl; a verification .bin, a .csv of pairs, or a selection of another data set, which `clean` wrote.
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
     may be left out.
@@ -95,6 +97,8 @@ def _at(path: Path, columns: Mapping[str, str] | None) -> Source:
 
 
 def _open(kind: type[Source], argument: str, columns: Mapping[str, str] | None) -> Source:
+    if kind is SelectionSource:
+        return SelectionSource.of(argument, lambda original: open_source(original, columns))
     if not columns:
         return kind.open(argument)
     if not kind.takes_columns:

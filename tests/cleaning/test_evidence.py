@@ -1,0 +1,48 @@
+"""How sure is an error: mixtures whose errors are known."""
+
+import numpy as np
+import pytest
+
+from facedistill.cleaning.evidence import judge
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("low", [True, False])
+def test_the_flagged_ones_have_the_precision_asked_for(share: float, low: bool) -> None:
+    rng = np.random.default_rng(1)
+    wrong = rng.random(20_000) < share
+    sign = 1 if low else -1
+    scores = sign * np.where(wrong, rng.normal(0, 0.1, 20_000), rng.normal(0.45, 0.1, 20_000))
+    found = judge(scores, sign * rng.normal(0, 0.1, 5_000), 0.95, low)
+    assert wrong[found.flagged].mean() == pytest.approx(0.95, abs=0.04)
+    assert found.flagged[wrong].mean() > 0.8
+    assert found.power == pytest.approx(found.flagged[wrong].mean(), abs=0.05)
+    assert found.share == pytest.approx(share, rel=0.2)
+    worst_first = np.argsort(sign * scores)
+    assert (np.diff(found.probability[worst_first]) <= 1e-12).all()
+
+
+def test_probabilities_are_calibrated() -> None:
+    rng = np.random.default_rng(2)
+    wrong = rng.random(50_000) < 0.2
+    scores = np.where(wrong, rng.normal(0, 0.15, 50_000), rng.normal(0.4, 0.15, 50_000))
+    found = judge(scores, rng.normal(0, 0.15, 20_000), 0.95, low=True)
+    for least, most in ((0.3, 0.5), (0.5, 0.7), (0.7, 0.9)):
+        some = (found.probability > least) & (found.probability < most)
+        assert wrong[some].mean() == pytest.approx(found.probability[some].mean(), abs=0.06)
+
+
+def test_more_precision_flags_fewer() -> None:
+    rng = np.random.default_rng(3)
+    scores = np.concatenate([rng.normal(0, 0.15, 500), rng.normal(0.4, 0.15, 5_000)])
+    counts = [judge(scores, rng.normal(0, 0.15, 2_000), p, low=True).flagged.sum() for p in (0.7, 0.9, 0.99)]
+    assert counts[0] > counts[1] > counts[2] > 0
+
+
+def test_without_errors_nothing_is_flagged() -> None:
+    rng = np.random.default_rng(4)
+    found = judge(rng.normal(1, 0.05, 1_000), rng.normal(0, 0.05, 1_000), 0.95, low=True)
+    assert not found.flagged.any() and found.share == 0 and found.power == 0
+    assert not judge(np.zeros(0), np.zeros(0), 0.95, low=True).flagged.any()
+    assert not judge(np.ones(5), np.zeros(0), 0.95, low=True).flagged.any()
+    assert not judge(np.ones(5), np.ones(3) - 1, 0.95, low=True).flagged.any()
