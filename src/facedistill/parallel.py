@@ -1,10 +1,10 @@
 """Several processes: start, rank, gather. A thin layer over torch.distributed that also works with one process."""
 
-import itertools
 import os
 import re
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,7 +22,7 @@ JOINING = 5.0  # minutes until all processes are there
 STEP = 30.0  # minutes that a process waits for the others in a step
 PATIENCE = 24 * 60.0  # minutes at a barrier: one process may embed millions of images while the others wait
 NEEDED = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
-_joins = itertools.count()
+_joins: Counter[str] = Counter()  # how often this process has joined others at an address
 _patient: Any = None  # the process group of barriers
 AGAIN = "To resume from the last checkpoint, run the same command again"
 ENDED = (
@@ -82,7 +82,9 @@ def _join() -> None:
     wait = _minutes(JOINING)
     try:
         store, rank, world = next(iter(dist.rendezvous("env://", timeout=wait)))
-        store = dist.PrefixStore(f"facedistill {next(_joins)}", store)  # one process may train several runs
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        store = dist.PrefixStore(f"facedistill {_joins[place]}", store)  # one process may train several runs
+        _joins[place] += 1
         store.set(f"here {rank}", "")
         store.wait([f"here {other}" for other in range(world)], wait)
     except RuntimeError as e:  # torch's DistError is one
