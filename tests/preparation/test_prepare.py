@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from drawn_detector import POINTS, photo, save_detector
-from facedistill.data import align, open_dataset
+from facedistill.data import open_dataset
+from facedistill.data.align import align
 from facedistill.errors import UsageError, UserError
 from facedistill.preparation import prepare
 

@@ -1,6 +1,6 @@
 """Images with class names, as batches, and their embeddings as tables."""
 
-from facedistill.data.align import TEMPLATE, align, similarity
+from facedistill.data.align import TEMPLATE, align as align_face, similarity
 from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
 from facedistill.data.decode import decode as decode_image, reduced, resize
@@ -49,7 +49,7 @@ __all__ = [
     "UnreadableImage",
     "VerificationSet",
     "View",
-    "align",
+    "align_face",
     "classes_with_images",
     "combine",
     "components",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facedistill.data import TEMPLATE, align, decode_image, reduced, similarity
+from facedistill.data import TEMPLATE, align_face, decode_image, reduced, similarity
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.faces import Faces
 from facedistill.preparation.quality import Quality, quality
@@ -101,7 +101,7 @@ def _judged(
         found.why = f"{side:.0f} pixels, less than {min_size:g}"
         return found
     try:
-        crop = align(pixels, points, size)
+        crop = align_face(pixels, points, size)
     except ValueError:
         found.why = "landmarks that no face has"
         return found
