@@ -351,15 +351,15 @@ def _trained(records: list[dict[str, Any]]) -> str:
 
 def _students(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| student | fp32, int8, ms | int8 / fp32 file | cosine of int8: mean, first percentile | layers in float | "
+        "| student | int8 / fp32 file | cosine of int8: mean, first percentile | layers in float | "
         "TAR fp32, int8 | against the teacher's gallery | seconds to export fp32, int8 |",
-        "| --- |" + " --- |" * 7,
+        "| --- |" + " --- |" * 6,
     ]
     for row in rows:
         gate = row["int8"]["gate"]
         rates = [f"{100 * rate['model']:.2f}, {100 * rate['file']:.2f}" for rate in gate["rates"].values()] + ["", ""]
         lines.append(
-            f"| {row['run']} | {row['fp32']['ms']:.2f}, {row['int8']['ms']:.2f} | "
+            f"| {row['run']} | "
             f"{row['int8']['bytes'] / row['fp32']['bytes']:.2f} | {gate['mean_cosine']:.4f}, "
             f"{gate['first_percentile']:.4f} | {len(row['int8']['left'])} of {row['int8']['layers']} | "
             f"{rates[0]} | {rates[1]} | {row['fp32']['seconds']:.0f}, {row['int8']['seconds']:.0f} |"

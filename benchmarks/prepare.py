@@ -33,7 +33,7 @@ from facedistill.models import load_model
 from facedistill.preparation import Detector, find_faces, prepare
 
 RESULTS = Path(__file__).parent / "results" / "prepare.json"
-SCENES, SIZES = 200, (200, 400, 800, 1600, 4000)
+SCENES, SIZES = 100, (200, 400, 800, 1600, 4000)
 ROOM = 0.5  # of a crop's side, added on each side
 SPEED_PHOTOS, ROUNDS = 48, 3
 
