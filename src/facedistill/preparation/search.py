@@ -12,6 +12,7 @@ SIDE = 640  # pixels of the longer side in the first pass
 TILE, STEP = 1280, 960  # pixels of a tile in the photo, and from one to the next
 SMALL_FIND = 0.15  # of the photo's shorter side: a smaller face may be in the background of one that was missed
 MARGIN = 0.5  # of a photo's sides, on each side: a face that fills its photo needs room to be found
+FILLS = 160  # pixels of the longer side where such a face is looked for
 
 
 def find_faces(detector: Detector, pixels: np.ndarray, thorough: bool) -> Faces:
@@ -54,7 +55,7 @@ def _scaled(detector: Detector, pixels: np.ndarray, scale: float, enlarge: bool 
 
 def _with_room(detector: Detector, pixels: np.ndarray) -> Faces:
     height, width = pixels.shape[:2]
-    scale = min(1.0, SIDE / 2 / max(height, width))
+    scale = min(1.0, FILLS / max(height, width))
     small = resize(pixels, (max(1, int(height * scale)), max(1, int(width * scale))))
     above, beside = int(MARGIN * small.shape[0]), int(MARGIN * small.shape[1])
     room = np.pad(small, ((above, above), (beside, beside), (0, 0)))
