@@ -24,3 +24,9 @@ def test_tracked_files_are_small(folder: str, limit: int) -> None:
     sizes = tracked(folder)
     largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
     assert sum(sizes.values()) < limit, f"{folder}: the largest are {', '.join(largest)}"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by name alone: of two with one name, the second is an error, or silently the first."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -72,6 +72,9 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"FACEDISTILL_CACHE": str(tmp_path / "cache")},
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a job in the background ignores it
     )
     until = time.monotonic() + 120
     while not (tmp_path / "run" / "recipe.yaml").exists() and time.monotonic() < until:

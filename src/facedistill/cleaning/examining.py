@@ -13,8 +13,8 @@ import numpy as np
 from facedistill.cleaning.copies import Copies, find_copies, first_of_groups
 from facedistill.cleaning.evidence import Verdict
 from facedistill.cleaning.findings import KINDS, Finding
-from facedistill.cleaning.groups import find_merged, find_overlap, find_split
 from facedistill.cleaning.people import LEAST, People, Swapped, find_swapped
+from facedistill.cleaning.persons import find_merged, find_overlap, find_split
 from facedistill.cleaning.pictures import Pictures
 from facedistill.data import Embeddings, fuse
 

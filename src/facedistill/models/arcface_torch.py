@@ -14,9 +14,9 @@ from torch import Tensor
 
 from facedistill.errors import UserError, some
 from facedistill.head import Classifier
-from facedistill.models.checkpoint import named_tensors, read_tensors
 from facedistill.models.folder import read_names
 from facedistill.models.layouts import find_networks, heads
+from facedistill.models.state_dict import named_tensors, read_tensors
 
 BACKBONE_FILES = ("model.pt", "backbone.pth", "backbone.pt")
 CHECKPOINT = re.compile(r"checkpoint_gpu_\d+\.pt")

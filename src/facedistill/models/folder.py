@@ -19,11 +19,11 @@ from facedistill.errors import UsageError, UserError
 from facedistill.files import atomic_write, locked
 from facedistill.head import Classifier
 from facedistill.models.card import model_card
-from facedistill.models.checkpoint import check_shapes, check_tensors
 from facedistill.models.config import check_config, check_weights, checksums
 from facedistill.models.facts import Facts, facts_of
 from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
+from facedistill.models.state_dict import check_shapes, check_tensors
 
 CONFIG_SCHEMA = 1
 TAKEN = "taken as pixels 0..255, RGB, normalisation inside"

@@ -20,11 +20,11 @@ from facedistill.models.arcface_torch import (
     find_shards,
     load_classifier,
 )
-from facedistill.models.checkpoint import named_tensors, read_tensors
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import onnx_model, size_taken
 from facedistill.models.layouts import heads, load_network, one_network
 from facedistill.models.model import InputSpec, Model, make_space
+from facedistill.models.state_dict import named_tensors, read_tensors
 
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facedistill.backbones import CHANNELS, DEPTHS, Backbone, create_backbone, outline
 from facedistill.errors import UsageError, UserError
-from facedistill.models.checkpoint import check_tensors
+from facedistill.models.state_dict import check_tensors
 
 State = dict[str, Tensor]
 Converted = tuple[str, dict[str, Any], State]

@@ -34,9 +34,9 @@ from facedistill.run import (
 )
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.optimisation import learning_rate, make_optimizer
-from facedistill.training.quantise import simulate_int8
 from facedistill.training.resolved import describe, resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
+from facedistill.training.simulated_int8 import simulate_int8
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:

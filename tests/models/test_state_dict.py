@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from facedistill.backbones import create_backbone
 from facedistill.errors import UserError
-from facedistill.models.checkpoint import check_tensors, named_tensors, read_tensors
 from facedistill.models.importers import import_model
+from facedistill.models.state_dict import check_tensors, named_tensors, read_tensors
 
 W = torch.arange(6.0).view(2, 3)
 

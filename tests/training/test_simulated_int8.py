@@ -7,7 +7,7 @@ from torch import nn
 
 from facedistill.backbones import create_backbone
 from facedistill.errors import UserError
-from facedistill.training.quantise import rounded, rounded_rows, simulate_int8
+from facedistill.training.simulated_int8 import rounded, rounded_rows, simulate_int8
 
 
 def _by_numpy(values: np.ndarray, low: float, high: float) -> np.ndarray:

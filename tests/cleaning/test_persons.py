@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from facedistill.cleaning.groups import find_merged, find_overlap, find_split
 from facedistill.cleaning.people import People
+from facedistill.cleaning.persons import find_merged, find_overlap, find_split
 from planted_people import clouds
 
 
