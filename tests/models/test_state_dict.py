@@ -43,7 +43,7 @@ class Opaque:
 
 
 def test_what_is_refused_is_named_in_one_line(tmp_path: Path) -> None:
-    refused = {"test_checkpoint.Opaque": Opaque(), "fractions.Fraction": fractions.Fraction(1, 3)}
+    refused = {f"{__name__}.Opaque": Opaque(), "fractions.Fraction": fractions.Fraction(1, 3)}
     refused["collections.deque"] = collections.deque([1])
     for name, value in refused.items():
         with pytest.raises(UserError, match=rf"x\.pt: not a .*holds \S*{re.escape(name)}, which is code") as caught:
