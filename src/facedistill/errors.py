@@ -37,6 +37,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def no_formula(name: str) -> str:
+    """Return a name for a CSV so that a spreadsheet takes it for text, not for a formula to compute."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first three names, and dots if there are more."""
     return ", ".join(map(printable, names[:3])) + (", ..." if len(names) > 3 else "")

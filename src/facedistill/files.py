@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +43,18 @@ def atomic_write(path: str | Path, private: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written; `path` then keeps its old content.
     """
+    with (
+        writing(path),
+        _through(Path(path)) if _is_stream(Path(path)) else _replacing(Path(path), private) as temporary,
+    ):
+        yield temporary
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raise UserError that names `path` where the block cannot write."""
     try:
-        with _through(Path(path)) if _is_stream(Path(path)) else _replacing(Path(path), private) as temporary:
-            yield temporary
+        yield
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; free some space or choose another --out") from e
 
@@ -248,6 +257,24 @@ def claimed(lock: Path) -> Iterator[bool]:
         yield True
     finally:
         held.release()
+
+
+@contextmanager
+def held_folder(folder: Path, lock: Path, doing: str) -> Iterator[None]:
+    """Make `folder` and that of the lock file `lock` in it, and hold the lock in the block.
+
+    Raises UserError where another process holds it, or where nothing can be written.
+
+    Args:
+        doing: what the other process then does, e.g. "preparing this data set".
+    """
+    with ExitStack() as held:
+        with writing(folder):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            free = held.enter_context(claimed(lock))
+        if not free:
+            raise UserError(f"{folder}: another process is {doing}; wait for it, or choose another --out")
+        yield
 
 
 @contextmanager

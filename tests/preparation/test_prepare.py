@@ -222,3 +222,10 @@ def test_bad_input(photos: Path, detector: Path, tmp_path: Path) -> None:
     prepare(photos, out, detector=detector, workers=1)
     with pytest.raises(UsageError, match=r"made with other settings \(there: size = 112\)"):
         prepare(photos, out, detector=detector, size=96)
+
+
+def test_a_name_in_the_index_is_no_formula(photos: Path, detector: Path, tmp_path: Path) -> None:
+    (photos / "ada").rename(photos / "=SUM(A1)")
+    prepare(photos, tmp_path / "out", detector=detector, workers=1)
+    row = _index(tmp_path / "out")["'=SUM(A1)/1.png#0"]
+    assert (row["person"], row["crop"]) == ("'=SUM(A1)", "'=SUM(A1)/1.jpg")

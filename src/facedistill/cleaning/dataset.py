@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from facedistill.cleaning.pictures import altered, look
 from facedistill.data import Dataset, Embeddings, open_source, save_selection
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import open_sets
-from facedistill.files import cache_dir, claimed, in_use
+from facedistill.files import cache_dir, held_folder, in_use
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.progress import say
 
@@ -81,8 +80,8 @@ def clean(
     dataset = Dataset(open_source(data), max_unreadable=1.0)
     model = teacher if isinstance(teacher, Model) else load_model(teacher)
     others = _evaluation_sets(against)
-    with ExitStack() as held:
-        _claim(held, out, Path(str(data)))
+    _require_own(out, Path(str(data)))
+    with held_folder(out, out / ".lock", "cleaning into it"):
         found, unreadable = _examine(dataset, model, others, precision)
         findings = [*unreadable, *found]
         if unmatched := decide(findings, decisions):
@@ -106,19 +105,12 @@ def _evaluation_sets(against: Sequence[str | Path]) -> dict[str, Dataset]:
     return found
 
 
-def _claim(held: ExitStack, out: Path, data: Path) -> None:
-    """Hold the folder OUT. Raises UserError where another process does, UsageError where it is something else's."""
+def _require_own(out: Path, data: Path) -> None:
+    """Raise UsageError where OUT is inside the data set, or is something else's."""
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"clean: {out} is inside the data set {data}; choose another --out")
     if in_use(out) and not (out / FINDINGS).exists():
         raise UsageError(f"{out} exists and `clean` did not make it; choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        free = held.enter_context(claimed(out / ".lock"))
-    except OSError as e:
-        raise UserError(f"cannot write {out}: {e.strerror}; choose another --out") from e
-    if not free:
-        raise UserError(f"{out}: another process is cleaning into it; wait for it, or choose another --out")
 
 
 def _examine(

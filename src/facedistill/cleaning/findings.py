@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from facedistill.cleaning.copies import first_of_groups
-from facedistill.errors import UserError, closest, printable, some
+from facedistill.errors import UserError, closest, no_formula, printable, some
 from facedistill.files import atomic_write
 
 # Each kind with what it is, and what is done about it.
@@ -120,13 +120,8 @@ def write_findings(findings: Sequence[Finding], path: Path) -> None:
         writer.writerow(COLUMNS)
         for f in findings:
             done = KINDS[f.kind][1] if f.accept else NOTHING
-            texts = [_cell(text) for text in f.about]
+            texts = [no_formula(text) for text in f.about]
             writer.writerow([*texts, _number(f.score), _number(f.probability), done])
-
-
-def _cell(text: str) -> str:
-    """Return a name so that a spreadsheet takes it for text, not for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
 def _number(value: float) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from facedistill.data import GREY, Source, decode_image, resize, sharpness
+from facedistill.data import GREY, Source, decode_image, middle, resize, sharpness
 from facedistill.progress import track
 
 SIDE = 16  # pixels of the small image by which copies are told
@@ -44,7 +44,7 @@ def look(source: Source, rows: np.ndarray) -> Pictures:
                 continue
             digest = hashlib.sha256(data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes())
             seen.content[place] = digest.hexdigest()[:16].encode()
-            seen.small[place], seen.sharpness[place] = small(pixels), sharpness(pixels)
+            seen.small[place], seen.sharpness[place] = small(pixels), sharpness(middle(pixels))
         return len(rows[chunk])
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -7,9 +7,10 @@ from facedistill.data.decode import decode as decode_image, reduced, resize
 from facedistill.data.degrade import degraded
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
-from facedistill.data.quality import GREY, sharpness
+from facedistill.data.quality import GREY, middle, sharpness
 from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
+    IMAGE_SUFFIXES,
     SOURCES,
     IjbSource,
     Source,
@@ -17,12 +18,14 @@ from facedistill.data.sources import (
     classes_with_images,
     draw_pairs,
     form_of,
+    is_hidden,
     is_ijb,
     is_path,
     is_tinyface,
     open_source,
     open_tinyface,
     read_lines,
+    read_text,
     save_selection,
     save_verification,
 )
@@ -32,6 +35,7 @@ from facedistill.data.views import VIEWS, View, make_view
 __all__ = [
     "FIW_IDENTITY",
     "GREY",
+    "IMAGE_SUFFIXES",
     "SAMPLERS",
     "SOURCES",
     "TEMPLATE",
@@ -61,15 +65,18 @@ __all__ = [
     "fuse",
     "groups",
     "hold_out",
+    "is_hidden",
     "is_ijb",
     "is_path",
     "is_tinyface",
     "make_sampler",
     "make_view",
+    "middle",
     "open_dataset",
     "open_source",
     "open_tinyface",
     "read_lines",
+    "read_text",
     "reduced",
     "resize",
     "save_selection",

@@ -2,8 +2,6 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +21,7 @@ from facedistill.export.gate import Gate, compare
 from facedistill.export.litert import LiteRT
 from facedistill.export.onnx import Onnx
 from facedistill.export.target import Run, Target
+from facedistill.files import writing
 from facedistill.models import FACTS, Facts, Input, InputSpec, Model, load_model, make_space, resized
 from facedistill.progress import say
 from facedistill.recipe import find
@@ -113,13 +112,13 @@ def export_model(
     net = Deployable(model, form)
     images = _Images(calibrate, verify, net.size)
     facts = {FACTS: _facts(model, form).to_json()}
-    with _writing(out):
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = TemporaryDirectory(prefix=".export-", dir=out.parent)
     with beside as folder:
         file = Path(folder) / out.name
         calibration = images.calibration if precision == "int8" else None
-        with _writing(out):
+        with writing(out):
             written = dict(target.write(net, form, calibration, facts, file) or {})
         if "text" in written:
             say(written.pop("text"))
@@ -130,18 +129,9 @@ def export_model(
         if not gate.passed and (worst := target.worst_layer(net, form, images.gate, file)):
             gate.faults.append(worst)
         path = out if gate.passed else out.with_name(f"{out.stem}.failed{out.suffix}")
-        with _writing(out):
+        with writing(out):
             os.replace(file, path)
     return Export(path, to, form, gate, net.size, path.stat().st_size, written)
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Raise UserError where the block cannot write."""
-    try:
-        yield
-    except OSError as e:
-        raise UserError(f"cannot write {out}: {e.strerror or e}; free some space or choose another --out") from e
 
 
 def _form(

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import simplejpeg
 
 from facedistill.errors import UsageError, UserError, some
-from facedistill.files import atomic_write, claimed, in_use
+from facedistill.files import atomic_write, held_folder, in_use
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.fetch import detector_file
 from facedistill.preparation.journal import INDEX, Journal, Row, write_index
@@ -104,8 +103,10 @@ def prepare(
     photos, out = Path(photos), Path(out)
     settings = _settings(photos, detector, faces, size, landmarks, min_size, form)
     found = list_photos(photos)
-    with ExitStack() as held:
-        _claim(held, out, settings)
+    if not (out / WORK).exists() and in_use(out):
+        raise UsageError(f"{out} exists and `prepare` did not make it; choose another --out")
+    with held_folder(out, out / WORK / "lock", "preparing this data set"):
+        _require_same(out, settings)
         journal = Journal(out / WORK / "journal.jsonl")
         crops = out if form == "folder" else out / WORK / "crops"
         work = Work(settings, str(crops), read_landmarks(landmarks) if landmarks else None)
@@ -151,19 +152,9 @@ def _settings(
     return Settings(str(photos.resolve()), faces, size, min_size, form, file, points)
 
 
-def _claim(held: ExitStack, out: Path, settings: Settings) -> None:
-    """Hold the data set's folder. Raises UserError where another process does, or it is something else's."""
-    work = out / WORK
-    if not work.exists() and in_use(out):
-        raise UsageError(f"{out} exists and `prepare` did not make it; choose another --out")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        locked = held.enter_context(claimed(work / "lock"))
-    except OSError as e:
-        raise UserError(f"cannot write {out}: {e.strerror}; choose another --out") from e
-    if not locked:
-        raise UserError(f"{out}: another process is preparing this data set; wait for it, or choose another --out")
-    file, written = work / "settings.txt", "".join(f"{k} = {v}\n" for k, v in vars(settings).items())
+def _require_same(out: Path, settings: Settings) -> None:
+    """Keep the settings in the data set's folder. Raises UsageError where it was made with others."""
+    file, written = out / WORK / "settings.txt", "".join(f"{k} = {v}\n" for k, v in vars(settings).items())
     if not file.exists():
         with atomic_write(file) as temporary:
             temporary.write_text(written, encoding="utf-8", errors="surrogateescape")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facedistill.errors import no_formula
 from facedistill.files import atomic_write
 from facedistill.preparation.photo import Found
 
@@ -119,7 +120,8 @@ def write_index(rows: Iterable[Row], path: Path) -> None:
         writer = csv.writer(f)
         writer.writerow(COLUMNS)
         for row in rows:
-            what = [row.source, row.person, row.face, int(bool(row.crop)), row.why or row.borderline, row.crop]
+            source, person, why, crop = map(no_formula, (row.source, row.person, row.why or row.borderline, row.crop))
+            what = [source, person, row.face, int(bool(row.crop)), why, crop]
             places: list[object] = [*row.box, *row.points] or [""] * 14
             numbers = ["" if (value := getattr(row, name)) is None else value for name in NUMBERS]
             writer.writerow([*what, *places, *numbers])

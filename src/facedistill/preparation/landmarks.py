@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facedistill.data import read_text
 from facedistill.errors import UserError
 
 NUMBERS = {
@@ -50,11 +51,7 @@ def read_landmarks(file: str | Path) -> dict[str, list[np.ndarray]]:
 
 
 def _rows(file: Path) -> list[list[str]]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
-        raise UserError(f"{file}: cannot read landmarks ({reason}); expected a text file") from e
+    text = read_text(file, "cannot read landmarks; expected a text file with a line an image")
     head = text[:10_000]
     if "," in head or "\t" in head:
         rows = list(csv.reader(io.StringIO(text), delimiter="," if "," in head else "\t"))

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from facedistill.data import IMAGE_SUFFIXES, is_hidden
 from facedistill.errors import UserError, some
 from facedistill.progress import say
 
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
-    *(".heic", ".heif", ".avif"),
-}
-SYSTEM = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+SUFFIXES = {*IMAGE_SUFFIXES, ".jpe", ".pnm"}
 
 
 class Photo(NamedTuple):
@@ -66,7 +63,7 @@ def _stem(name: str) -> str:
 
 def _walk(root: Path, folder: Path, above: set[str], others: list[str]) -> Iterator[tuple[str, list[int]]]:
     for entry in os.scandir(folder):
-        if entry.name.startswith(".") or entry.name in SYSTEM:
+        if is_hidden(entry.name):
             continue
         name = Path(entry.path).relative_to(root).as_posix()
         try:

@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
-from facedistill.errors import printable
+from facedistill.errors import no_formula, printable
 from facedistill.evaluation import Line, declaration
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
 ElementTree.register_namespace("xlink", XLINK)
 
-FORMULA = ("=", "+", "-", "@")  # a spreadsheet computes a cell that begins with one of these
 ESCAPED = "backslashreplace"  # shows file names that are not UTF-8 as \udcff, which is also valid JSON
 Results = Mapping[str, Mapping[str, Any]]  # of the evaluation JSON, by the name of the series
 Places = Mapping[str, int]  # the number of a name's colour and dashes; the same in all plots of a page
@@ -444,11 +443,9 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a name so that a spreadsheet takes it for text, not for a formula."""
     if not isinstance(value, str):
         return value
-    name = printable(value)
-    return f"'{name}" if name[:1] in FORMULA else name
+    return no_formula(printable(value))
 
 
 def _point(ax: "Axes", x: float, figure: Mapping[str, Any], i: int, size: float = 5, scale: int = 100) -> None:

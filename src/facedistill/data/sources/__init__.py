@@ -2,13 +2,14 @@
 
 from facedistill.data.sources.ijb import IjbSource, is_ijb
 from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source
-from facedistill.data.sources.reading import read_lines
+from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, read_lines, read_text
 from facedistill.data.sources.selection import save_selection
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.data.sources.tinyface import is_tinyface, open_tinyface
 from facedistill.data.sources.verification import VerificationSet, draw_pairs, save_verification
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "SOURCES",
     "IjbSource",
     "Source",
@@ -16,12 +17,14 @@ __all__ = [
     "classes_with_images",
     "draw_pairs",
     "form_of",
+    "is_hidden",
     "is_ijb",
     "is_path",
     "is_tinyface",
     "open_source",
     "open_tinyface",
     "read_lines",
+    "read_text",
     "save_selection",
     "save_verification",
 ]
