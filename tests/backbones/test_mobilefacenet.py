@@ -62,7 +62,7 @@ def test_other_activations_have_no_slopes_and_the_same_names_otherwise(name: str
         assert count_macs(network, 32) == count_macs(plain, 32)
 
 
-@pytest.mark.parametrize("activation", ["prelu", "relu", "relu6", "hardswish"])
+@pytest.mark.parametrize("activation", ["prelu", "relu", "relu6", "hardswish", "swish"])
 def test_every_activation_learns(activation: str) -> None:
     torch.manual_seed(0)
     network = create_backbone("mobilefacenet", 16, 32, width=0.25, activation=activation)
@@ -79,5 +79,5 @@ def test_every_activation_learns(activation: str) -> None:
 
 
 def test_an_unknown_activation_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"activation 'gelu': expected one of prelu, relu, relu6, hardswish"):
+    with pytest.raises(UsageError, match=r"activation 'gelu': expected one of prelu, relu, relu6, hardswish, swish"):
         create_backbone("mobilefacenet", 16, 32, activation="gelu")

@@ -5,6 +5,7 @@ makes it from embedding_dim, input_size and options. One outside the package is 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,29 +14,55 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from facedistill.backbones.base import Backbone
+from facedistill.backbones.edgeface import edgeface_s, edgeface_xs, edgeface_xxs
+from facedistill.backbones.genotype import GENOTYPES, Genotype, genotype_from, read_genotype
+from facedistill.backbones.ghostfacenet import ghostfacenet_v1, ghostfacenet_v2
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
+from facedistill.backbones.mixfacenet import mixfacenet_m, mixfacenet_s, mixfacenet_xs
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone, open_session
 from facedistill.backbones.onnx_graph import import_onnx_packages
+from facedistill.backbones.pocketnet import genotype, pocketnet_m, pocketnet_s
+from facedistill.backbones.shufflefacenet import ShuffleFaceNet
+from facedistill.backbones.timm_network import PREFIX, TimmNetwork
+from facedistill.backbones.vit import vit_s, vit_t
 from facedistill.recipe import build, find
 
 __all__ = [
     "BACKBONES",
     "CHANNELS",
     "DEPTHS",
+    "GENOTYPES",
     "Backbone",
+    "Genotype",
     "OnnxBackbone",
     "count_macs",
     "count_parameters",
     "create_backbone",
+    "genotype_from",
     "import_onnx_packages",
     "open_session",
     "outline",
+    "read_genotype",
 ]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilefacenet": mobilefacenet,
     "mobilefacenet_large": mobilefacenet_large,
+    "pocketnet_s": pocketnet_s,
+    "pocketnet_m": pocketnet_m,
+    "genotype": genotype,
+    "ghostfacenet_v1": ghostfacenet_v1,
+    "ghostfacenet_v2": ghostfacenet_v2,
+    "mixfacenet_xs": mixfacenet_xs,
+    "mixfacenet_s": mixfacenet_s,
+    "mixfacenet_m": mixfacenet_m,
+    "shufflefacenet": ShuffleFaceNet,
+    "edgeface_xxs": edgeface_xxs,
+    "edgeface_xs": edgeface_xs,
+    "edgeface_s": edgeface_s,
+    "vit_t": vit_t,
+    "vit_s": vit_s,
     "iresnet18": iresnet18,
     "iresnet34": iresnet34,
     "iresnet50": iresnet50,
@@ -48,16 +75,21 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
     """Return a freshly initialised network; its `spec` records name and options.
 
     Args:
-        name: a row of BACKBONES, or "package.module:Class", a subclass of Backbone whose __init__ takes embedding_dim,
-            input_size and its own options. Its module is imported; nothing of it is called unless it is a Backbone.
+        name: a row of BACKBONES; "timm:NAME", a network of timm; or "package.module:Class", a subclass of Backbone
+            whose __init__ takes embedding_dim, input_size and its own options. Its module is imported; nothing of it is
+            called unless it is a Backbone.
 
     Raises:
         UsageError: an unknown name or option (the nearest is suggested), a class that cannot be imported or is not
             a Backbone, or a value that the network refuses.
     """
     options = {"embedding_dim": embedding_dim, "input_size": input_size, **options}
-    backbone = build(find(BACKBONES, name, "backbone", Backbone), options, f"backbone '{name}'")
-    backbone.spec = {"name": name, "options": options}
+    if name.startswith(PREFIX):
+        kind: Callable[..., Backbone] = partial(TimmNetwork, name.removeprefix(PREFIX))
+    else:
+        kind = find(BACKBONES, name, "backbone", Backbone)
+    backbone = build(kind, options, f"backbone '{name}'")
+    backbone.spec = {"name": name, "options": options | backbone.resolved}
     return backbone
 
 

@@ -18,6 +18,7 @@ class Backbone(nn.Module):
         input_size: H = W that the network expects.
         spec: {"name", "options"} with which `create_backbone` makes it again; empty if made by hand.
         has_features: True if `with_features` returns stage maps.
+        resolved: options that `spec` holds instead of those given, e.g. a file's content instead of its path.
         foreign: True if another runtime holds the network, so that it counts its parameters and MACs itself.
     """
 
@@ -28,6 +29,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.embedding_dim, self.input_size = embedding_dim, input_size
         self.spec: dict[str, Any] = {}
+        self.resolved: dict[str, Any] = {}
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the embedding (B, d) and the stage maps, from high resolution to low."""
@@ -76,11 +78,11 @@ class OutputBlock(nn.Module):
         return embed_fp32(x, self.linear, self.norm)
 
 
-def output_norm(dim: int, output: str) -> nn.BatchNorm1d:
+def output_norm(dim: int, output: str, eps: float = 1e-5) -> nn.BatchNorm1d:
     """Return the batch normalisation of the embedding; see `OutputBlock`."""
     if output not in OUTPUTS:
         raise UsageError(f"output '{output}': expected one of {', '.join(OUTPUTS)}")
-    norm = nn.BatchNorm1d(dim, affine=output != "plain")
+    norm = nn.BatchNorm1d(dim, eps, affine=output != "plain")
     if output == "bias":
         norm.weight.requires_grad = False
     return norm

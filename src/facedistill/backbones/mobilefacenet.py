@@ -4,38 +4,14 @@ Chen et al., "MobileFaceNets" (arXiv 1804.07573). Two networks carry this name, 
 at 512-d the papers' has 1,199,488 parameters and 221.2 M MACs, insightface's `mbf` 2,059,520 and 437.5 M.
 """
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming, scaled
-from facedistill.backbones.prelu import PReLU
-from facedistill.errors import UsageError
+from facedistill.backbones.layers import check_activation, conv, global_depthwise
 
 # For each stage: the expansion of its strided block, the number of residual blocks after it, and their expansion.
 STAGES = ((128, 4, 128), (256, 6, 256), (512, 2, 256))
 LAST = 512
-# name -> the layer for so many channels. Only PReLU has parameters. Runtimes with int8 kernels fuse ReLU and ReLU6 into
-# the convolution before them; PReLU and hard swish they compute in float.
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "prelu": PReLU,
-    "relu": lambda channels: nn.ReLU(),
-    "relu6": lambda channels: nn.ReLU6(),
-    "hardswish": lambda channels: nn.Hardswish(),
-}
-
-
-def conv(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activation: str | None = None
-) -> nn.Sequential:
-    """Convolution without bias, batch normalisation and the activation, if one is named; odd kernels keep the size."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    if activation is not None:
-        layers.append(ACTIVATIONS[activation](outputs))
-    return nn.Sequential(*layers)
 
 
 class Bottleneck(nn.Module):
@@ -62,7 +38,7 @@ class MobileFaceNet(Backbone):
         stem_group: channels per group of the second convolution; 1 is depthwise.
         width: scales every number of channels, rounded to a multiple of 8.
         output: what follows the last normalisation, see `OutputBlock`.
-        activation: a name in ACTIVATIONS; "relu" and "relu6" make a network for int8.
+        activation: a name in `layers.ACTIVATIONS`; "relu" and "relu6" make a network for int8.
 
     `with_features` returns four maps, at 1/2, 1/4, 1/8 and 1/16 of the input, as IResNet does.
     """
@@ -78,8 +54,7 @@ class MobileFaceNet(Backbone):
         activation: str = "prelu",
     ) -> None:
         super().__init__(embedding_dim, input_size)
-        if activation not in ACTIVATIONS:
-            raise UsageError(f"activation '{activation}': expected one of {', '.join(ACTIVATIONS)}")
+        check_activation(activation)
         final = check_size(input_size)
         widths = [scaled(c, width) for c in channels]
         self.stem = nn.Sequential(
@@ -96,7 +71,7 @@ class MobileFaceNet(Backbone):
             inputs = outputs
         last = scaled(LAST, width)
         self.last = conv(inputs, last, 1, activation=activation)
-        self.gdc = nn.Sequential(nn.Conv2d(last, last, final, groups=last, bias=False), nn.BatchNorm2d(last))
+        self.gdc = global_depthwise(last, final)
         self.output = OutputBlock(last, embedding_dim, output)
         init_kaiming(self)
 
