@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from facedistill.backbones import BACKBONES, Backbone, count_macs, count_parameters, create_backbone
 from facedistill.errors import UsageError
 
-
 # Options that make each network small.
 SMALL: dict[str, dict] = {
     "genotype": {"file": "pocketnet", "channels": 8, "depth": 4},

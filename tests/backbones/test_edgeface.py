@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from fixed_weights import fix_weights, unit_embedding
 
 from facedistill.backbones import count_parameters, create_backbone
 from facedistill.errors import UsageError
+from fixed_weights import fix_weights, unit_embedding
 
 
 @pytest.mark.parametrize(

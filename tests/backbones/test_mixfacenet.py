@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from fixed_weights import fix_weights, unit_embedding
 
 from facedistill.backbones import count_macs, count_parameters, create_backbone
 from facedistill.backbones.layers import shuffle, unshuffle
+from fixed_weights import fix_weights, unit_embedding
 
 SIZES = {
     "mixfacenet_xs": (1_040_866, 76.56),

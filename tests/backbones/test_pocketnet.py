@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from fixed_weights import fix_weights, unit_embedding
 
 from facedistill.backbones import count_macs, count_parameters, create_backbone, read_genotype
 from facedistill.errors import UsageError
+from fixed_weights import fix_weights, unit_embedding
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ def test_without_timm_one_line_says_what_to_install() -> None:
 
 
 def test_a_network_of_timm() -> None:
-    pytest.importorskip("timm", reason="timm needs a torchvision of torch's own build", exc_type=Exception)
+    try:
+        import timm  # noqa: F401
+    except Exception as error:
+        pytest.skip(f"timm, with a torchvision of torch's own build, is not installed: {error}")
     network = create_backbone("timm:resnet18", 24, 64).eval()
     embedding, maps = network.with_features(torch.randn(2, 3, 64, 64))
     assert embedding.shape == (2, 24) and [m.shape[-1] for m in maps] == [32, 16, 8, 4, 2]

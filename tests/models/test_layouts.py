@@ -134,7 +134,7 @@ class MobileFaceNet(nn.Module):
 
 
 def same(model: Model, network: nn.Module) -> None:
-    images = torch.randint(0, 256, (3, 3, SIZE, SIZE))
+    images = torch.randint(0, 256, (3, 3, model.input_size, model.input_size))
     with torch.no_grad():
         expected = network.eval()((images - 127.5) / 127.5)
     torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
@@ -274,3 +274,65 @@ def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
     torch.manual_seed(3)
     import_model(path)
     assert torch.equal(torch.rand(4), expected)
+
+
+def pocketnet_names(cells: int) -> list[str]:
+    """The names in a file of PocketNet's authors, in their order, by their network's definition."""
+    statistics = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+    def norm(name: str) -> list[str]:
+        return [f"{name}.{kind}" for kind in statistics]
+
+    def separable(name: str) -> list[str]:
+        return [*(f"{name}.net.{i}.weight" for i in range(3)), *norm(f"{name}.net.3")]
+
+    def halving(name: str) -> list[str]:
+        return [f"{name}.relu.weight", *(f"{name}.conv{i}.weight" for i in (11, 12, 21, 22)), *norm(f"{name}.bn")]
+
+    kinds = {
+        "normal": ["conv conv", "conv conv", "conv conv", "conv skip"],
+        "reduce": ["conv conv", "skip conv", "pool skip", "pool pool"],
+    }
+    names = ["stem.0.weight", *norm("stem.1")]
+    reductions = (cells // 3, 2 * cells // 3, cells - 1)
+    for i in range(cells):
+        names += (halving if i - 1 in reductions else separable)(f"cells.{i}.preproc0")
+        names += separable(f"cells.{i}.preproc1")
+        for node, edges in enumerate(kinds["reduce" if i in reductions else "normal"]):
+            for edge, kind in enumerate(edges.split()):
+                at = f"cells.{i}.dag.{node}.{edge}"
+                names += {"conv": separable(at), "pool": norm(f"{at}.bn"), "skip": []}[kind]
+    tail = [["tail.0.weight", "tail.1.weight"], norm("tail.2"), ["tail.3.weight", "tail.4.weight"], norm("tail.5")]
+    return [*names, *(n for part in tail for n in part), "tail.6.weight", *norm("tail.7")]
+
+
+def test_pocketnet_of_its_authors(tmp_path: Path) -> None:
+    network = create_backbone("pocketnet_m", 128, 32).eval()
+    state = {
+        theirs: tensor[:, :, None, None] if theirs == "tail.6.weight" else tensor
+        for theirs, tensor in zip(pocketnet_names(9), network.state_dict().values(), strict=True)
+    }
+    torch.save(state, tmp_path / "295672backbone.pth")
+    found = import_model(tmp_path / "295672backbone.pth")
+    same(found, network)
+
+
+@pytest.mark.parametrize("name", ["edgeface_xxs", "edgeface_xs"])
+def test_edgeface_of_its_authors(tmp_path: Path, name: str) -> None:
+    """Its names are timm's, which tests/backbones/test_edgeface.py ran against; the file adds `model.`."""
+    network = create_backbone(name).eval()
+    torch.save({f"model.{n}": t for n, t in network.state_dict().items()}, tmp_path / "edgeface.pt")
+    same(import_model(tmp_path / "edgeface.pt"), network)
+
+
+def test_vit_of_arcface_torch(tmp_path: Path) -> None:
+    network = create_backbone("vit_t", 16, 36).eval()
+    torch.save({"mask_token": torch.zeros(1, 1, 256), **network.state_dict()}, tmp_path / "model.pt")
+    same(import_model(tmp_path / "model.pt"), network)
+
+
+def test_mixfacenet_is_refused_because_shuffling_leaves_no_trace(tmp_path: Path) -> None:
+    names = ("feautre_layer.pw_conv.conv.weight", "features.init_block.conv1.conv.weight", "tail.conv.weight")
+    torch.save({name: torch.zeros(4, 4, 1, 1) for name in names}, tmp_path / "mixfacenet.pth")
+    with pytest.raises(UserError, match=r"mixfacenet.pth: a MixFaceNet, whose file does not say .* shuffled"):
+        import_model(tmp_path / "mixfacenet.pth")

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from facedistill.backbones.base import Backbone
+from facedistill.backbones.costs import COSTS
 from facedistill.backbones.edgeface import edgeface_s, edgeface_xs, edgeface_xxs
 from facedistill.backbones.genotype import GENOTYPES, Genotype, genotype_from, read_genotype
 from facedistill.backbones.ghostfacenet import ghostfacenet_v1, ghostfacenet_v2
@@ -31,6 +32,7 @@ from facedistill.recipe import build, find
 __all__ = [
     "BACKBONES",
     "CHANNELS",
+    "COSTS",
     "DEPTHS",
     "GENOTYPES",
     "Backbone",

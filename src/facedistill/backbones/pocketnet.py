@@ -112,9 +112,7 @@ def genotype(
     The network's `spec` holds the content, so that a saved model needs no file.
     """
     if (file is None) == (cells is None):
-        raise UsageError(
-            "genotype: expected the option 'file' (or the name 'pocketnet'), or 'cells', its content"
-        )
+        raise UsageError("genotype: expected the option 'file' (or the name 'pocketnet'), or 'cells', its content")
     found = read_genotype(file) if file is not None else genotype_from(cells)
     network = CellNetwork(found, embedding_dim, input_size, channels, depth, width, output)
     network.resolved = {"file": None, "cells": found.to_json()}

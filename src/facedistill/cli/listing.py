@@ -37,11 +37,17 @@ def _terms() -> list[str]:
 
 
 def _backbones() -> list[str]:
-    from facedistill.backbones import BACKBONES, count_parameters, create_backbone
+    from facedistill.backbones import BACKBONES, COSTS
 
-    return [
-        f"{name:20} {count_parameters(create_backbone(name)) / 1e6:6.2f} M parameters at 512-d" for name in BACKBONES
-    ]
+    rows = ["name                  parameters   MACs at 112x112   published IJB-C, TAR at FAR 1e-4"]
+    for name in BACKBONES:
+        if name in COSTS:
+            cost = COSTS[name]
+            figure = f"{cost.ijbc:.2f} ({cost.data})" if cost.ijbc else ""
+            rows.append(f"{name:20} {cost.parameters / 1e6:9.2f} M {cost.macs:15.1f} M   {figure}".rstrip())
+        else:
+            rows.append(f"{name:20} of the cells in `student.options.file`")
+    return [*rows, f"{'timm:NAME':20} any network of timm, where it is installed"]
 
 
 def _margins() -> list[str]:

@@ -127,7 +127,7 @@ def pocketnet(state: State) -> Converted | None:
     cells = len(_numbers(state, "cells"))
     options = {"embedding_dim": len(state["tail.6.weight"]), "input_size": state["tail.4.weight"].shape[-1] * 16}
     name = {(64, 18): "pocketnet_s", (128, 9): "pocketnet_m"}.get((len(state["stem.0.weight"]), cells))
-    return name and _in_order(name, options, state)
+    return _in_order(name, options, state) if name else None
 
 
 def mixfacenet(state: State) -> Converted | None:

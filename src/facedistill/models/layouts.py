@@ -67,11 +67,12 @@ def find_networks(tensors: State) -> list[Network]:
     found = []
     for layout in LAYOUTS:
         anchor = layout.names[0]
+        beside = BESIDE - {name.split(".")[0] for name in layout.names}
         prefixes = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
         for prefix in (p for p in prefixes if p == "" or p.endswith(".")):
             inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             if set(layout.names) <= inside.keys():
-                state = {n: t for n, t in inside.items() if n.split(".")[0] not in BESIDE}
+                state = {n: t for n, t in inside.items() if n.split(".")[0] not in beside}
                 own = {prefix + n for n in state}
                 others = {n: t for n, t in tensors.items() if n not in own}
                 found.append(Network(prefix, layout, state, others))
