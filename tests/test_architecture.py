@@ -26,7 +26,7 @@ LAYERS = [
     ["evaluation"],
     ["check", "results"],
     ["training"],
-    ["cleaning", "demo", "export", "preparation"],
+    ["architecture_search", "cleaning", "demo", "export", "preparation"],
     ["cli"],
     ["__main__"],
 ]

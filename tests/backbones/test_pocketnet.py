@@ -73,7 +73,7 @@ def test_every_operation_can_stand_in_every_place() -> None:
 
 
 def test_wrong_depth_and_no_genotype() -> None:
-    with pytest.raises(UsageError, match=r"cells 2: expected at least 3"):
-        create_backbone("genotype", 8, 32, file="pocketnet", depth=2)
+    with pytest.raises(UsageError, match=r"3 cells: expected at least 4"):
+        create_backbone("genotype", 8, 32, file="pocketnet", depth=3)
     with pytest.raises(UsageError, match=r"expected the option 'file' .* or 'cells'"):
         create_backbone("genotype", 8, 32)

@@ -14,9 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from facedistill.backbones.base import Backbone
+from facedistill.backbones.cells import operation
 from facedistill.backbones.costs import COSTS
 from facedistill.backbones.edgeface import edgeface_s, edgeface_xs, edgeface_xxs
-from facedistill.backbones.genotype import GENOTYPES, Genotype, genotype_from, read_genotype
+from facedistill.backbones.genotype import GENOTYPES, OPERATIONS, Genotype, genotype_from, read_genotype
 from facedistill.backbones.ghostfacenet import ghostfacenet_v1, ghostfacenet_v2
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.mixfacenet import mixfacenet_m, mixfacenet_s, mixfacenet_xs
@@ -25,6 +26,7 @@ from facedistill.backbones.onnx import OnnxBackbone, open_session
 from facedistill.backbones.onnx_graph import import_onnx_packages
 from facedistill.backbones.pocketnet import genotype, pocketnet_m, pocketnet_s
 from facedistill.backbones.shufflefacenet import ShuffleFaceNet
+from facedistill.backbones.supernet import Supernet, edge_stride
 from facedistill.backbones.timm_network import PREFIX, TimmNetwork
 from facedistill.backbones.vit import vit_s, vit_t
 from facedistill.recipe import build, find
@@ -35,15 +37,19 @@ __all__ = [
     "COSTS",
     "DEPTHS",
     "GENOTYPES",
+    "OPERATIONS",
     "Backbone",
     "Genotype",
     "OnnxBackbone",
+    "Supernet",
     "count_macs",
     "count_parameters",
     "create_backbone",
+    "edge_stride",
     "genotype_from",
     "import_onnx_packages",
     "open_session",
+    "operation",
     "outline",
     "read_genotype",
 ]

@@ -24,6 +24,7 @@ OPERATIONS = (
 INPUTS = 2
 NODES = 4
 EDGES = 2  # edges of a node
+KINDS = ("normal", "reduce")
 Edge = tuple[str, int]
 Cell = tuple[tuple[Edge, ...], ...]
 
@@ -40,7 +41,6 @@ class Genotype:
         return {kind: [[list(edge) for edge in node] for node in getattr(self, kind)] for kind in KINDS}
 
 
-KINDS = ("normal", "reduce")
 # "softmax_casia" of PocketNet's authors: searched on CASIA-WebFace (arXiv 2108.10710).
 POCKETNET = Genotype(
     normal=(

@@ -25,7 +25,7 @@ class CellNetwork(Backbone):
 
     Args:
         channels: of a node in the first cells; each reduction doubles it.
-        cells: their number, at least 3: those at a third, at two thirds and at the end reduce.
+        cells: their number, at least 4: those at a third, at two thirds and at the end reduce.
         width: scales every number of channels, rounded to a multiple of 8.
         output: what follows the last normalisation, see `OutputBlock`.
 
@@ -44,8 +44,8 @@ class CellNetwork(Backbone):
     ) -> None:
         super().__init__(embedding_dim, input_size)
         final = check_size(input_size)
-        if cells < 3:
-            raise UsageError(f"cells {cells}: expected at least 3, because three of them reduce the size")
+        if cells < 4:
+            raise UsageError(f"{cells} cells: expected at least 4, because three of them reduce the size")
         node = scaled(channels, width)
         before = last = STEM * node
         self.stem = nn.Sequential(nn.Conv2d(3, last, 3, 2, 1, bias=False), nn.BatchNorm2d(last))

@@ -93,6 +93,37 @@ def distill(
     _train(distillation_recipe(teacher, data, student, out, method, overrides), out)
 
 
+@app.command(sort_key=7)
+def search(recipe: str, /, *overrides: str, out: Folder) -> None:
+    """Search the cells of a small network (PocketNet's way), on the recipe's data and for the recipe's method.
+
+    Writes genotype.json, the network's cells, and a page with their picture. The same command resumes a search that
+    stopped. `train` then trains the network: student.backbone=genotype student.options.file=RUN/genotype.json.
+
+    Examples:
+
+    `facedistill search scratch --out cells search.channels=4 search.cells=5 search.order=1 schedule.epochs=10`
+
+    `facedistill search proxylesskd --out cells teacher=teacher data=photos search.latency=0.1`
+
+    Parameters
+    ----------
+    recipe:
+        A YAML file, or the name of a shipped recipe. Its method is the objective: proxylesskd chooses cells for the
+        teacher's inherited classifier.
+    overrides:
+        key=value: change the recipe, e.g. search.order=1.
+    out:
+        The folder of the search: recipe, log, checkpoints, genotype.json, report.html.
+    """
+    from facedistill import architecture_search
+    from facedistill.demo import with_demo_teachers
+    from facedistill.recipe import load_recipe
+
+    folder = architecture_search.search(with_demo_teachers(load_recipe(recipe, overrides)), out)
+    answer(str(folder / architecture_search.GENOTYPE))
+
+
 @app.command(sort_key=6)
 def sweep(*recipes: str, out: Folder, plan: Annotated[bool, Flag] = False) -> None:
     """Train every combination of recipes and values, each in a folder of its own.

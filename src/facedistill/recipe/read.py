@@ -79,6 +79,8 @@ def dump_recipe(recipe: Recipe) -> str:
     for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
         if not raw["method"][group]["options"]:
             del raw["method"][group]["options"]
+    if raw["search"] is None:  # left out too
+        del raw["search"]
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 

@@ -169,6 +169,25 @@ class Check:
 
 
 @typed(config=STRICT)
+class Search:
+    """An architecture search (`facedistill search`): the supernet, and how the weights of its operations are found.
+
+    `channels`, `cells`: of the supernet. `order: 2` also counts what an architecture changes in the next step of
+    training; 1 needs a quarter of the time. `alpha_lr`, `alpha_weight_decay`: of Adam on those weights. `auxiliary`:
+    skips beside the operations, against cells of nothing but skips (DARTS-). `latency`: the weight of the cells'
+    expected time, measured on this machine, as a share of an even mixture's.
+    """
+
+    channels: Count = 16
+    cells: Count = 8
+    order: Literal[1, 2] = 2
+    alpha_lr: Rate = 1.2e-3
+    alpha_weight_decay: Rate = 1e-3
+    auxiliary: bool = False
+    latency: Rate = 0.0
+
+
+@typed(config=STRICT)
 class Recipe:
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
@@ -179,6 +198,7 @@ class Recipe:
     check: Check = field(default_factory=Check)
     track: Literal["none", "tensorboard"] = "none"
     seed: Seed = 0
+    search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
 
 
-GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed"}
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "search"}

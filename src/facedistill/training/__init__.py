@@ -2,10 +2,12 @@
 
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.distill import distillation_recipe
-from facedistill.training.engine import measure, train
+from facedistill.training.engine import denormals_flushed, measure, step_seed, stop_if_not_finite, to_batch, train
 from facedistill.training.images import open_training_data
 from facedistill.training.method import Method, missing_teachers
-from facedistill.training.optimisation import make_optimizer
+from facedistill.training.optimisation import learning_rate, make_optimizer
+from facedistill.training.resolved import resolve
+from facedistill.training.resume import bound_to, checkpoint, restore, written_out
 from facedistill.training.sweep import combinations, plan, sweep
 from facedistill.training.teacher import Teacher
 
@@ -14,13 +16,23 @@ __all__ = [
     "Method",
     "Teacher",
     "assemble",
+    "bound_to",
+    "checkpoint",
     "combinations",
+    "denormals_flushed",
     "distillation_recipe",
+    "learning_rate",
     "make_optimizer",
     "measure",
     "missing_teachers",
     "open_training_data",
     "plan",
+    "resolve",
+    "restore",
+    "step_seed",
+    "stop_if_not_finite",
     "sweep",
+    "to_batch",
     "train",
+    "written_out",
 ]

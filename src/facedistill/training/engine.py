@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facedistill import evaluation, parallel
 from facedistill.data import Batch, ImageBatch, Loader
-from facedistill.errors import UserError, some
+from facedistill.errors import UsageError, UserError, some
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.models import save_model, save_weights
 from facedistill.progress import Pace, bar, say
@@ -50,12 +50,14 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
     """
     run, method = Path(out), resolve(recipe.method)
+    if recipe.search is not None:
+        raise UsageError("the recipe has the group 'search': run `facedistill search`, or remove the group")
     recipe = replace(recipe, method=method.spec)
     with parallel.processes(), claim_run(run, dump_recipe(recipe), written_out):
         if (run / "evaluation.json").exists():
             say(f"{run} is finished; nothing to do")
             return run
-        with _denormals_flushed():
+        with denormals_flushed():
             forget_peak()
             torch.manual_seed(recipe.seed + parallel.rank())
             assembly = assemble(recipe, method)
@@ -79,7 +81,7 @@ def measure(recipe: Recipe) -> tuple[int, float]:
     method = resolve(recipe.method)
     schedule = replace(recipe.schedule, log_steps=MEASURED_STEPS // 3)
     recipe = replace(recipe, method=method.spec, schedule=schedule, track="none")
-    with parallel.processes(), _denormals_flushed(), tempfile.TemporaryDirectory() as folder:
+    with parallel.processes(), denormals_flushed(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(recipe.seed)
         assembly = assemble(recipe, method)
         _fit(recipe, Path(folder), assembly, stop=MEASURED_STEPS)
@@ -88,7 +90,7 @@ def measure(recipe: Recipe) -> tuple[int, float]:
 
 
 @contextmanager
-def _denormals_flushed() -> Iterator[None]:
+def denormals_flushed() -> Iterator[None]:
     """Treat denormal numbers as 0 in the block, because they slow a CPU down; restore the setting afterwards."""
     before = float(torch.tensor([1e-39]) * 1) == 0
     torch.set_flush_denormal(True)
@@ -131,18 +133,18 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
         for epoch in range(step // loader.steps, schedule.epochs):
             method.start_epoch(epoch)
             for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
-                torch.manual_seed(_seed(recipe.seed, step))  # for dropout; no generator state to save
+                torch.manual_seed(step_seed(recipe.seed, step))  # for dropout; no generator state to save
                 lr = learning_rate(schedule, step, loader.steps)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                batch = _to_batch(images, device, step / total, assembly)
+                batch = to_batch(images, device, step / total, assembly)
                 with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bf16"):
                     losses: dict[str, Tensor] = ddp(batch)
                 loss = torch.stack(list(losses.values())).sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(trained, schedule.clip or float("inf"))
-                _stop_if_not_finite(loss, norm, step, run)
+                stop_if_not_finite(loss, norm, step, run)
                 optimizer.step()
                 step += 1
                 display.update(task, advance=schedule.batch, note=f"loss {loss.item():.3f}")
@@ -161,7 +163,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
     return seconds
 
 
-def _seed(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of a step's random numbers, from the run's; each process has its own."""
     return int(fingerprint(seed, step, parallel.rank()), 16) >> 1
 
 
@@ -178,7 +181,8 @@ def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: 
         log.verify(step, epoch, lambda: _verify(recipe, assembly))
 
 
-def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
+def to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
+    """Return the images as the method takes them; `progress` is the share of training that is done."""
     pixels = images.images.to(device, non_blocking=True)
     index = images.index.to(device, non_blocking=True)
     labels = images.labels.to(device, non_blocking=True)
@@ -186,7 +190,8 @@ def _to_batch(images: ImageBatch, device: torch.device, progress: float, assembl
     return Batch(pixels, pixels, [(rows, 1.0)], index, progress, labels)
 
 
-def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
+def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
+    """Raise UserError if the loss or the norm of its gradient is infinite or NaN."""
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         raise UserError(
             f"training: loss {loss.item():.3g}, gradient norm {norm.item():.3g} at step {step}; stopped, the last good "
