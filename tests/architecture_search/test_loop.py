@@ -33,7 +33,7 @@ def recipe(tiny: Tiny, **changes: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["scratch", "proxylesskd"])
 def test_a_search_of_second_order_with_all_that_it_offers(tiny: Tiny, tmp_path: Path, method: str) -> None:
-    objective = {"method": {"name": method, "terms": {"margin_softmax": {"scale": 16}}}}
+    objective: dict[str, Any] = {"method": {"name": method, "terms": {"margin_softmax": {"scale": 16}}}}
     if method == "proxylesskd":
         objective |= {"teacher": str(tiny.teacher), "check": {"own_class": 0}}
         objective |= {"student": {"input_size": 32}}

@@ -11,9 +11,9 @@ from facedistill.run import LOG, read_log
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2329 }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1d2329 }}
 table {{ border-collapse: collapse; margin: 1rem 0 }} td, th {{ padding: .2rem .6rem; text-align: right }}
-th {{ border-bottom: 1px solid #bbb }} td:first-child, th:first-child {{ text-align: left }}
+th {{ border-bottom: 1px solid #bbb }} td:first-child, th:first-child {{ text-align: left; white-space: nowrap }}
 svg {{ max-width: 100%; height: auto }}
 </style>
 <h1>{title}</h1>
