@@ -41,6 +41,10 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec("pocketnet", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec(0.78)}, teacher_epoch="same"),
         MethodSpec("stkd", LEARNED, STKD, view=ViewSpec("mixup")),
         MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),
+        # Compatible with an old model, the recipe's teacher: its gallery stays.
+        MethodSpec("backward_compatible", LEARNED, {**SOFTMAX, "influence": TermSpec()}),
+        _rival("lce"),
+        MethodSpec("mixbct", LEARNED, {"mixbct": TermSpec()}),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }

@@ -30,6 +30,9 @@ IN_THE_TEACHERS_SPACE = {
     "margin_distillation",
     "adadistill",
     "pocketnet",
+    "backward_compatible",
+    "lce",
+    "mixbct",
 }
 
 

@@ -9,8 +9,11 @@ from facedistill.terms.darkrank import DarkRank
 from facedistill.terms.ekd import EKD
 from facedistill.terms.embedding_l2 import EmbeddingL2
 from facedistill.terms.fitnet import FitNet
+from facedistill.terms.influence import Influence
+from facedistill.terms.lce import LCE
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
+from facedistill.terms.mixbct import MixBCT
 from facedistill.terms.pkt import PKT
 from facedistill.terms.rkd import RKD
 from facedistill.terms.shrinkteanet import ShrinkTeaNet
@@ -34,6 +37,9 @@ TERMS: dict[str, type[Term]] = {
     "cckd": CCKD,
     "ekd": EKD,
     "margin_distillation": MarginDistillation,
+    "influence": Influence,
+    "lce": LCE,
+    "mixbct": MixBCT,
 }
 
 

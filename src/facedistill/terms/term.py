@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from facedistill import parallel
-from facedistill.data import Batch, Output
+from facedistill.data import Batch, Embeddings, Output
 from facedistill.errors import UserError
 from facedistill.head import Classifier, ClassWeight
 
@@ -18,12 +18,14 @@ class Term(nn.Module):
         needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
+        needs_table: True if the term reads the teacher's embeddings of all training images before the first step.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
 
     needs: frozenset[str] = frozenset()
     needs_weight: bool = False
     whole_weight: bool = False
+    needs_table: bool = False
     anchors: bool = False
 
     def __init__(self) -> None:  # this signature declares that a term has no options
@@ -31,6 +33,12 @@ class Term(nn.Module):
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         """Receive, once, the student's W and the teacher's classifier; raise UserError if a needed one is missing."""
+
+    def bind_table(self, table: Embeddings, teacher: Classifier | None) -> None:
+        """Receive, once and before `bind`, the teacher's embeddings of the training images and its own classifier.
+
+        Row i of the table is training image i. Called only if `needs_table`.
+        """
 
     def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
         """Receive, once, the shapes (C, h, w) of both networks' stage maps. Called only if `needs` has "features"."""

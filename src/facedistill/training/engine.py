@@ -217,7 +217,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     anchor = assembly.method.anchors
     student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
-    if weight is not None and weight.moved_by != "nothing":
+    if weight is not None and weight.moved_by != "nothing" and weight.projection is None:
         student.classifier = weight.trained()
     name = describe(recipe.method, assembly.origin)
     student.made = {
