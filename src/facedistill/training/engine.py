@@ -20,7 +20,7 @@ from facedistill import evaluation, parallel
 from facedistill.data import Batch, ImageBatch, Loader
 from facedistill.errors import UserError, some
 from facedistill.files import atomic_write, cache_dir, fingerprint
-from facedistill.models import save_model, save_weights
+from facedistill.models import not_tied, save_model, save_weights
 from facedistill.progress import Pace, bar, say
 from facedistill.recipe import Recipe, dump_recipe
 from facedistill.run import (
@@ -61,6 +61,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
                 say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
+            if assembly.models and assembly.method.anchors is None and parallel.rank() == 0:
+                say(f"note: {not_tied(describe(recipe.method, assembly.origin))}")
             seconds = _fit(recipe, run, assembly)
             if parallel.rank() == 0:
                 _finish(recipe, run, assembly, seconds, peak())
@@ -226,6 +228,8 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
         "images": len(assembly.train),
         "data": assembly.train.fingerprint,
     }
+    if assembly.models:
+        student.made["teachers"] = [model.space for model in assembly.models.values()]
     if names := assembly.train.unreadable:
         student.made["unreadable"] = names
         say(f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
