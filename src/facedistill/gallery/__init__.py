@@ -1,0 +1,6 @@
+"""The gallery: people and their vectors in one embedding space; enrol, search, forget, upgrade."""
+
+from facedistill.gallery.search import Hit
+from facedistill.gallery.store import Gallery, Threshold
+
+__all__ = ["Gallery", "Hit", "Threshold"]
