@@ -47,12 +47,10 @@ WORDS = {
 
 
 def checksum(*values: object) -> int:
-    """Return the CRC-32 of a row's values: bytes, text and numbers."""
-    found = 0
-    for value in values:
-        content = value if isinstance(value, bytes) else repr(value).encode()
-        found = zlib.crc32(content, zlib.crc32(f"{type(value).__name__}{len(content)}".encode(), found))
-    return found
+    """Return the CRC-32 of a row's values: numbers, texts and bytes, the longest last."""
+    last = values[-1]
+    content = last if isinstance(last, bytes) else repr(last).encode()
+    return zlib.crc32(content, zlib.crc32(repr(values[:-1]).encode()))
 
 
 def damaged(path: Path, what: object) -> UserError:
@@ -219,3 +217,17 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
             with suppress(sqlite3.Error):  # the first error is the one to tell
                 db.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """All that the block reads is of one moment."""
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("COMMIT")

@@ -18,11 +18,11 @@ def erase(path: Path, db: sqlite3.Connection, required: bool) -> None:
         required: raise UserError where that is not possible now; else a later opening does it.
     """
     try:
+        db.execute("VACUUM")
+        busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # waits for those who write a cache
         sweep(path.parent)  # caches that a killed process was writing
         for suffix in CACHES:
             overwrite(path.with_name(path.name + suffix))
-        db.execute("VACUUM")
-        busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if not busy:
             db.execute("UPDATE gallery SET erasing = 0")
             return

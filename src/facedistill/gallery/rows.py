@@ -1,4 +1,4 @@
-"""The vectors of a gallery as arrays to search in: read from the database once, and what came since added."""
+"""The vectors of a gallery as arrays to search in: read when they are first needed, and what came since added."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.errors import UserError
-from facedistill.gallery import numbers
+from facedistill.gallery import database, mapped, numbers
 from facedistill.gallery.database import checksum, damaged, told
+from facedistill.gallery.mapped import Damaged, Mapped
+from facedistill.progress import say
 
-READ = 8192  # vectors read from the database at a time
+READ = 4096  # vectors read from the database at a time
+LARGE = 64 << 20  # bytes of vectors from which they are mapped from a file
+GROWN = 8  # the file is written anew when more than this part of its rows came since
 
 
 class Rows:
@@ -22,22 +26,34 @@ class Rows:
         generation, last: which rows these are: a count of the gallery's changes, and the id of the last vector.
     """
 
-    def __init__(self, parts: list[np.ndarray], people: np.ndarray, generation: int, last: int) -> None:
-        self.parts, self.people, self.generation, self.last = parts, people, generation, last
+    def __init__(
+        self, parts: list[np.ndarray], people: np.ndarray, generation: int, last: int, file: Mapped | None = None
+    ) -> None:
+        self.parts, self.people, self.generation, self.last, self.file = parts, people, generation, last, file
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
         return len(self.people)
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the place of a first row, and up to `size` rows from it. The first blocks are smaller."""
+        """Yield the place of a first row, and up to `size` rows from it. The first blocks are smaller.
+
+        Raises Damaged if a mapped row is not as it was written.
+        """
         place, now = 0, min(size, 64)
         for part in self.parts:
             at = 0
             while at < len(part):
+                if self.file and not place:
+                    self.file.check(at, min(at + now, len(part)))
                 yield place + at, part[at : at + now]
                 at, now = at + now, min(2 * now, size)
             place += len(part)
+
+    def check(self) -> None:
+        """Raise Damaged if a mapped row is not as it was written."""
+        if self.file:
+            self.file.check(0, len(self.parts[0]))
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at `places` as they are stored, (n, d)."""
@@ -63,6 +79,7 @@ class RowsCache:
 
     def __init__(self, path: Path, db: sqlite3.Connection, space: str, precision: str, dim: int) -> None:
         self.path, self._db, self._space, self._precision, self._dim = path, db, space, precision, dim
+        self._file = path.with_name(path.name + mapped.SUFFIX)
         self._rows: Rows | None = None
 
     def close(self) -> None:
@@ -82,45 +99,85 @@ class RowsCache:
 
     def current(self) -> Rows:
         """Return the rows as they are now. Raises UserError if one differs from its checksum."""
-        generation, last = self.state()
-        if self._rows is None or self._rows.generation != generation:
-            self._rows = self._read(generation, last)
-        elif self._rows.last != last:
-            self._rows = self._with_new(self._rows, last)
+        with told(self.path), database.snapshot(self._db):
+            generation, last = self.state()
+            if self._rows is None or self._rows.generation != generation:
+                self._rows = self._mapped(generation) or self._read(generation, last)
+            if self._rows.last != last:
+                vectors, people = _together(self._blocks(self._rows.last, last), self._precision, self._dim)
+                rows = self._rows
+                if len(people) > len(rows) // GROWN:
+                    self._rows = self._read(generation, last)
+                else:
+                    people = np.concatenate([rows.people, people])
+                    self._rows = Rows([*rows.parts, vectors], people, generation, last, rows.file)
         return self._rows
 
+    def renew(self) -> None:
+        """Read the rows from the gallery again: the file of mapped ones is damaged."""
+        say(f"{self._file}: this cache of the gallery's vectors is damaged; it is made anew")
+        self._file.unlink(missing_ok=True)
+        self._rows = None
+
+    def _mapped(self, generation: int) -> Rows | None:
+        """Return the rows of the file beside the gallery, or None if it is absent, stale or damaged."""
+        try:
+            file = Mapped(self._file, self._precision, self._dim)
+        except FileNotFoundError:
+            return None
+        except (Damaged, OSError):
+            self.renew()
+            return None
+        if file.about.get("about") != self._about(generation):
+            return None
+        return Rows([file.rows], file.people, generation, file.about["last"], file)
+
+    def _about(self, generation: int) -> list[object]:
+        (gallery,) = self._db.execute("SELECT id FROM gallery").fetchone()
+        return [gallery, generation, self._precision, self._dim]
+
     def _read(self, generation: int, last: int) -> Rows:
-        vectors, people = read_vectors(self.path, self._db, self._precision, self._dim, 0, last)
+        """Read all rows from the gallery: into memory, or of a large gallery into a file that is mapped."""
+        require_whole(self.path, self._db)
+        (count,) = self._db.execute("SELECT count(*) FROM vectors").fetchone()
+        if count * self._dim * numbers.TYPES[self._precision].itemsize > LARGE:
+            about = {"about": self._about(generation), "last": last}
+            try:
+                mapped.write(self._file, about, self._blocks(0, last))
+                file = Mapped(self._file, self._precision, self._dim)
+                return Rows([file.rows], file.people, generation, last, file)
+            except (Damaged, OSError, UserError) as e:
+                if isinstance(e, UserError) and str(self._file) not in str(e):
+                    raise
+                say(f"{self._file}: the vectors are not cached ({str(e).partition(';')[0]}); they are held in memory")
+        vectors, people = _together(self._blocks(0, last), self._precision, self._dim)
         return Rows([vectors], people, generation, last)
 
-    def _with_new(self, rows: Rows, last: int) -> Rows:
-        vectors, people = read_vectors(self.path, self._db, self._precision, self._dim, rows.last, last)
-        return Rows([*rows.parts, vectors], np.concatenate([rows.people, people]), rows.generation, last)
+    def _blocks(self, after: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the vectors with ids above `after`, up to `last`, as they are stored, and the ids of their people."""
+        sql = "SELECT person, source, made_by, vector, checksum FROM vectors WHERE id > ? AND id <= ? ORDER BY id"
+        cursor = self._db.execute(sql, (after, last))
+        while block := cursor.fetchmany(READ):
+            if any(checksum(*row[:-1]) != row[-1] for row in block):
+                raise damaged(self.path, "a vector differs from its checksum")
+            try:
+                vectors = numbers.stored([row[3] for row in block], self._precision, self._dim)
+            except (TypeError, ValueError) as e:
+                raise damaged(self.path, "a vector of another size") from e
+            yield vectors, np.array([row[0] for row in block], np.int64)
 
 
-def read_vectors(
-    path: Path, db: sqlite3.Connection, precision: str, dim: int, after: int, last: int
+def _together(
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], precision: str, dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors with ids above `after`, up to `last`, as they are stored, and the ids of their people."""
-    blocks = list(vector_blocks(path, db, precision, dim, after, last))
-    if not blocks:
-        return np.zeros((0, dim), numbers.TYPES[precision]), np.zeros(0, np.int64)
-    vectors, people = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    parts = [(np.zeros((0, dim), numbers.TYPES[precision]), np.zeros(0, np.int64)), *blocks]
+    vectors, people = (np.concatenate(part) for part in zip(*parts, strict=True))
     return vectors, people
 
 
-def vector_blocks(
-    path: Path, db: sqlite3.Connection, precision: str, dim: int, after: int, last: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the vectors that `read_vectors` returns, block by block."""
-    sql = "SELECT person, source, made_by, vector, checksum FROM vectors WHERE id > ? AND id <= ? ORDER BY id"
+def require_whole(path: Path, db: sqlite3.Connection) -> None:
+    """Raise UserError if SQLite finds the file's pages, indexes or references damaged."""
     with told(path):
-        cursor = db.execute(sql, (after, last))
-        while block := cursor.fetchmany(READ):
-            if any(checksum(*row[:-1]) != row[-1] for row in block):
-                raise damaged(path, "a vector differs from its checksum")
-            try:
-                vectors = numbers.stored([row[3] for row in block], precision, dim)
-            except ValueError as e:
-                raise damaged(path, "a vector of another size") from e
-            yield vectors, np.array([row[0] for row in block], np.int64)
+        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok" or db.execute("PRAGMA foreign_key_check").fetchone():
+            raise damaged(path, found if found != "ok" else "a vector of nobody")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facedistill.errors import UsageError
 from facedistill.gallery import numbers
+from facedistill.gallery.mapped import Damaged
 from facedistill.gallery.rows import Rows, RowsCache
 
 By = Literal["best", "mean", "top-mean"]
@@ -42,7 +43,11 @@ def search(
         raise UsageError(f"search: top {top}, k {k}; expected 1 or more")
     while True:
         rows = cache.current()
-        found = _nearest(rows, probes, min(top, len(rows.by_person[1])), by, k) if len(rows) else []
+        try:
+            found = _nearest(rows, probes, min(top, len(rows.by_person[1])), by, k) if len(rows) else []
+        except Damaged:
+            cache.renew()
+            continue
         if cache.state()[0] == rows.generation:  # else vectors were erased under our eyes
             break
     hits: list[list[Hit]] = [[] for _ in probes]
@@ -98,6 +103,7 @@ def _by_row(rows: Rows, probes: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor
 
 def _by_person(rows: Rows, probes: np.ndarray, by: By, k: int) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield people (n,), each once, and their scores (n, P): the means of all, or of the `k` best, of their vectors."""
+    rows.check()
     turned = torch.from_numpy(probes).to(_fast_type()).T
     order, ids, starts = rows.by_person
     counts = np.diff(starts)

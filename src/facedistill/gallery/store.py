@@ -15,6 +15,7 @@ from facedistill.errors import UsageError, UserError, closest, printable
 from facedistill.gallery import database, numbers
 from facedistill.gallery.database import checksum, damaged, told
 from facedistill.gallery.erasing import erase
+from facedistill.gallery.mapped import Damaged
 from facedistill.gallery.names import read_name, stored_name
 from facedistill.gallery.rows import RowsCache
 from facedistill.gallery.search import By, Hit, search
@@ -308,8 +309,15 @@ class Gallery:
 
         A large float32 gallery is memory-mapped, read-only.
         """
-        rows, names = self._rows.current(), self.names()
-        at = {person: place for place, person in enumerate(self._people(names))}
+        with told(self.path), database.snapshot(self._db):
+            rows, names = self._rows.current(), self.names()
+            ids = self._people(names)
+        try:
+            rows.check()
+        except Damaged:
+            self._rows.renew()
+            return self.matrix()
+        at = {person: place for place, person in enumerate(ids)}
         people = np.array([at[person] for person in rows.people.tolist()], np.int64)
         order = np.argsort(people, kind="stable")
         as_added = len(rows.parts) == 1 and bool((np.diff(order) == 1).all())
