@@ -55,7 +55,7 @@ class Mapping:
     @torch.no_grad()
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Return the mapped rows, float32, of unit length."""
-        x = F.normalize(torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)), dim=1)
+        x = F.normalize(torch.tensor(vectors, dtype=torch.float32), dim=1)
         return F.normalize(_forward(self.tensors, x), dim=1).numpy()
 
     def save(self, path: str | Path) -> None:
