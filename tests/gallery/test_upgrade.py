@@ -9,9 +9,9 @@ from torch import nn
 
 from check_toys import Patterns, RedEye, red_eye
 from facedistill.data.dataset import Dataset
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 from facedistill.gallery import Gallery, Mapping
-from facedistill.gallery.upgrade import keep_vectors, map_vectors
+from facedistill.gallery.upgrade import enrol_again, keep_vectors, map_vectors, upgrade
 from facedistill.models.model import Model
 
 OLD, NEW = red_eye(space="a"), red_eye(backbone=RedEye(seed=1), space="b")  # NEW has the same values in another order
@@ -97,7 +97,7 @@ def test_what_is_refused_changes_nothing(gallery: Gallery) -> None:
     for act, expected in (
         (lambda: map_vectors(gallery, NEW, OLD, OTHERS), "holds vectors of space a, but the old model is of space b"),
         (lambda: keep_vectors(gallery, NEW, NEW, None), "holds vectors of space a, but the old model is of space b"),
-        (lambda: map_vectors(gallery, SAME, NEW, OTHERS), "40 of 40 vectors were made by other models than --from"),
+        (lambda: map_vectors(gallery, SAME, NEW, OTHERS), "40 of 40 vectors are by other models than --from"),
         (lambda: map_vectors(gallery, OLD, NEW, Dataset(Patterns(people=20))), "needs at least 200 images"),
     ):
         with pytest.raises(UserError, match=expected):
@@ -108,3 +108,93 @@ def test_what_is_refused_changes_nothing(gallery: Gallery) -> None:
 @pytest.fixture(autouse=True)
 def _fixed() -> None:
     torch.manual_seed(0)
+
+
+ALBUMS = Dataset(Patterns(people=25, photos=3, grey=True))  # the twenty enrolled people, and five more
+
+
+def test_enrolled_again_everybody_has_the_new_models_vectors_of_the_photos(gallery: Gallery) -> None:
+    said = enrol_again(gallery, WIDE, ALBUMS, OTHERS)
+    with Gallery.open(gallery.path) as found:
+        stored, people, names = found.matrix()
+        assert names == [f"person{i:03d}" for i in range(20)] and found.models() == {WIDE.fingerprint(): 60}
+    truth = WIDE.embed(ALBUMS.batch(range(60)).images).numpy()
+    np.testing.assert_allclose(stored, truth, atol=1e-5)
+    assert people.tolist() == np.repeat(np.arange(20), 3).tolist()
+    assert list(gallery.thresholds) == [(WIDE.fingerprint(),) * 2] and (gallery.space, gallery.dim) == ("c", 24)
+    assert "20 people enrolled again, 60 vectors of space c" in said and "5 people of patterns are not in" in said
+    assert not list(gallery.path.parent.glob("*.upgrade*"))
+
+
+def test_stopped_and_called_again_it_goes_on_with_the_people_who_are_left(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, embedded = _stored(gallery), []
+    embed = Model.embed
+
+    def stopping(self: Model, images: torch.Tensor, flip: str = "sum") -> torch.Tensor:
+        if len(embedded) == 7:
+            raise KeyboardInterrupt
+        embedded.append(len(images))
+        return embed(self, images, flip)
+
+    monkeypatch.setattr(Model, "embed", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        enrol_again(gallery, NEW, ALBUMS)
+    assert (
+        np.array_equal(before, _stored(gallery)) and gallery.space == "a"
+    )  # the old vectors serve until all are there
+    gallery.forget("person003")  # meanwhile: must not come back
+    embedded.clear()
+    monkeypatch.setattr(
+        Model, "embed", lambda self, images, flip="sum": (embedded.append(0), embed(self, images, flip))[1]
+    )
+    said = enrol_again(gallery, NEW, ALBUMS)
+    assert "6 people were already done" in said and len(embedded) == 13
+    assert gallery.names() == [f"person{i:03d}" for i in range(20) if i != 3] and len(gallery) == 57
+
+
+def test_begun_with_another_model_it_starts_anew(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Gallery, "become", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            enrol_again(gallery, NEW, ALBUMS)
+    enrol_again(gallery, WIDE, ALBUMS)
+    assert gallery.models() == {WIDE.fingerprint(): 60} and gallery.dim == 24
+
+
+def test_somebody_enrolled_meanwhile_is_not_lost(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed = Model.embed
+
+    def meanwhile(self: Model, images: torch.Tensor, flip: str = "sum") -> torch.Tensor:
+        with Gallery.open(gallery.path) as other:
+            other.add("person024", np.ones(16), made_by=OLD.fingerprint())
+        return embed(self, images, flip)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "embed", meanwhile)
+        with pytest.raises(UserError, match="people were added or forgotten meanwhile; run this again to resume"):
+            enrol_again(gallery, NEW, ALBUMS)
+    assert gallery.space == "a" and "person024" in gallery.names()
+    assert "20 people were already done" in enrol_again(gallery, NEW, ALBUMS) and len(gallery.names()) == 21
+
+
+def test_nobody_is_lost_for_want_of_a_photo(gallery: Gallery) -> None:
+    with pytest.raises(UserError, match=r"no photos of 15 of 20 people \(person005.*nothing was changed"):
+        enrol_again(gallery, NEW, Dataset(Patterns(people=5, photos=3, grey=True)))
+    assert gallery.space == "a" and len(gallery) == 40
+
+
+def test_the_way_follows_from_what_is_given(gallery: Gallery) -> None:
+    with pytest.raises(UsageError, match=r"give --data IMAGES .* or --photos DIR .*measures which is good enough"):
+        upgrade(gallery, OLD, NEW)
+    assert "stay as they are" in upgrade(gallery, OLD, SAME)
+    assert "enrolled again" in upgrade(gallery, OLD, SAME, photos=ALBUMS)
+    assert "mapped to space b" in upgrade(gallery, SAME, NEW, data=OTHERS)
+
+
+def test_a_gallery_of_other_numbers_does_not_take_its_place(gallery: Gallery, tmp_path: Path) -> None:
+    other = Gallery.create(tmp_path / "int8.gallery", space="b", dim=16, precision="int8")
+    with pytest.raises(UserError, match="another precision or flip"):
+        gallery.become(other)
+    assert len(gallery) == 40

@@ -3,14 +3,13 @@
 from facedistill.check.conventions import Convention, rank_conventions, sample_identities
 from facedistill.check.fit import ClassifierFit, fit_of, require_fit
 from facedistill.check.report import CheckReport
-from facedistill.check.student import GalleryThreshold, check_student
+from facedistill.check.student import check_student
 from facedistill.check.teacher import check_teacher
 
 __all__ = [
     "CheckReport",
     "ClassifierFit",
     "Convention",
-    "GalleryThreshold",
     "check_student",
     "check_teacher",
     "fit_of",

@@ -1,7 +1,6 @@
 """Check that a student may probe a gallery that its teacher enrolled, and say how well it does."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,31 +18,13 @@ LEAST_TAR = 0.5  # of the teacher's own TAR at FAR 1e-2; two spaces that have no
 WORST = 5  # people that the report names
 
 
-@dataclass(frozen=True)
-class GalleryThreshold:
-    """A threshold that a gallery uses: a cosine, the false-accept rate it was calibrated for, and where."""
-
-    value: float
-    far: float
-    where: str
-
-
-def check_student(
-    student: Model,
-    teacher: Model,
-    dataset: Dataset,
-    images: int = 2000,
-    thresholds: Sequence[GalleryThreshold] = (),
-) -> CheckReport:
+def check_student(student: Model, teacher: Model, dataset: Dataset, images: int = 2000) -> CheckReport:
     """Check that a student may probe the teacher's gallery: same dimension, same space id, and embeddings that agree.
 
     Measured on up to `images` images of identities with several: mean cosine with its ceiling; TAR of student against
-    teacher (both directions pooled) beside both models alone, and the update gain; FAR and TAR at the gallery's
-    thresholds; the people whom the student finds worst.
-
-    Args:
-        thresholds: those of the gallery that the student will probe. Without any, the teacher's own at FAR 1e-2 and
-            1e-3 on these images are used.
+    teacher (both directions pooled) beside both models alone, and the update gain; FAR and TAR at the thresholds that
+    the models keep (see `evaluate --save-threshold`), else at the teacher's own on these images; the people whom the
+    student finds worst.
 
     Raises:
         UserError: a model has no network, or the data no identities with several images.
@@ -67,12 +48,24 @@ def check_student(
         return report
     chosen = dataset.subset(sample_identities(dataset, images))
     probe, gallery = embed_dataset(student, chosen), embed_dataset(teacher, chosen)
-    _judge_agreement(probe, gallery, thresholds, report)
+    _judge_agreement(probe, gallery, _kept(student, teacher), report)
     return report
 
 
+def _kept(student: Model, teacher: Model) -> list[dict[str, Any]]:
+    """Return the thresholds that are kept for this pair of models, else those of the teacher against itself."""
+    own, other = student.fingerprint(), teacher.fingerprint()
+    for model, pair in ((student, (own, other)), (teacher, (other, other))):
+        kept = [
+            t for t in model.thresholds if (t.get("probe"), t.get("gallery")) == pair and t.get("flip", "sum") == "sum"
+        ]
+        if kept:
+            return kept
+    return []
+
+
 def _judge_agreement(
-    probe: Embeddings, gallery: Embeddings, thresholds: Sequence[GalleryThreshold], report: CheckReport
+    probe: Embeddings, gallery: Embeddings, thresholds: list[dict[str, Any]], report: CheckReport
 ) -> None:
     """Add the agreement to the report. The rows of probe and gallery are embeddings of the same images."""
     own, other, labels = probe.fused("sum"), gallery.fused("sum"), gallery.labels
@@ -118,21 +111,19 @@ def _judge_rates(found: dict[str, Verification], report: CheckReport) -> None:
         )
 
 
-def _judge_thresholds(
-    found: dict[str, Verification], thresholds: Sequence[GalleryThreshold], report: CheckReport
-) -> None:
-    """Add the FAR and TAR of the student against the teacher's gallery at the gallery's thresholds."""
+def _judge_thresholds(found: dict[str, Verification], thresholds: list[dict[str, Any]], report: CheckReport) -> None:
+    """Add the FAR and TAR of the student against the teacher's gallery at the thresholds that a gallery would use."""
     crossed = found["student_teacher"]
     if 0 in crossed.roc.pairs:
         return
     own = {far: point.threshold for far, (point, _) in found["teacher_teacher"].tar_at_far.items()}
-    used = thresholds or [GalleryThreshold(value, float(far), "the teacher's own here") for far, value in own.items()]
     at: dict[str, dict[str, object]] = {}
-    for one in used:
-        far, tar = crossed.rates_at(one.value)
-        at[far_key(one.far)] = {"threshold": one.value, "where": one.where, "far": far, "tar": tar}
+    for one in thresholds or [{"far": float(far), "value": value} for far, value in own.items()]:
+        far, tar = crossed.rates_at(one["value"])
+        where = f"kept from {one.get('set', 'an evaluation')}" if thresholds else "the teacher's own on these images"
+        at[far_key(one["far"])] = {"threshold": one["value"], "where": where, "far": far, "tar": tar}
         report.lines.append(
-            f"at the gallery's threshold {one.value:.3f} (FAR {one.far:g}, {one.where}) the student gets FAR "
+            f"at the gallery's threshold {one['value']:.3f} (FAR {one['far']:g}, {where}) the student gets FAR "
             f"{far:.2%}, TAR {tar:.1%}"
         )
     report.values["at_gallery_threshold"] = at

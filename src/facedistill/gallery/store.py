@@ -252,16 +252,41 @@ class Gallery:
                         for row, (person, source), blob in zip(ids, kept, blobs, strict=True)
                     ],
                 )
-            self._db.execute("DELETE FROM thresholds")
-            described = (self.id, space, dim, self.precision, self.flip)
-            self._db.execute(
-                "UPDATE gallery SET space = ?, dim = ?, generation = generation + 1, checksum = ?",
-                (space, dim, checksum(*described)),
-            )
+            self._describe(space, dim)
+        self._moved(space, dim)
+        return len(self)
+
+    def become(self, other: "Gallery") -> int:
+        """Replace everybody by the people and vectors of `other`, in one transaction; return the number of vectors.
+
+        This gallery takes the other's space; thresholds are removed.
+
+        Raises:
+            UserError: the other differs in precision or flip, or the file cannot be written; nothing is then changed.
+        """
+        if (self.precision, self.flip) != (other.precision, other.flip):
+            raise UserError(f"{other.path}: another precision or flip than {self.path}; make it with the same")
+        with told(other.path), database.snapshot(other._db), self.writing():
+            self._db.execute("DELETE FROM people")  # their vectors go with them
+            for table, columns in (("people", 3), ("vectors", 6)):
+                rows = other._db.execute(f"SELECT * FROM {table} ORDER BY id")
+                self._db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})", rows)
+            self._describe(other.space, other.dim)
+        self._moved(other.space, other.dim)
+        return len(self)
+
+    def _describe(self, space: str, dim: int) -> None:
+        """Write down, in a transaction, that all vectors are now of another space; thresholds of the old one go."""
+        self._db.execute("DELETE FROM thresholds")
+        self._db.execute(
+            "UPDATE gallery SET space = ?, dim = ?, generation = generation + 1, checksum = ?",
+            (space, dim, checksum(self.id, space, dim, self.precision, self.flip)),
+        )
+
+    def _moved(self, space: str, dim: int) -> None:
         self.space, self.dim = space, dim
         self._rows.close()
         self._rows = RowsCache(self.path, self._db, space, self.precision, dim)
-        return len(self)
 
     @property
     def thresholds(self) -> dict[tuple[str, str], list[Threshold]]:
