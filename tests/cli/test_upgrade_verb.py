@@ -64,7 +64,10 @@ def test_a_model_of_another_space_takes_a_map(
     assert _run(*words) == 2 and "give --data IMAGES" in capsys.readouterr().err
     assert _run(*words, "--data", IMAGES, "--map", tmp_path / "map.safetensors") == 0
     out = capsys.readouterr().out
-    assert "72 vectors mapped to space" in out and "no threshold was made (fewer than 50 people would calibrate)" in out
+    assert (
+        "72 vectors mapped to space" in out
+        and "threshold of the new model in this gallery, calibrated on synthetic:" in out
+    )
     mapping = Mapping.load(tmp_path / "map.safetensors")
     with Gallery.open(gallery) as found:
         assert found.space == mapping.new == load_model(other).space and found.dim == 24 and len(found) == 72

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facedistill.gallery import Gallery, mapped, rows
+from facedistill.gallery import Gallery, mapped, reading
 
 DIM = 16
 COUNT = 10_000  # several blocks that have a sum together
@@ -15,7 +15,7 @@ COUNT = 10_000  # several blocks that have a sum together
 @pytest.fixture(params=["float32", "int8"])
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A gallery whose vectors are mapped."""
-    monkeypatch.setattr(rows, "LARGE", 100_000)
+    monkeypatch.setattr(reading, "LARGE", 100_000)
     rng = np.random.default_rng(0)
     with Gallery.create(tmp_path / "g", space="s", dim=DIM, precision=request.param) as gallery, gallery.writing():
         for i in range(COUNT // 4):
@@ -41,7 +41,7 @@ def test_a_second_opening_reads_no_vector_of_the_database(path: Path, monkeypatc
     probes = np.random.default_rng(1).normal(size=(5, DIM))
     with Gallery.open(path) as gallery:
         first = gallery.search(probes)
-    monkeypatch.setattr(rows.RowsCache, "_read", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(reading.RowsCache, "_read", lambda *_: pytest.fail("read again"))
     with Gallery.open(path) as gallery:
         assert gallery.search(probes) == first
         assert gallery.search(probes, by="mean") and len(gallery.matrix()[0]) == COUNT
@@ -85,7 +85,8 @@ def test_damage_is_told_and_mended(path: Path, where: str, capsys: pytest.Captur
     if where in ("head", "rows", "tail"):
         at = {"head": 20, "rows": mapped.HEAD + 5000 * DIM, "tail": len(content) - 9000}[where]
         content[at] ^= 4
-    cache.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "other": b"{}\n"}.get(where, content))
+    changed = {"cut": content[: len(content) // 2], "empty": bytearray(), "other": bytearray(b"{}\n")}
+    cache.write_bytes(changed.get(where, content))
     with Gallery.open(path) as gallery:
         assert gallery.search(probes) == expected
         assert np.array_equal(mapped.Mapped(cache, gallery.precision, DIM).rows, read_by_sqlite(gallery))
@@ -97,6 +98,6 @@ def test_one_of_another_gallery_is_not_used(path: Path, tmp_path: Path) -> None:
         gallery.search(np.ones(DIM))
         (tmp_path / "h-vectors").write_bytes(Path(f"{path}-vectors").read_bytes())
         precision = gallery.precision
-    with Gallery.create(tmp_path / "h", space="s", dim=DIM, precision=precision) as other:  # type: ignore[arg-type]
+    with Gallery.create(tmp_path / "h", space="s", dim=DIM, precision=precision) as other:
         other.add("x", np.ones(DIM), made_by="m")
         assert [hit.name for hit in other.search(np.ones(DIM))[0]] == ["x"]

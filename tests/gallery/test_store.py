@@ -59,7 +59,7 @@ def test_the_same_source_is_added_once(tmp_path: Path) -> None:
         assert gallery.add("a", np.eye(2), made_by="m", sources=[b"1", b"2"]) == 2
         assert gallery.add("a", np.eye(2)[::-1], made_by="m", sources=[b"2", b"3"]) == 1
         assert gallery.add("a", np.eye(2), made_by="other", sources=[b"1", b"2"]) == 2
-        assert gallery.enrolled_as(b"3", "m") == ["a"] and gallery.enrolled_as(b"3", "other") == []
+        assert gallery.sources_by("m") == dict.fromkeys([b"1", b"2", b"3"], "a") and gallery.sources_by("none") == {}
 
 
 def test_only_this_user_may_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from facedistill.errors import UserError
 from facedistill.evaluation import Verification, all_pairs, compatibility, update_gain
 from facedistill.gallery.mapping import LEAST_IMAGES, fit_mapping
 from facedistill.gallery.store import Gallery
+from facedistill.gallery.upgrade import require_old
 from facedistill.models import Model, embed_dataset
 
 FARS = (1e-2, 1e-3)
@@ -42,7 +43,7 @@ def judge_upgrade(new: Model, old: Model, gallery: Gallery, dataset: Dataset) ->
     Raises:
         UserError: the gallery is not of the old model's space, a model has no network, or the images are too few.
     """
-    require_space(gallery, old)
+    require_old(gallery, old)
     fitted, judged = hold_out(dataset, HALF, 0)
     judged = judged.subset(sample_identities(judged, MOST_JUDGED))
     fitted = fitted.subset(np.sort(np.random.default_rng(0).permutation(len(fitted))[:MOST_FITTED]))
@@ -67,15 +68,6 @@ def judge_upgrade(new: Model, old: Model, gallery: Gallery, dataset: Dataset) ->
     ways.append(Way("c", "everybody enrolled again", again, measure(after, after)))
     _compare(ways, measure(before, before), new.space == gallery.space, report)
     return report
-
-
-def require_space(gallery: Gallery, old: Model) -> None:
-    """Raise UserError unless the gallery holds vectors of the old model's space."""
-    if old.space != gallery.space:
-        raise UserError(
-            f"{gallery.path}: holds vectors of space {gallery.space}, but the old model is of space {old.space}; give "
-            "the model that enrolled them"
-        )
 
 
 def _compare(ways: list[Way], before: Verification, same_space: bool, report: CheckReport) -> None:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from facedistill.errors import UsageError
 from facedistill.gallery import numbers
+from facedistill.gallery.index import Index
 from facedistill.gallery.mapped import Damaged
-from facedistill.gallery.rows import Rows, RowsCache
+from facedistill.gallery.reading import RowsCache
+from facedistill.gallery.rows import Rows
 
 By = Literal["best", "mean", "top-mean"]
 BYS = ("best", "mean", "top-mean")
@@ -35,6 +37,7 @@ def search(
     top: int,
     by: By,
     k: int,
+    index: bool,
 ) -> list[list[Hit]]:
     """See `Gallery.search`; `probes` are float32 (P, d), of length 1 or less."""
     if by not in BYS:
@@ -44,7 +47,8 @@ def search(
     while True:
         rows = cache.current()
         try:
-            found = _nearest(rows, probes, min(top, len(rows.by_person[1])), by, k) if len(rows) else []
+            known = cache.index(rows) if index and len(rows) else None
+            found = _nearest(rows, probes, top, by, k, known) if len(rows) else []
         except Damaged:
             cache.renew()
             continue
@@ -58,14 +62,20 @@ def search(
     return hits
 
 
-def _nearest(rows: Rows, probes: np.ndarray, top: int, by: By, k: int) -> list[tuple[int, int, float]]:
+def _nearest(
+    rows: Rows, probes: np.ndarray, top: int, by: By, k: int, index: Index | None
+) -> list[tuple[int, int, float]]:
     """Return (probe, person, score) of all who may be among the `top` of a probe; the scores are float64's."""
-    kept = _Kept(len(probes), top, _error(rows.parts[0].shape[1]))
-    for people, scores in _by_row(rows, probes) if by == "best" else _by_person(rows, probes, by, k):
-        kept.take(people, scores)
     order, ids, starts = rows.by_person
+    kept = _Kept(len(probes), min(top, len(ids)), _error(rows.parts[0].shape[1]))
+    if index is not None:
+        pairs = _indexed(rows, probes, top, index, kept)
+    else:
+        for people, scores in _by_row(rows, probes) if by == "best" else _by_person(rows, probes, by, k):
+            kept.take(people, scores)
+        pairs = list(zip(kept.probe.tolist(), kept.person.tolist(), strict=True))
     found = []
-    for probe, person in zip(kept.probe.tolist(), kept.person.tolist(), strict=True):
+    for probe, person in pairs:
         at = int(np.searchsorted(ids, person))
         vectors = numbers.unpacked(rows.take(order[starts[at] : starts[at + 1]])).astype(np.float64)
         cosines = (vectors * probes[probe].astype(np.float64)).sum(axis=1)  # row by row: equal rows, equal sums
@@ -94,10 +104,19 @@ def _product(block: np.ndarray, probes: Tensor) -> Tensor:
     return scores if block.dtype == np.float32 else scores.div_(torch.from_numpy(numbers.lengths(block))[:, None])
 
 
-def _by_row(rows: Rows, probes: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+def _indexed(rows: Rows, probes: np.ndarray, top: int, index: Index, kept: "_Kept") -> list[tuple[int, int]]:
+    """Return (probe, person) of the index's candidates, and of the nearest of the rows that it lacks."""
+    for people, scores in _by_row(rows, probes, index.rows):
+        kept.take(people, scores)
+    probe, at = np.nonzero((places := index.candidates(probes, top)) >= 0)
+    found = zip(probe.tolist(), rows.people[places[probe, at]].tolist(), strict=True)
+    return sorted({*found, *zip(kept.probe.tolist(), kept.person.tolist(), strict=True)})
+
+
+def _by_row(rows: Rows, probes: np.ndarray, first: int = 0) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield people (n,), one several times if it has several vectors, and their scores (n, P)."""
     turned = torch.from_numpy(probes).to(_fast_type()).T
-    for place, block in rows.blocks(BLOCK):
+    for place, block in rows.blocks(BLOCK, first):
         yield rows.people[place : place + len(block)], _product(block, turned)
 
 

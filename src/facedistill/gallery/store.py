@@ -5,6 +5,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from facedistill.gallery.database import checksum, damaged, told
 from facedistill.gallery.erasing import erase
 from facedistill.gallery.mapped import Damaged
 from facedistill.gallery.names import read_name, stored_name
-from facedistill.gallery.rows import RowsCache
+from facedistill.gallery.reading import RowsCache, require_whole
 from facedistill.gallery.search import By, Hit, search
 
 Precision = Literal["float32", "int8"]
@@ -148,11 +149,11 @@ class Gallery:
             rows = self._db.execute("SELECT made_by, count(*) FROM vectors GROUP BY made_by ORDER BY 2 DESC, 1")
             return dict(rows.fetchall())
 
-    def enrolled_as(self, source: bytes, made_by: str) -> list[str]:
-        """Return the people who have a vector of this source by this model."""
-        sql = "SELECT name FROM people JOIN vectors ON person = people.id WHERE source = ? AND made_by = ?"
+    def sources_by(self, made_by: str) -> dict[bytes, str]:
+        """Return the hash of every source of a model's vectors, with the person."""
+        sql = "SELECT source, name FROM vectors JOIN people ON person = people.id WHERE made_by = ?"
         with told(self.path):
-            return [read_name(name) for (name,) in self._db.execute(sql, (source, made_by)).fetchall()]
+            return {source: read_name(name) for source, name in self._db.execute(sql, (made_by,))}
 
     def add(self, name: str, vectors: np.ndarray, *, made_by: str, sources: Sequence[bytes] | None = None) -> int:
         """Add vectors of a person, in one transaction, and return how many are new.
@@ -328,27 +329,38 @@ class Gallery:
             sql = "INSERT OR REPLACE INTO thresholds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             self._db.execute(sql, (*row, checksum(*row)))
 
-    def matrix(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Return all vectors as unit rows, float32 (N, d); the person of each, int64 (N,), an index into the third; and
-        the names. The rows are ordered by name, and then in the order they were added.
+    def matrix(self, made_by: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Return all vectors, or those that one model made, as unit rows, float32 (N, d); the person of each, int64
+        (N,), an index into the names; and the names. Rows are ordered by name, and then as they were added.
 
-        A large float32 gallery is memory-mapped, read-only.
+        A large float32 gallery is memory-mapped if its rows have that order.
         """
         with told(self.path), database.snapshot(self._db):
             rows, names = self._rows.current(), self.names()
             ids = self._people(names)
+            made = [] if made_by is None else self._db.execute("SELECT made_by FROM vectors ORDER BY id").fetchall()
         try:
             rows.check()
         except Damaged:
             self._rows.renew()
-            return self.matrix()
+            return self.matrix(made_by)
         at = {person: place for place, person in enumerate(ids)}
         people = np.array([at[person] for person in rows.people.tolist()], np.int64)
         order = np.argsort(people, kind="stable")
-        as_added = len(rows.parts) == 1 and bool((np.diff(order) == 1).all())
+        if made_by is not None:
+            order = order[np.array([made[place] == (made_by,) for place in order.tolist()], bool)]
+        as_added = len(rows.parts) == 1 and np.array_equal(order, np.arange(len(rows)))
         return numbers.unpacked(rows.parts[0] if as_added else rows.take(order)), people[order], names
 
-    def search(self, probes: np.ndarray, top: int = 5, by: By = "best", k: int = 3) -> list[list[Hit]]:
+    def search(
+        self,
+        probes: np.ndarray,
+        top: int = 5,
+        by: By = "best",
+        k: int = 3,
+        together: bool = False,
+        index: bool = False,
+    ) -> list[list[Hit]]:
         """Return, for each probe, the `top` people whose vectors are nearest, the nearest first.
 
         The search is exact: the result is that of float64 products over all vectors. Equal scores are ordered by name.
@@ -356,8 +368,29 @@ class Gallery:
         Args:
             probes: (P, d) or (d,). by: the score of a person is the "best" cosine of the person's vectors, their
                 "mean", or the mean of the `k` best ("top-mean").
+            together: the probes are of one person. There is one answer, for the means of each vector's cosines with
+                them: a stranger's mean is no higher than a stranger's single cosine, so a threshold still holds.
+            index: let the index beside the gallery name the candidates. It is made if it is absent, which takes
+                minutes for large galleries, and may miss somebody: see `index_recall`. Needs usearch.
         """
-        return search(self._rows, self._names_of, numbers.unit(probes, self.dim), top, by, k)
+        rows = numbers.unit(probes, self.dim)
+        if together:
+            rows = rows.mean(axis=0, keepdims=True)
+        return search(self._rows, self._names_of, rows, top, by, k, index)
+
+    def index_recall(self) -> float:
+        """Return the share of probes whose nearest vector the index finds; it is made if it is absent.
+
+        The probes are enrolled vectors, moved at random to a cosine of 0.6.
+        """
+        return self._rows.index(self._rows.current()).recall
+
+    def check(self) -> None:
+        """Raise UserError if anything in the file differs from what was written."""
+        require_whole(self.path, self._db)
+        _ = self.names(), self.thresholds
+        for _, _, _, _ in self.contents():
+            pass
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -370,6 +403,28 @@ class Gallery:
             if (space, dim) != (self.space, self.dim):
                 raise UserError(f"{self.path}: another process has changed it to space {space}; open it again")
             yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """All that the block reads is of one moment."""
+        with told(self.path), database.snapshot(self._db):
+            yield
+
+    def contents(self) -> Iterator[tuple[str, str, list[bytes], np.ndarray]]:
+        """Yield, person by person in the order of names, and model by model: name, model, sources, unit rows (n, d).
+
+        Raises UserError if a vector differs from its checksum.
+        """
+        sql = "SELECT made_by, source, vector, checksum FROM vectors WHERE person = ? ORDER BY made_by, id"
+        for name, person in zip(names := self.names(), self._people(names), strict=True):
+            with told(self.path):
+                rows = self._db.execute(sql, (person,)).fetchall()
+            if any(checksum(person, source, made_by, blob) != crc for made_by, source, blob, crc in rows):
+                raise damaged(self.path, "a vector differs from its checksum")
+            for made_by, group in groupby(rows, key=lambda row: row[0]):
+                _, sources, blobs, _ = zip(*group, strict=True)
+                vectors = numbers.unpacked(numbers.stored(blobs, self.precision, self.dim))
+                yield name, made_by, list(sources), vectors
 
     def _one(self, sql: str, *values: object) -> int:
         with told(self.path):
