@@ -18,7 +18,7 @@ from facedistill.gallery.faces import Face, FaceReader
 from facedistill.gallery.names import read_name, stored_name
 from facedistill.gallery.photos import Photos
 from facedistill.gallery.store import Gallery, Precision
-from facedistill.models import Model
+from facedistill.models import Model, untied
 from facedistill.progress import track
 
 T = TypeVar("T")
@@ -124,9 +124,10 @@ def open_for(path: str | Path, model: Model, precision: Precision | None = None)
 def require_space(gallery: Gallery, model: Model) -> None:
     """Raise UserError if the model's vectors may not be compared with the gallery's."""
     if gallery.space != model.space:
+        told = untied(model, gallery.space)
         raise UserError(
             f"{gallery.path}: holds vectors of space {gallery.space}, and this model is of space {model.space}: they "
-            f"cannot be compared. Use a model of space {gallery.space} (`facedistill show MODEL` prints it), or "
+            f"cannot be compared{told and f' ({told})'}. Use a model of space {gallery.space} (`facedistill show MODEL` prints it), or "
             f"`facedistill upgrade {gallery.path} --from OLD --to NEW`"
         )
 
