@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from facedistill import parallel
 from facedistill.data import Batch, Embeddings, Output
@@ -70,6 +71,29 @@ class Relation(Term):
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the embeddings (B, d_S) and (B, d_T), float32, of all processes; `batch` is a slice."""
         raise NotImplementedError
+
+
+class CrossRelation(Relation):
+    """A relation of the student's embeddings with the teacher's: queries against a gallery that the teacher enrolled.
+
+    It ties the student to the teacher's space, so both networks have the same dimension.
+    """
+
+    anchors = True
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert teacher is not None
+        require_same_dimension(type(self).__name__.lower(), student, teacher)
+        return super().forward(student, teacher, batch)
+
+
+def similarities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines: of the teacher's embeddings with each other, and of the student's (rows) with the teacher's.
+
+    Shapes: (B, d), (B, d) -> (B, B), (B, B).
+    """
+    s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
+    return t @ t.T, s @ t.T
 
 
 def require_same_dimension(term: str, student: Output, teacher: Output) -> None:
