@@ -21,7 +21,7 @@ def test_formula(plus: bool) -> None:
         for j in range(6):
             d = np.linalg.norm(a[i] - b[j])
             if LABELS[i] != LABELS[j]:
-                negative.append(max(0, 0.7 - d) ** 2 / 2)
+                negative.append(max(0.0, float(0.7 - d)) ** 2 / 2)
             elif i != j or plus:
                 positive.append(d**2 / 2)
     assert max(negative) > 0
