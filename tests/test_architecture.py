@@ -27,6 +27,7 @@ LAYERS = [
     ["check", "results"],
     ["training"],
     ["architecture_search", "cleaning", "demo", "export", "preparation"],
+    ["gallery"],
     ["cli"],
     ["__main__"],
 ]

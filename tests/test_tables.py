@@ -32,6 +32,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "export",
         "prepare",
         "clean",
+        "gallery_upgrade",
     ):
         sys.modules.pop(name, None)
 
@@ -122,3 +123,10 @@ def test_clean() -> None:
     five = [row for row in result["find"] if row["share"] == 0.05 and row["by"] == "clean"]
     assert {row["kind"] for row in five} == {"swapped", "merged", "split", "duplicate", "overlap"}
     assert min(row["precision"][0] for row in five) > 0.9 and min(row["recall"][0] for row in five) > 0.6
+
+
+def test_gallery_upgrade() -> None:
+    tables = _module("gallery_upgrade").tables(_json("gallery_upgrade.json"))
+    assert {"gallery identification", "gallery calibrated", "gallery upgrade", "gallery seeds"} == set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("gallery-upgrade.md", name) == table.strip()

@@ -37,10 +37,21 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", 1000, PK),  # no weight is published; at 1 its gradient is 2,000 times below the softmax's
         _rival("ekd", sampler=PK),
+        # Made for matching a student's query with a teacher's gallery.
+        _rival("csd"),
+        _rival("raml"),
+        _rival("rop"),
+        _rival("d3still"),
+        _rival("aml", sampler=PK),
+        _rival("gkd"),
         # 100 / d at the d = 128 of PocketNetS-128: the paper weights a mean over dimensions by 100.
         MethodSpec("pocketnet", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec(0.78)}, teacher_epoch="same"),
         MethodSpec("stkd", LEARNED, STKD, view=ViewSpec("mixup")),
         MethodSpec("adadistill", ClassifierSpec("random", "teacher"), SOFTMAX),
+        # Compatible with an old model, the recipe's teacher: its gallery stays.
+        MethodSpec("backward_compatible", LEARNED, {**SOFTMAX, "influence": TermSpec()}),
+        _rival("lce"),
+        MethodSpec("mixbct", LEARNED, {"mixbct": TermSpec()}),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }

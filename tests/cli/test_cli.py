@@ -34,6 +34,7 @@ VERBS = (
     "show",
     "list",
     "bench",
+    "upgrade",
     "cache",
 )
 SMALL = ("student.input_size=32", "student.options.width=0.25", "schedule.epochs=1", "schedule.batch=12")

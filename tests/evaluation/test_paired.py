@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import binomtest  # scikit-learn brings it
 
 from facedistill.evaluation.measurement import Measurement
-from facedistill.evaluation.paired import compatibility, differences, mcnemar
+from facedistill.evaluation.paired import compatibility, differences, mcnemar, update_gain
+from facedistill.evaluation.protocols.all_pairs import all_pairs
 from facedistill.evaluation.protocols.pairs import pair_protocol
 from facedistill.evaluation.statistics import Estimate
 
@@ -123,3 +124,33 @@ def test_mcnemar_of_two_models_on_pairs() -> None:
     compared = mcnemar(*right)
     assert compared["a_only"] - compared["b_only"] == right[0].sum() - right[1].sum()
     assert compared["p"] < 1e-6
+
+
+def test_update_gain_is_the_share_of_the_possible_gain() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(80), 4)
+    who = rng.normal(size=(80, 16))[labels]
+
+    def seen(noise: float, seed: int) -> np.ndarray:
+        vectors = who + noise * np.random.default_rng(seed).normal(size=who.shape)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    old, new = seen(0.9, 1), seen(0.5, 2)
+    measured = [all_pairs(a, b, labels, fars=(1e-2,), resamples=50) for a, b in ((new, old), (old, old), (new, new))]
+    crossed, before, after = (m.tar_at_far["1e-2"][1] for m in measured)
+    gain = update_gain(*measured)["1e-2"]
+    assert before.value < crossed.value < after.value
+    assert gain.value == pytest.approx((crossed.value - before.value) / (after.value - before.value))
+    expected = (crossed.resampled - before.resampled) / (after.resampled - before.resampled)
+    np.testing.assert_allclose(gain.resampled, expected)
+    assert update_gain(measured[0], measured[2], measured[1]) == {}  # nothing can be gained
+
+
+def test_a_resample_in_which_nothing_can_be_gained_has_no_gain() -> None:
+    class Fixed:
+        def __init__(self, *values: float) -> None:
+            self.tar_at_far = {"1e-2": (None, Estimate(values[0], np.array(values[1:])))}
+
+    found: Any = update_gain(*[Fixed(0.5, 0.5, 0.5), Fixed(0.4, 0.4, 0.6), Fixed(0.6, 0.6, 0.6)])  # type: ignore[arg-type]
+    assert found["1e-2"].value == pytest.approx(0.5)
+    np.testing.assert_allclose(found["1e-2"].resampled, [0.5, np.nan])

@@ -15,6 +15,7 @@ from facedistill.head.classifier import Classifier
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import InputSpec, Model
 from facedistill.recipe.read import make_recipe
+from facedistill.terms.influence import Influence
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.resolved import resolve
 
@@ -283,3 +284,38 @@ def test_held_out_identities_are_not_trained(teacher: Path) -> None:
     assert not set(found.held_out.class_names) & set(found.train.class_names)
     assert found.method.weight.class_names == found.train.class_names and len(found.train.class_names) == 4
     assert _assemble(teacher, method="proxylesskd").held_out is None
+
+
+COMPATIBLE = ("backward_compatible", "lce", "mixbct")
+
+
+@pytest.mark.parametrize("method", COMPATIBLE)
+def test_a_compatible_student_lives_in_the_old_models_space(method: str, teacher: Path) -> None:
+    found = _assemble(teacher, method=method)
+    weight = found.method.weight
+    assert found.method.anchors == "teacher" and found.method.student.embedding_dim == 8
+    assert weight is not None and weight.moved_by == "gradient" and tuple(weight.weight.shape) == (6, 8)
+    name = {"backward_compatible": "influence"}.get(method, method)
+    with pytest.raises(UsageError, match=f"term '{name}' needs the teacher 'teacher'; the recipe has: none"):
+        _assemble(method=method)
+    with pytest.raises(UsageError, match=r"student\.embedding_dim is 5 but the teacher's space has 8 dimensions"):
+        _assemble(teacher, method=method, student={"embedding_dim": 5})
+
+
+def test_a_compatible_student_may_be_distilled_from_a_new_teacher(teacher: Path, tmp_path: Path) -> None:
+    """It lives in the old model's space, and a projection leads to the new teacher's W."""
+    new = {"model": str(_save(tmp_path / "new", None, dim=12))}
+    method = {
+        "name": "backward_compatible",
+        "classifier": {"start": "instances", "moved_by": "nothing"},
+        "terms": {"margin_softmax": {"teacher": "new"}},
+    }
+    found = _assemble(teachers={"teacher": {"model": str(teacher)}, "new": new}, method=method)
+    weight, influence = found.method.weight, found.method.terms["influence"]
+    assert found.method.anchors == "teacher" and found.method.student.embedding_dim == 8
+    assert weight is not None and weight.projection is not None and tuple(weight.projection.weight.shape) == (12, 8)
+    assert isinstance(influence, Influence)
+    assert len(weight.class_names) == len(found.train) and influence.weight.class_names == NAMES
+    own = found.models["teacher"].classifier
+    assert own is not None
+    torch.testing.assert_close(influence.weight.weight, own.weight[:6].flip(0))

@@ -22,6 +22,7 @@ from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import open_source
 from facedistill.errors import UsageError, UserError
 from facedistill.files import claimed
+from facedistill.models.crossing import untied
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import Model
 from facedistill.recipe.read import dump_recipe, make_recipe
@@ -549,3 +550,32 @@ def test_in_a_log_file_each_epoch_has_a_line(tmp_path: Path, capsys: pytest.Capt
         at = next(row for row in logged if row["step"] == 6 * n)
         assert line.startswith(f"epoch {n} of 2, step {6 * n} of 12: loss {at['loss']:.3f}, ")
         assert re.fullmatch(r"[\d,]+ images/s, 0:00:\d\d left", line.split(", ", 2)[2])
+
+
+def test_a_w_behind_a_projection_is_not_the_students_own(teacher: Path, tmp_path: Path) -> None:
+    """Its rows lie in another space, so the model that comes out has no classifier."""
+    method = {
+        "name": "backward_compatible",
+        "classifier": {"start": "centres", "moved_by": "gradient"},
+        "terms": {"margin_softmax": {"teacher": "new", "scale": 16}, "influence": {"scale": 16}},
+    }
+    other = train(_recipe(student={"embedding_dim": 24}), tmp_path / "new")
+    teachers = {"teacher": {"model": str(teacher)}, "new": {"model": str(other)}}
+    run = train(_recipe(teachers=teachers, method=method, student={"embedding_dim": None}), tmp_path / "run")
+    student = load_model(run)
+    assert student.classifier is None and student.space == load_model(teacher).space
+
+
+@pytest.mark.parametrize(("method", "tied"), [("rkd", False), ("kd", False), ("proxylesskd", True)])
+def test_a_student_that_no_term_ties_to_its_teacher_is_told_so(
+    method: str, tied: bool, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(
+        _recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}, schedule={"epochs": 1}),
+        tmp_path / "run",
+    )
+    note = f"note: no term of {method} ties the student to its teacher's space"
+    said = " ".join(capsys.readouterr().err.split())
+    assert (note in said and "0.1% mAP" in said) != tied
+    student, space = load_model(run), load_model(teacher).space
+    assert student.made["teachers"] == [space] and bool(untied(student, space)) != tied

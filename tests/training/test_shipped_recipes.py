@@ -30,6 +30,14 @@ IN_THE_TEACHERS_SPACE = {
     "margin_distillation",
     "adadistill",
     "pocketnet",
+    "csd",
+    "raml",
+    "rop",
+    "d3still",
+    "aml",
+    "backward_compatible",
+    "lce",
+    "mixbct",
 }
 
 

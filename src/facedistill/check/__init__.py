@@ -1,6 +1,6 @@
 """`check`: find out before training or enrolling whether classifier, class names, pixels and spaces fit."""
 
-from facedistill.check.conventions import Convention, rank_conventions
+from facedistill.check.conventions import Convention, rank_conventions, sample_identities
 from facedistill.check.fit import ClassifierFit, fit_of, require_fit
 from facedistill.check.report import CheckReport
 from facedistill.check.student import check_student
@@ -15,4 +15,5 @@ __all__ = [
     "fit_of",
     "rank_conventions",
     "require_fit",
+    "sample_identities",
 ]

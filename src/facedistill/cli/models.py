@@ -91,6 +91,7 @@ def check(
     *,
     data: str,
     against: Path | None = None,
+    gallery: Path | None = None,
     margin: str = "arcface",
     scale: float = 64.0,
     json_: Json = None,
@@ -106,14 +107,18 @@ def check(
 
     `facedistill check student --against teacher --data photos`
 
+    `facedistill check new --against old --data photos --gallery people.gallery`
+
     Parameters
     ----------
     model:
-        The teacher; with --against the student.
+        The teacher; with --against the student, or a new model.
     data:
         The images that a student will be trained on, or any others with class names.
     against:
         The teacher whose gallery the student will probe.
+    gallery:
+        A gallery that the model of --against enrolled: measure the ways in which the new model could search it.
     margin:
         The margin that the student will be trained with (`facedistill list margins`).
     scale:
@@ -124,11 +129,17 @@ def check(
     from facedistill.check import check_student, check_teacher
     from facedistill.data import open_dataset
     from facedistill.files import cache_dir
+    from facedistill.gallery import Gallery, judge_upgrade
     from facedistill.head import make_margin
     from facedistill.models import load_model
 
+    if gallery is not None and against is None:
+        raise UsageError("check --gallery: give the model that enrolled it, too: --against OLD")
     dataset = open_dataset(data)
-    if against is not None:
+    if gallery is not None and against is not None:
+        with Gallery.open(gallery) as opened:
+            report = judge_upgrade(load_model(model), load_model(against), opened, dataset)
+    elif against is not None:
         report = check_student(load_model(model), load_model(against), dataset)
     else:
         cache = cache_dir() / "embeddings"

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from facedistill.evaluation.measurement import Measurement
-from facedistill.evaluation.statistics import paired_difference
-from facedistill.evaluation.verification import TAR
+from facedistill.evaluation.statistics import Estimate, paired_difference
+from facedistill.evaluation.verification import TAR, Verification
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, dict[str, Any]]:
@@ -38,6 +38,27 @@ def compatibility(student_teacher: Measurement, baseline: Measurement, key: str 
         for path, difference in found.items()
         if path.partition(".")[0] == key
     }
+
+
+def update_gain(crossed: Verification, old: Verification, new: Verification) -> dict[str, Estimate]:
+    """Return (TAR(crossed) - TAR(old)) / (TAR(new) - TAR(old)) at each FAR: 0 as good as before, 1 as good as possible.
+
+    For a student and its teacher's gallery: (S/T - S/S) / (T/T - S/S); for an upgrade: (new/old - old/old) / (new/new -
+    old/old). (The update gain of arXiv 2003.11942, there of accuracies.) A FAR at which `new` is not above
+    `old` is absent. All three must come from one set, with the same resamples and seed.
+    """
+    found = {}
+    for far in crossed.tar_at_far.keys() & old.tar_at_far.keys() & new.tar_at_far.keys():
+        gained, possible = (paired_difference(m.tar_at_far[far][1], old.tar_at_far[far][1]) for m in (crossed, new))
+        if possible.value > 0:
+            resampled = np.divide(
+                gained.resampled,
+                possible.resampled,
+                out=np.full(len(gained.resampled), np.nan),
+                where=possible.resampled > 0,
+            )
+            found[far] = Estimate(gained.value / possible.value, resampled)
+    return dict(sorted(found.items()))
 
 
 def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> dict[str, Any]:

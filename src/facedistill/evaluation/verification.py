@@ -93,6 +93,10 @@ class Verification(Measurement):
         found = {} if self.accuracy is None else {"accuracy": self.accuracy}
         return found | {f"tar_at_far.{key}": estimate for key, (_, estimate) in self.tar_at_far.items()}
 
+    def rates_at(self, threshold: float) -> tuple[float, float]:
+        """Return FAR and TAR if every pair with score >= `threshold` is accepted. Needs both kinds of pair."""
+        return rates_at(self.roc, threshold)
+
     def at_thresholds_of(self, other: "Verification") -> dict[str, dict[str, float]]:
         """Return, by target FAR, the FAR and TAR of these pairs at the threshold calibrated on `other`."""
         if 0 in self.roc.pairs:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from facedistill.data import Embeddings
 from facedistill.data.sources import classes_with_images
-from facedistill.errors import UsageError
+from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier
 from facedistill.head.margins import Margin, margin_softmax
 from facedistill.progress import track
@@ -42,6 +42,30 @@ def centres(embeddings: Embeddings) -> Classifier:
 def instances(embeddings: Embeddings) -> Classifier:
     """Return a W with a row for every image: the teacher's embedding (both flips summed). Needs no labels."""
     return Classifier(torch.from_numpy(embeddings.fused("sum")), embeddings.keys, "instances")
+
+
+def completed(classifier: Classifier | None, embeddings: Embeddings) -> Classifier:
+    """Return a row for each class of `embeddings`: the classifier's own, or the class centre where it has none.
+
+    Args:
+        embeddings: of the network that the classifier belongs to. Every class needs an image.
+
+    Raises:
+        UserError: classifier and embeddings differ in dimension.
+    """
+    found = centres(embeddings).select(embeddings.class_names)
+    if classifier is None:
+        return found
+    if classifier.dim != found.dim:
+        raise UserError(
+            f"classifier: its rows have {classifier.dim} dimensions, the embeddings {found.dim}; they do not belong "
+            "together"
+        )
+    row = {name: i for i, name in enumerate(classifier.class_names)}
+    known = [i for i, name in enumerate(found.class_names) if name in row]
+    weight = found.weight.clone()
+    weight[known] = classifier.weight[[row[found.class_names[i]] for i in known]]
+    return Classifier(weight, found.class_names, "teacher" if known else "centres", unit=True)
 
 
 def fit_classifier(

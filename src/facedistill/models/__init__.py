@@ -1,5 +1,6 @@
 """A network with all that is needed to use it: running, saving, loading and importing it."""
 
+from facedistill.models.crossing import not_tied, untied
 from facedistill.models.embed import embed_blocks, embed_dataset
 from facedistill.models.facts import FACTS, Facts, Input, Layout, Pixels, Precision, facts_of
 from facedistill.models.folder import (
@@ -33,10 +34,12 @@ __all__ = [
     "load_model",
     "load_weights",
     "make_space",
+    "not_tied",
     "push_model",
     "resized",
     "save_model",
     "save_thresholds",
     "save_weights",
     "thresholds_folder",
+    "untied",
 ]

@@ -3,16 +3,25 @@
 from typing import Any
 
 from facedistill.recipe import build, find
+from facedistill.terms.aml import AML
 from facedistill.terms.attention_transfer import AttentionTransfer
 from facedistill.terms.cckd import CCKD
+from facedistill.terms.csd import CSD
+from facedistill.terms.d3still import D3still
 from facedistill.terms.darkrank import DarkRank
 from facedistill.terms.ekd import EKD
 from facedistill.terms.embedding_l2 import EmbeddingL2
 from facedistill.terms.fitnet import FitNet
+from facedistill.terms.gkd import GKD
+from facedistill.terms.influence import Influence
+from facedistill.terms.lce import LCE
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
+from facedistill.terms.mixbct import MixBCT
 from facedistill.terms.pkt import PKT
+from facedistill.terms.raml import RAML
 from facedistill.terms.rkd import RKD
+from facedistill.terms.rop import ROP
 from facedistill.terms.shrinkteanet import ShrinkTeaNet
 from facedistill.terms.similarity_preserving import SimilarityPreserving
 from facedistill.terms.soft_targets import SoftTargets
@@ -33,7 +42,16 @@ TERMS: dict[str, type[Term]] = {
     "pkt": PKT,
     "cckd": CCKD,
     "ekd": EKD,
+    "csd": CSD,
+    "raml": RAML,
+    "rop": ROP,
+    "d3still": D3still,
+    "aml": AML,
+    "gkd": GKD,
     "margin_distillation": MarginDistillation,
+    "influence": Influence,
+    "lce": LCE,
+    "mixbct": MixBCT,
 }
 
 

@@ -33,6 +33,7 @@ class SoftTargets(Term):
             nearly all of which carry no information; null = all.
     """
 
+    name = "soft_targets"
     needs = frozenset({"logits"})
     needs_weight = True
     whole_weight = True
@@ -44,24 +45,27 @@ class SoftTargets(Term):
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         if weight is None or teacher is None:
             raise UserError(
-                "soft_targets: needs the student's and the teacher's classifier; import the teacher with its own, or "
+                f"{self.name}: needs the student's and the teacher's classifier; import the teacher with its own, or "
                 "with --fit-classifier"
             )
         if list(weight.class_names) != list(teacher.class_names):
             raise UserError(
-                "soft_targets: the student's and the teacher's classifier differ in classes or in their order"
+                f"{self.name}: the student's and the teacher's classifier differ in classes or in their order"
             )
         if weight.weight.dtype in (torch.bfloat16, torch.int8):
-            raise UsageError("soft_targets: reads W as float32; set method.classifier.rows=fp32")
+            raise UsageError(f"{self.name}: reads W as float32; set method.classifier.rows=fp32")
         self.weight = weight
         self.teacher_weight = ClassWeight(teacher, "nothing")
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         assert teacher is not None
         with torch.autocast(student.embedding.device.type, enabled=False):
-            z_student = self._logits(self.weight.place(student.embedding), self.weight.weight)
-            z_teacher = self._logits(teacher.embedding, self.teacher_weight.weight)
-            return soft_targets(z_student, z_teacher, self.temperature, self.top_k)
+            return soft_targets(*self.logits(student, teacher), self.temperature, self.top_k)
+
+    def logits(self, student: Output, teacher: Output) -> tuple[Tensor, Tensor]:
+        """Return the logits of student and teacher, each (B, C), float32: scale x cosine to the own classifier."""
+        own = self._logits(self.weight.place(student.embedding), self.weight.weight)
+        return own, self._logits(teacher.embedding, self.teacher_weight.weight)
 
     def _logits(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.scale * F.normalize(x.float(), dim=1) @ F.normalize(weight.float(), dim=1).T

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from facedistill import parallel
-from facedistill.data import Batch, Output
+from facedistill.data import Batch, Embeddings, Output
 from facedistill.errors import UserError
 from facedistill.head import Classifier, ClassWeight
 
@@ -18,12 +19,14 @@ class Term(nn.Module):
         needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
+        needs_table: True if the term reads the teacher's embeddings of all training images before the first step.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
 
     needs: frozenset[str] = frozenset()
     needs_weight: bool = False
     whole_weight: bool = False
+    needs_table: bool = False
     anchors: bool = False
 
     def __init__(self) -> None:  # this signature declares that a term has no options
@@ -31,6 +34,12 @@ class Term(nn.Module):
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         """Receive, once, the student's W and the teacher's classifier; raise UserError if a needed one is missing."""
+
+    def bind_table(self, table: Embeddings, teacher: Classifier | None) -> None:
+        """Receive, once and before `bind`, the teacher's embeddings of the training images and its own classifier.
+
+        Row i of the table is training image i. Called only if `needs_table`.
+        """
 
     def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
         """Receive, once, the shapes (C, h, w) of both networks' stage maps. Called only if `needs` has "features"."""
@@ -62,6 +71,29 @@ class Relation(Term):
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the embeddings (B, d_S) and (B, d_T), float32, of all processes; `batch` is a slice."""
         raise NotImplementedError
+
+
+class CrossRelation(Relation):
+    """A relation of the student's embeddings with the teacher's: queries against a gallery that the teacher enrolled.
+
+    It ties the student to the teacher's space, so both networks have the same dimension.
+    """
+
+    anchors = True
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert teacher is not None
+        require_same_dimension(type(self).__name__.lower(), student, teacher)
+        return super().forward(student, teacher, batch)
+
+
+def similarities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines: of the teacher's embeddings with each other, and of the student's (rows) with the teacher's.
+
+    Shapes: (B, d), (B, d) -> (B, B), (B, B).
+    """
+    s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
+    return t @ t.T, s @ t.T
 
 
 def require_same_dimension(term: str, student: Output, teacher: Output) -> None:

@@ -15,12 +15,12 @@ from facedistill.run import epoch_file
 from facedistill.training.images import embed_training_images, open_training_data
 from facedistill.training.inherit import (
     hold_weights,
+    home_of,
     make_classifier,
     require_own_images,
-    teachers_space,
     terms_with_classifier,
 )
-from facedistill.training.method import Method, teacher_needs, wire_terms
+from facedistill.training.method import Method, WiredTerm, teacher_needs, wire_terms
 from facedistill.training.resolved import ResolvedMethod
 from facedistill.training.student import make_student
 from facedistill.training.teacher import Teacher
@@ -72,20 +72,25 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     heads = terms_with_classifier(method, terms)
     cached = _cached(recipe, method, asked, epochs)
     made_of = {name for name in heads if name in models and "embeddings" in method.start.needs}
+    made_of |= _tables(terms, models)
     with parallel.first_here():  # the others find in the cache what the first one embedded
         embeddings, train = embed_training_images({n: models[n] for n in models if n in cached | made_of}, train)
 
-    space_dim = teachers_space(method, terms, models)
+    home = home_of(method, terms, models)
+    space_dim = models[home].embedding_dim if home else None
     classifiers = {
         name: make_classifier(recipe, method, term, name, models, train, embeddings, space_dim)
         for name, term in heads.items()
     }
     classifier = next(iter(classifiers.values()), None)
     student = make_student(recipe, models, classifier, space_dim)
+    for wired in terms.values():
+        if wired.term.needs_table:
+            wired.term.bind_table(embeddings[wired.teacher], models[wired.teacher].classifier)
     teachers = _teachers(models, asked, train, {name: embeddings[name] for name in cached}, epochs)
     for name in classifiers.keys() & models.keys():
         require_own_images(recipe, method, classifiers[name], heads[name], models[name], train, embeddings.get(name))
-    weights = hold_weights(method, classifiers, terms, student.embedding_dim)
+    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim)
     first = weights.pop(next(iter(weights))) if weights else None
     return Assembly(
         train,
@@ -129,6 +134,15 @@ def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> 
                 f"method: a term needs the stage features of teacher '{name}', but an ONNX file gives its embedding "
                 "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
+
+
+def _tables(terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> Set[str]:
+    """Return the teachers whose embeddings of the training images a term reads before the first step."""
+    needed = {wired.teacher: key for key, wired in terms.items() if wired.term.needs_table}
+    for name, key in needed.items():
+        if name not in models:
+            raise UsageError(f"term '{key}' needs the teacher '{name}'; the recipe has: {', '.join(models) or 'none'}")
+    return needed.keys()
 
 
 def _epochs(recipe: Recipe, method: ResolvedMethod, asked: Needs, models: Mapping[str, Model]) -> dict[str, list[Path]]:

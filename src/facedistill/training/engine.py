@@ -20,7 +20,7 @@ from facedistill import evaluation, parallel
 from facedistill.data import Batch, ImageBatch, Loader
 from facedistill.errors import UsageError, UserError, some
 from facedistill.files import atomic_write, cache_dir, fingerprint
-from facedistill.models import save_model, save_weights
+from facedistill.models import not_tied, save_model, save_weights
 from facedistill.progress import Pace, bar, say
 from facedistill.recipe import Recipe, dump_recipe
 from facedistill.run import (
@@ -63,6 +63,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
                 say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
+            if assembly.models and assembly.method.anchors is None and parallel.rank() == 0:
+                say(f"note: {not_tied(describe(recipe.method, assembly.origin))}")
             seconds = _fit(recipe, run, assembly)
             if parallel.rank() == 0:
                 _finish(recipe, run, assembly, seconds, peak())
@@ -222,7 +224,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     anchor = assembly.method.anchors
     student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
-    if weight is not None and weight.moved_by != "nothing":
+    if weight is not None and weight.moved_by != "nothing" and weight.projection is None:
         student.classifier = weight.trained()
     name = describe(recipe.method, assembly.origin)
     student.made = {
@@ -231,6 +233,8 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
         "images": len(assembly.train),
         "data": assembly.train.fingerprint,
     }
+    if assembly.models:
+        student.made["teachers"] = [model.space for model in assembly.models.values()]
     if names := assembly.train.unreadable:
         student.made["unreadable"] = names
         say(f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")

@@ -33,18 +33,18 @@ def terms_with_classifier(method: ResolvedMethod, terms: Mapping[str, WiredTerm]
     return dict(list(found.items())[:1])
 
 
-def teachers_space(method: ResolvedMethod, terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> int | None:
-    """Return the dimension of the space that the method ties the student to, or None.
+def home_of(method: ResolvedMethod, terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> str | None:
+    """Return the name of the teacher in whose space the method wants the student, or None if that is left to its W.
 
     A term that anchors, or a W that the teacher moves, ties the student to its teacher's space.
     """
     moved = method.moved_by == "teacher"
-    dims = (
-        models[wired.teacher].embedding_dim
+    names = (
+        wired.teacher
         for wired in terms.values()
         if wired.teacher in models and (wired.term.anchors or (wired.term.needs_weight and moved))
     )
-    return next(dims, None)
+    return next(names, None)
 
 
 def make_classifier(
@@ -61,7 +61,7 @@ def make_classifier(
 
     Args:
         teacher: the teacher's name. embeddings: those of the training images, by teacher, if the start needs them.
-        space_dim: see `teachers_space`.
+        space_dim: the dimension of the space that the method ties the student to, or None; see `home_of`.
 
     Raises:
         UsageError, UserError: the recipe lacks the teacher, the teacher its classifier, or the term its margin.
@@ -124,16 +124,24 @@ def require_own_images(
 
 
 def hold_weights(
-    method: ResolvedMethod, classifiers: Mapping[str, Classifier], terms: Mapping[str, WiredTerm], student_dim: int
+    method: ResolvedMethod,
+    classifiers: Mapping[str, Classifier],
+    terms: Mapping[str, WiredTerm],
+    home: str | None,
+    student_dim: int,
 ) -> dict[str, ClassWeight]:
     """Return the ClassWeight of each classifier, by teacher.
 
-    The student lives in the first one's space; a projection leads to the space of each other.
+    The student lives in the space of `home` (see `home_of`), else in the first one's. A projection leads to the space
+    of each other teacher's W.
     """
     whole = any(wired.term.whole_weight for wired in terms.values())
-    first = next(iter(classifiers), None)
+    home = home or next(iter(classifiers), None)
+    abroad = method.start.of_teacher or method.moved_by == "teacher"
     return {
-        name: ClassWeight(classifier, method.moved_by, None if name == first else student_dim, method.rows, whole)
+        name: ClassWeight(
+            classifier, method.moved_by, student_dim if abroad and name != home else None, method.rows, whole
+        )
         for name, classifier in classifiers.items()
     }
 

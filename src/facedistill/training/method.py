@@ -42,6 +42,7 @@ def missing_teachers(recipe: Recipe) -> list[str]:
     method = resolve(recipe.method)
     terms = wire_terms(method)
     asked = {teacher for teacher, needs in teacher_needs(terms, method.moved_by).items() if needs}
+    asked |= {wired.teacher for wired in terms.values() if wired.term.needs_table}
     if method.start.of_teacher:
         asked |= {wired.teacher for wired in terms.values() if wired.term.needs_weight}
     return sorted(asked - set(recipe.teachers))

@@ -23,7 +23,7 @@ def make_student(
     spec = recipe.student
     if twice := [name for name in ("embedding_dim", "input_size") if name in spec.options]:
         raise UsageError(f"student.options.{twice[0]}: set student.{twice[0]} instead")
-    wanted = classifier.dim if classifier else space_dim
+    wanted = space_dim or (classifier.dim if classifier else None)
     dim = spec.embedding_dim or wanted or next((m.embedding_dim for m in models.values()), 512)
     if wanted and dim != wanted and not spec.projection:
         raise UsageError(
