@@ -16,7 +16,8 @@ from facedistill.backbones.base import Backbone
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone, open_session
-from facedistill.backbones.onnx_graph import import_onnx_packages
+from facedistill.backbones.onnx_graph import import_onnx_packages, inputs, outputs, read_graph
+from facedistill.backbones.onnx_trial import one_line, tried
 from facedistill.recipe import build, find
 
 __all__ = [
@@ -29,8 +30,13 @@ __all__ = [
     "count_parameters",
     "create_backbone",
     "import_onnx_packages",
+    "inputs",
+    "one_line",
     "open_session",
     "outline",
+    "outputs",
+    "read_graph",
+    "tried",
 ]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {

@@ -1,6 +1,7 @@
 """A run's logs: numbers every few steps, and the student's accuracy every few epochs."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,10 +21,11 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     """Return the lines of a log, except those that a kill cut short or that are damaged. Empty if there is no log."""
     found = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError, RecursionError, OverflowError):
             row = json.loads(line)
             if isinstance(row, dict) and all(type(row.get(key)) is int for key in ("step", "epoch")):
-                found.append(row)
+                if all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
+                    found.append(row)
     return found
 
 
