@@ -1,5 +1,6 @@
 """Reads mutants in forked children with limits of memory and time, and says what became of each."""
 
+import faulthandler
 import gc
 import hashlib
 import os
@@ -136,6 +137,7 @@ def _next(pipe: Any, child: int, seconds: float) -> Outcome:
 def _read_all(corpus: Corpus, numbers: list[int], pipe: int) -> None:
     """The child: read the valid files, then each mutant; write a line after each; end the process."""
     os.chdir(corpus.work)
+    faulthandler.disable()
     with open(os.devnull, "r+b") as nothing:
         for number in (0, 1, 2):
             os.dup2(nothing.fileno(), number)

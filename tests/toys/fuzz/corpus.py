@@ -440,8 +440,8 @@ FORMATS: dict[str, Format] = {
     "verification .bin": Format(_bin, _sets("set.bin"), ("set*",)),
     "verification .bin of numpy": Format(_bin_of_numpy, _sets("set.bin"), ("set.bin",)),
     "RecordIO": Format(_recordio, _data(), ("*",)),
-    "Parquet": Format(_parquet, _data("faces.parquet"), ("*.parquet",), weight=1),
-    "Arrow": Format(_arrow, _data(), ("*.arrow", "state.json"), weight=1),
+    "Parquet": Format(_parquet, _data("faces.parquet"), ("*.parquet",)),
+    "Arrow": Format(_arrow, _data(), ("*.arrow", "state.json"), weight=2),
     "tar": Format(_tar_of_people, _data("faces.tar"), ("*.tar",)),
     "webdataset": Format(partial(_tar, labels=True), _data("faces.tar"), ("*.tar",)),
     "metadata.csv": Format(partial(_metadata, form="csv"), _data(), ("metadata.csv",)),
@@ -453,28 +453,28 @@ FORMATS: dict[str, Format] = {
     "selection": Format(_selection, _data("selection.csv"), ("selection.csv",)),
     "image": Format(_photos, _pixels, ("*",)),
     "model folder: config, classifier, names": Format(
-        _model, lambda f: _use(fd.load_model(f)), ("config.json", "classifier.safetensors", "classes.txt")
+        _model, lambda f: _use(fd.load_model(f)), ("config.json", "classifier.safetensors", "classes.txt"), weight=2
     ),
-    "model folder: weights": Format(_model, lambda f: _use(fd.load_model(f)), ("model.safetensors",), "refused"),
+    "model folder: weights": Format(_model, lambda f: _use(fd.load_model(f)), ("model.safetensors",), "refused", 2),
     "model folder: ONNX weights": Format(
-        _onnx_folder, lambda f: _use(fd.load_model(f / "model")), ("model/model.onnx",), "refused"
+        _onnx_folder, lambda f: _use(fd.load_model(f / "model")), ("model/model.onnx",), "refused", 10
     ),
     "ONNX": Format(lambda f: _graph(f / "n.onnx"), lambda f: _use(fd.load_model(f / "n.onnx")), ("n.onnx",), weight=1),
     "ONNX detector": Format(_detector, _detect, ("detector.onnx",)),
-    "arcface_torch": Format(_arcface_torch, lambda f: _use(fd.import_model(f, classes=f / "classes.txt")), ("*",)),
-    "state dict .pth": Format(_weights, lambda f: _use(fd.import_model(f / "backbone.pth")), ("*.pth",)),
+    "arcface_torch": Format(_arcface_torch, lambda f: _use(fd.import_model(f, classes=f / "classes.txt")), ("*",), weight=2),
+    "state dict .pth": Format(_weights, lambda f: _use(fd.import_model(f / "backbone.pth")), ("*.pth",), weight=2),
     "state dict .safetensors": Format(
-        _weights, lambda f: _use(fd.import_model(f / "backbone.safetensors")), ("*.safetensors",)
+        _weights, lambda f: _use(fd.import_model(f / "backbone.safetensors")), ("*.safetensors",), weight=5
     ),
     "embeddings .npz": Format(
         lambda f: _embeddings().save(f / "e.npz"), lambda f: _use(fd.import_model(f / "e.npz")), ("e.npz",)
     ),
     "class names": Format(lambda f: (f / "n.txt").write_text("ann\nbob\n"), lambda f: read_names(f / "n.txt"), ("n.txt",)),
     "recipe": Format(_recipe, lambda f: dump_recipe(load_recipe(str(f / "recipe.yaml"))), ("recipe.yaml",)),
-    "recipe of a run": Format(lambda f: (f / "recipe.yaml").write_text(_run_recipe()), _claim, ("recipe.yaml",)),
+    "recipe of a run": Format(lambda f: (f / "recipe.yaml").write_text(_run_recipe()), _claim, ("recipe.yaml",), weight=5),
     "checkpoint": Format(_checkpoint, latest_checkpoint, ("checkpoints/*",), "refused"),
     "log": Format(_evaluation, lambda f: read_log(f / "one" / "log.jsonl"), ("one/log.jsonl",)),
-    "evaluation": Format(_evaluation, partial(_report, page=False), ("*/*.json",)),
+    "evaluation": Format(_evaluation, partial(_report, page=False), ("*/*.json",), weight=2),
     "report": Format(_evaluation, partial(_report, page=True), ("*/*",), weight=1),
     "published figures": Format(_published, lambda f: render_comparison(load_evaluations([f / "paper.json"])), ("*",)),
     "prepare's journal": Format(_journal, lambda f: Journal(f / "journal.jsonl").done, ("journal.jsonl",)),
@@ -483,7 +483,7 @@ FORMATS: dict[str, Format] = {
     "cache: tar index": Format(
         _with_cache(_tar_of_people, _data("faces.tar")), _cached(_data("faces.tar")), ("cache/tar/*",), "made anew"
     ),
-    "cache: embeddings": Format(_cached(_embedded), _cached(_embedded), ("cache/*.npz",), "made anew", 5),
-    "cache: blocks of embeddings": Format(_cached(_blocks), _cached(_blocks), ("cache/*.npy",), "made anew", 5),
+    "cache: embeddings": Format(_cached(_embedded), _cached(_embedded), ("cache/*.npz",), "made anew", 2),
+    "cache: blocks of embeddings": Format(_cached(_blocks), _cached(_blocks), ("cache/*.npy",), "made anew", 2),
     "cache: nearest classes": Format(_cached(_nearest), _cached(_nearest), ("cache/nearest/*",), "made anew"),
 }

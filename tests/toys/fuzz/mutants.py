@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
+import yaml
+
 CANARY = "canary"  # a file of this name in the working folder says that code from a mutant was run
 CODE = [
     f"cos\nsystem\n(S'touch {CANARY}'\ntR.".encode(),
@@ -150,6 +152,10 @@ def in_json(data: bytes, random: Random, others: Mapping[str, bytes]) -> bytes:
     return json.dumps(rearranged(json.loads(data), random)).encode()
 
 
+def in_yaml(data: bytes, random: Random, others: Mapping[str, bytes]) -> bytes:
+    return json.dumps(rearranged(yaml.safe_load(data), random)).encode()  # JSON is YAML
+
+
 def in_json_lines(data: bytes, random: Random, others: Mapping[str, bytes]) -> bytes:
     lines = data.splitlines()
     place = random.randrange(len(lines))
@@ -226,7 +232,7 @@ def in_png(data: bytes, random: Random, others: Mapping[str, bytes]) -> bytes:
 
 VIEWS: dict[str, Mutate] = {
     ".json": in_json,
-    ".yaml": in_json,
+    ".yaml": in_yaml,
     ".jsonl": in_json_lines,
     ".csv": in_table,
     ".npz": in_zip,
@@ -243,6 +249,9 @@ def mutant(name: str, data: bytes, random: Random, others: Mapping[str, bytes]) 
     view = VIEWS.get(name[name.rfind(".") :])
     while True:
         change = view if view and random.random() < 0.5 else damaged
-        found = change(data, random, others)
+        try:
+            found = change(data, random, others)
+        except ValueError:  # some files of this ending have another structure
+            found = damaged(data, random, others)
         if found != data:
             return found
