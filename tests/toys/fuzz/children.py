@@ -175,7 +175,7 @@ def _read(form: Format, folder: Path) -> tuple[Outcome, str]:
     torch.manual_seed(0)
     found = ""
     try:
-        found = _digest(form.read(folder))
+        found = digest(form.read(folder))
         outcome = Outcome("accepted", "")
     except UserError as e:
         outcome = Outcome("memory" if _chain_matches(e) else "refused", str(e))
@@ -197,26 +197,26 @@ def _chain_matches(error: BaseException | None) -> bool:
     return False
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
     """Return a text that is equal for equal content: of arrays, tensors, containers and plain values."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
 
     def add(value: Any) -> None:
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().numpy()
         if isinstance(value, np.ndarray) and value.dtype != object:
-            digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
+            found.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
         elif isinstance(value, dict):
             add([part for pair in value.items() for part in pair])
         elif isinstance(value, list | tuple):
-            digest.update(f"{len(value)} ".encode())
+            found.update(f"{len(value)} ".encode())
             for part in value:
                 add(part)
         else:
-            digest.update(repr(value).encode(errors="replace"))
+            found.update(repr(value).encode(errors="replace"))
 
     add(value)
-    return digest.hexdigest()
+    return found.hexdigest()
 
 
 def _watch(folder: Path) -> list[str]:
