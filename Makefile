@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: setup demo test test-slow lint types docs browser clean
+.PHONY: setup demo test test-slow fuzz lint types docs browser clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,11 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# A hundred thousand mutants of all formats that are read; FUZZ=1000 for fewer.
+FUZZ ?= 100000
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/toys $(BIN)/python benchmarks/fuzz.py $(FUZZ)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,17 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced_once() -> Iterator[None]:
+    """An export of the same network in the same form is traced once."""
+    from facedistill.export import onnx as target
+    from traced import traced
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "float_graph", traced)
+        yield
 
 
 @pytest.fixture(autouse=True)

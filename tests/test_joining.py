@@ -1,6 +1,7 @@
 """Processes that do not come, stop or were described wrongly: one clear line instead of waiting for ever."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from facedistill import parallel
+from facedistill.errors import UsageError, UserError
 from processes import free_port
 
+NAMED = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
 JOIN = """
 import sys
 from facedistill import parallel
@@ -25,8 +29,7 @@ except UserError as e:
 
 
 def _start(work: str = "pass", **described: str) -> "subprocess.Popen[str]":
-    named = {"WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"}
-    clean = {name: value for name, value in os.environ.items() if name not in named}
+    clean = {name: value for name, value in os.environ.items() if name not in NAMED}
     return subprocess.Popen(
         [sys.executable, "-c", JOIN.replace("WORK", work)],
         env=clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | described,
@@ -49,24 +52,39 @@ def _two(**more: str) -> dict[str, str]:
         (_two(RANK="0", FACEDISTILL_TIMEOUT="soon"), "FACEDISTILL_TIMEOUT=soon: expected a number of minutes"),
     ],
 )
-def test_wrong_variables_are_wrong_usage(described: dict[str, str], words: str) -> None:
-    process = _start(**described)
-    text = process.communicate(timeout=60)[0]
-    assert process.returncode == 2 and words in text and text.count("\n") == 1
+def test_wrong_variables_are_wrong_usage(
+    described: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _describe(described, monkeypatch)
+    with pytest.raises(UsageError, match=re.escape(words)) as said, parallel.processes():
+        pass
+    assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize("changes", [{"RANK": "0"}, {"RANK": "1"}, {"RANK": "1", "MASTER_ADDR": "nowhere.invalid"}])
-def test_a_process_that_never_comes_is_not_waited_for_for_ever(changes: dict[str, str]) -> None:
+def test_a_process_that_never_comes_is_not_waited_for_for_ever(
+    changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rank 0 waits for rank 1; rank 1 for a rank 0 that is not there; an address that no machine has."""
-    process = _start(**_two(FACEDISTILL_TIMEOUT="0.05", **{}) | changes)
-    text = process.communicate(timeout=60)[0]
-    assert process.returncode == 1 and "found not all of the 2 processes at" in text and text.count("\n") == 1
+    _describe(_two(FACEDISTILL_TIMEOUT="0.02") | changes, monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="found not all of the 2 processes at") as said, parallel.processes():
+        pass
+    assert "\n" not in str(said.value) and time.monotonic() - began < 45
+
+
+def _describe(described: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables in this process, which joins nobody: it is refused before."""
+    for name in NAMED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in described.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize("waits", ["parallel.counts(torch.zeros(3))", "parallel.barrier()"])
 def test_a_stopped_process_is_not_waited_for_for_ever(waits: str) -> None:
-    work = f"import time, torch; print('joined', flush=True); time.sleep(3 * parallel.rank()); {waits}"
-    more: dict[str, Any] = _two(FACEDISTILL_TIMEOUT="0.1")
+    work = f"import time, torch; print('joined', flush=True); time.sleep(2 * parallel.rank()); {waits}"
+    more: dict[str, Any] = _two(FACEDISTILL_TIMEOUT="0.05")
     first, second = (_start(work, **more, RANK=str(rank)) for rank in range(2))
     try:
         assert second.stdout is not None and second.stdout.readline() == "joined\n"

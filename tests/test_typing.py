@@ -33,10 +33,12 @@ fd.ArcFace(margin=0.5)
 """
 
 
-def _mypy(folder: Path, program: str) -> list[str]:
-    """What mypy says of the program, a line for each remark."""
-    (folder / "program.py").write_text(program)
-    command = [sys.executable, "-m", "mypy", "--cache-dir", str(folder / "cache"), "--config-file=", "program.py"]
+def _mypy(folder: Path, **programs: str) -> list[list[str]]:
+    """What mypy says of each program, a line for each remark."""
+    for name, program in programs.items():
+        (folder / f"{name}.py").write_text(program)
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(folder / "cache"), "--config-file="]
+    command += [f"{name}.py" for name in programs]
     done = subprocess.run(
         [*command, "--ignore-missing-imports"],
         cwd=folder,
@@ -45,11 +47,11 @@ def _mypy(folder: Path, program: str) -> list[str]:
         text=True,
         timeout=500,
     )
-    return [line for line in done.stdout.splitlines() if line.startswith("program.py")]
+    return [[line for line in done.stdout.splitlines() if line.startswith(f"{name}.py")] for name in programs]
 
 
 def test_a_users_program_is_checked(tmp_path: Path) -> None:
-    said = _mypy(tmp_path, PROGRAM)
+    said, wrong = _mypy(tmp_path, right=PROGRAM, wrong=WRONG)
     assert not [line for line in said if "error" in line]
     revealed = [line.partition('is "')[2].rstrip('"') for line in said]
     assert [name.removeprefix("facedistill.") for name in revealed] == [
@@ -59,6 +61,5 @@ def test_a_users_program_is_checked(tmp_path: Path) -> None:
         "float",
         "pathlib.Path",
     ]
-    wrong = _mypy(tmp_path, WRONG)
     codes = [line.rpartition("[")[2] for line in wrong if "error" in line]
     assert codes == ["arg-type]", "attr-defined]", "attr-defined]", "call-arg]"]

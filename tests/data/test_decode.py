@@ -1,4 +1,5 @@
 import io
+import sys
 import struct
 import subprocess
 import tracemalloc
@@ -135,6 +136,9 @@ def test_formats_that_pillow_writes_and_we_do_not_open(form: str) -> None:
 
 def test_formats_of_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     box = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     with pytest.raises(ValueError, match="HEIF is opened by the package pillow-heif; run: pip install pillow-heif"):
         decode(box)
     with pytest.raises(ValueError, match="not an image of a known format"):
@@ -147,6 +151,24 @@ def test_formats_of_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(Image.OPEN, "AVIF")
     with pytest.raises(ValueError, match="AVIF is opened by the package pillow-avif-plugin"):
         decode(b"\0\0\0\x14ftypavif\0\0\0\0avif")
+
+
+def test_heic_is_opened_upright_where_its_plug_in_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = pytest.importorskip("pillow_heif", reason="the extra 'heic' is not installed")
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:, :32] = (200, 30, 90)  # the left half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    out = io.BytesIO()
+    plugin.from_pillow(Image.fromarray(pixels)).save(out, quality=100, exif=exif.tobytes())
+    data = out.getvalue()
+    found = decode(data, upright=True)
+    assert found.shape == (64, 48, 3)
+    np.testing.assert_allclose(found[16, 24], (200, 30, 90), atol=12)
+    np.testing.assert_allclose(found[48, 24], (0, 0, 0), atol=12)
+    for damaged in (data[: len(data) // 2], data[:60]):
+        with pytest.raises(ValueError):
+            decode(damaged)
 
 
 def large(form: str) -> bytes:

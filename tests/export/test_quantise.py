@@ -15,21 +15,22 @@ from facedistill.export import Deployable, Form, export_model
 from facedistill.export.calibration import METHODS, Seen, observe
 from facedistill.export.equalise import equalised
 from facedistill.export.graph import without_prelu
-from facedistill.export.onnx import Onnx, float_graph
+from facedistill.export.onnx import Onnx
 from facedistill.export.quantise import cosine_of, quantised, worst_layer
 from facedistill.models import Model
+from traced import traced
 
 FORM = Form("int8", batch="dynamic")
 
 
 @pytest.fixture(scope="module")
 def faces() -> Dataset:
-    return open_dataset("synthetic:identities=80,images=4,size=32,seed=3")
+    return open_dataset("synthetic:identities=40,images=3,size=32,seed=3")
 
 
 @pytest.fixture(scope="module")
 def images(faces: Dataset) -> np.ndarray:
-    return faces.batch(np.random.default_rng(0).permutation(320)[:192]).images.numpy()
+    return faces.batch(np.random.default_rng(0).permutation(120)).images.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def graph(model: Model) -> onnx.ModelProto:
-    return float_graph(Deployable(model, FORM), FORM)
+    return traced(Deployable(model, FORM), FORM)
 
 
 def _embed(graph: onnx.ModelProto | Path, images: np.ndarray) -> np.ndarray:

@@ -140,16 +140,29 @@ def test_rows_of_other_scales_are_another_w(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nothing", b"no array at all"])
-def test_a_damaged_cache_is_made_again(damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cache_is_made_again(
+    damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     done, rows = _searches(monkeypatch), Rows(_weight())
     first = cached_nearest(rows, 4)
     (file,) = (tmp_path / "cache" / "nearest").iterdir()
     whole = file.read_bytes()
-    for content in (damage, whole[:-1]):
+    flipped = bytearray(whole)
+    flipped[-40] ^= 1  # a class number
+    for content in (damage, whole[:-1], bytes(flipped)):
         file.unlink()
         file.write_bytes(content)
         assert torch.equal(cached_nearest(rows, 4), first) and file.read_bytes() == whole
-    assert len(done) == 3
+    assert len(done) == 4 and capsys.readouterr().err.count("the cached nearest classes are not used") == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "file"))
+    assert cached_nearest(Rows(_weight()), 4).shape == (CLASSES, 4)
+    assert capsys.readouterr().err.count("the nearest classes are not cached: cannot write") == 1
 
 
 def _batch(labels: list[Tensor], shares: list[float]) -> Batch:

@@ -178,7 +178,7 @@ def _damaged(table: Embeddings, path: Path) -> Iterator[str]:
     path.write_bytes(whole[:100])
     yield "truncated"
     flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 8
+    flipped[whole.index(table.vectors.tobytes()) + 5] ^= 8
     path.write_bytes(flipped)
     yield "a flipped bit"
     holed = table.vectors.copy()
@@ -335,12 +335,15 @@ def test_blocks_are_the_rows_of_the_table_and_come_from_the_file_the_next_time(t
         blocks = list(embed_blocks(model, Dataset(source, max_unreadable=0.5), batch=10, cache=cache))
         assert [len(block) for block in blocks] == [9, 10, 2]
         np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-5)
-    (stored,) = tmp_path.iterdir()
-    assert np.load(stored, allow_pickle=False).shape == whole.shape
-    source.reads = 0
-    again = np.concatenate(list(embed_blocks(model, Dataset(source, max_unreadable=0.5), batch=10, cache=tmp_path)))
-    assert source.reads == 0
+    (file,) = tmp_path.iterdir()
+    stored = np.load(file, allow_pickle=False)
+    assert stored.shape == (23, 2, 5) and np.flatnonzero(np.isnan(stored).all(axis=(1, 2))).tolist() == [4, 20]
+    source.reads, dataset = 0, Dataset(source, max_unreadable=0.5)
+    again = np.concatenate(list(embed_blocks(model, dataset, batch=10, cache=tmp_path)))
+    assert source.reads == 0 and dataset.unreadable == ["image 4", "image 20"]
     np.testing.assert_allclose(again, whole, atol=1e-5)
+    with pytest.raises(UserError, match="2 of 23 images cannot be read"):
+        list(embed_blocks(model, Dataset(source), cache=tmp_path))
 
 
 def test_blocks_that_are_not_read_to_their_end_leave_no_file(tmp_path: Path) -> None:

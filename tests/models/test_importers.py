@@ -391,3 +391,21 @@ def test_options_that_a_checkpoint_does_not_have(small: Path) -> None:
 def test_a_scale_is_a_finite_number_above_zero(small: Path, scale: float) -> None:
     with pytest.raises(UsageError, match="expected a finite number above 0"):
         import_model(small, fit_classifier="nowhere", scale=scale)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_square_w_is_told_apart_by_the_images_of_its_classes(small: Path, tmp_path: Path, turned: bool) -> None:
+    faces = "synthetic:identities=16,images=4,size=32,seed=1"
+    means = embed_dataset(import_model(small), open_dataset(faces), flips=False)
+    vectors = torch.from_numpy(means.fused("none"))
+    weight = torch.stack([vectors[torch.from_numpy(means.labels == label)].mean(0) for label in range(16)])
+    torch.save({"weight": (weight.t() if turned else weight).contiguous()}, tmp_path / "head.pt")
+    model = import_model(small, classifier=tmp_path / "head.pt", classes=faces)
+    assert model.classifier is not None and model.classifier.class_names == means.class_names
+    torch.testing.assert_close(model.classifier.weight, unit(weight))
+
+
+def test_a_square_w_of_other_images_stays_untold(small: Path, tmp_path: Path) -> None:
+    torch.save({"weight": rows(16, 16)}, tmp_path / "head.pt")
+    with pytest.raises(UserError, match="cannot be told apart; give a data set of its classes"):
+        import_model(small, classifier=tmp_path / "head.pt", classes=[str(i) for i in range(16)])

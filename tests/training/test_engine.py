@@ -253,13 +253,14 @@ def test_a_run_ends_whatever_became_of_its_log(tmp_path: Path, damage: str) -> N
     assert after["seconds"] == before["seconds"] > 0 and after["images"] == before["images"]
 
 
-def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_killed_at_random_and_resumed_ends_with_the_same_bits(tmp_path: Path, kills: int) -> None:
     recipe = _recipe(schedule={"epochs": 6, "checkpoint_steps": 3})
     expected = _weights(train(recipe, tmp_path / "whole"))
     recipe_file, run = tmp_path / "recipe.yaml", tmp_path / "killed"
     recipe_file.write_text(dump_recipe(recipe))
     chance = random.Random(3)
-    for stop_at in sorted(chance.sample(range(4, 34), 3)):
+    for stop_at in sorted(chance.sample(range(4, 34), kills)):
         _run_until(recipe_file, run, stop_at)
     assert not (run / "evaluation.json").exists()
     _run_until(recipe_file, run, None)

@@ -55,6 +55,7 @@ def _steps(run: Path) -> list[str]:
     return [line.partition(",")[0] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_machines_train_what_one_does(recipe: Path, tmp_path: Path) -> None:
     one = _start(_one_machine(2), ["train", str(recipe), "--out", str(tmp_path / "one")])
     assert one.wait(300) == 0, one.communicate()[0]

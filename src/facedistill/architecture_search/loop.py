@@ -30,7 +30,7 @@ from facedistill.errors import UsageError
 from facedistill.files import atomic_write
 from facedistill.progress import bar, say
 from facedistill.recipe import Recipe, Search, dump_recipe
-from facedistill.run import Log, claim_run
+from facedistill.run import Log, Trackers, claim_run
 from facedistill.training import (
     Assembly,
     bound_to,
@@ -73,7 +73,11 @@ def search(recipe: Recipe, out: str | Path) -> Path:
             assembly = training.assemble(replace(recipe, student=student), method)
             network = assembly.method.student.backbone
             assert isinstance(network, Supernet)
-            _fit(recipe, settings, run, assembly, network)
+            trackers = Trackers(recipe.track, run)
+            try:
+                _fit(recipe, settings, run, assembly, network, trackers)
+            finally:
+                trackers.end()
             _finish(run, network)
     return run
 
@@ -117,7 +121,9 @@ class Step:
     validation: Batch
 
 
-def _fit(recipe: Recipe, settings: Search, run: Path, assembly: Assembly, network: Supernet) -> None:
+def _fit(
+    recipe: Recipe, settings: Search, run: Path, assembly: Assembly, network: Supernet, trackers: Trackers
+) -> None:
     """Run epochs and batches: a step of the alphas, then one of the weights; log and checkpoint."""
     schedule, method = recipe.schedule, assembly.method.to(parallel.device()).train()
     alphas = [rows for kind in network.alphas for rows in network.rows(kind)]
@@ -128,7 +134,7 @@ def _fit(recipe: Recipe, settings: Search, run: Path, assembly: Assembly, networ
     table = _times(run, network) if settings.latency else {}
     bound = bound_to(recipe, assembly, total)
     step, seconds = restore(run, method, optimizers, bound)  # type: ignore[arg-type]
-    log = Log(run, step, seconds, recipe.track == "tensorboard")
+    log = Log(run, step, seconds, trackers)
     with bar() as display:
         task = display.add_task(
             "searching", total=total * schedule.batch, completed=step * schedule.batch, unit="images"

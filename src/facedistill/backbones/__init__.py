@@ -23,7 +23,8 @@ from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34
 from facedistill.backbones.mixfacenet import mixfacenet_m, mixfacenet_s, mixfacenet_xs
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone, open_session
-from facedistill.backbones.onnx_graph import import_onnx_packages
+from facedistill.backbones.onnx_graph import import_onnx_packages, inputs, outputs, read_graph
+from facedistill.backbones.onnx_trial import one_line, tried
 from facedistill.backbones.pocketnet import genotype, pocketnet_m, pocketnet_s
 from facedistill.backbones.shufflefacenet import ShuffleFaceNet
 from facedistill.backbones.supernet import Supernet, edge_stride
@@ -48,10 +49,15 @@ __all__ = [
     "edge_stride",
     "genotype_from",
     "import_onnx_packages",
+    "inputs",
+    "one_line",
     "open_session",
     "operation",
     "outline",
+    "outputs",
     "read_genotype",
+    "read_graph",
+    "tried",
 ]
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {

@@ -25,11 +25,13 @@ from facedistill.data.sources import (
     open_source,
     open_tinyface,
     read_lines,
+    read_table,
     read_text,
     save_selection,
     save_verification,
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
+from facedistill.data.stored import ArrayWriter, load_array, save_array
 from facedistill.data.views import VIEWS, View, make_view
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "SOURCES",
     "TEMPLATE",
     "VIEWS",
+    "ArrayWriter",
     "Batch",
     "Dataset",
     "Embeddings",
@@ -69,6 +72,7 @@ __all__ = [
     "is_ijb",
     "is_path",
     "is_tinyface",
+    "load_array",
     "make_sampler",
     "make_view",
     "middle",
@@ -76,9 +80,11 @@ __all__ = [
     "open_source",
     "open_tinyface",
     "read_lines",
+    "read_table",
     "read_text",
     "reduced",
     "resize",
+    "save_array",
     "save_selection",
     "save_verification",
     "sharpness",

@@ -1,8 +1,10 @@
 """A table of embeddings, and the functions that combine the embeddings of an image and its mirror image."""
 
+import hashlib
 import math
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -48,20 +50,30 @@ class Embeddings:
         Embeddings are biometric data: only this user may read the file.
         """
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        arrays["checksum"] = np.asarray(_checksum(arrays))
         with atomic_write(path, private=True) as temporary, open(temporary, "wb") as f:
             np.savez(f, **arrays)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Embeddings":
+    def load(cls, path: str | Path, saved: bool = False) -> "Embeddings":
         """Read what `save` wrote, or a table made by hand: keys, class_names, labels and vectors (N, d) or (N, F, d).
 
-        Raises UserError if an array is missing or the shapes do not fit.
+        Args:
+            saved: only what `save` wrote, which has a checksum.
+
+        Raises:
+            UserError: an array is missing, the shapes do not fit, or the checksum is another.
         """
         expected = "expected an .npz with keys (N,), class_names (C,), labels (N,) and vectors (N, d) or (N, F, d)"
         try:
             _stop_if_larger(path)
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
+            checksum = found.pop("checksum", None)
+            if saved or checksum is not None:
+                wanted = {f.name: found[f.name] for f in fields(cls)}
+                if str(checksum) != _checksum(wanted):
+                    raise ValueError("its checksum differs; the file is damaged")
             vectors = found["vectors"].astype(np.float32, copy=False)
             labels = found["labels"].astype(np.int64, copy=False)
             texts = {name: str(found[name]) for name in ("space", "model", "data") if name in found}
@@ -77,6 +89,16 @@ class Embeddings:
         if not 0 <= labels.min() <= labels.max() < len(class_names):
             raise UserError(f"{path}: labels {labels.min()} to {labels.max()} for {len(class_names)} class names")
         return cls([str(k) for k in keys], [str(c) for c in class_names], labels, vectors, **texts)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return 64 hex characters of the SHA-256 of arrays: names, types, shapes and content."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {arrays[name].shape} ".encode())
+        digest.update(np.atleast_1d(array).view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
 
 
 def _stop_if_larger(path: str | Path) -> None:

@@ -1,16 +1,17 @@
 """The classes nearest to each class of a W that never changes: found once, and enough for a sampled softmax."""
 
-from contextlib import suppress
+import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from facedistill import parallel
+from facedistill.data import load_array, save_array
+from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.head.rows import Rows, share
-from facedistill.progress import track
+from facedistill.progress import say, track
 
 QUERIES, BLOCK = 1024, 8192  # rows of W compared with each other at a time: their cosines take 32 MB
 
@@ -54,7 +55,8 @@ def _nearest_to(queries: Tensor, start: int, rows: Rows, count: int, buffer: Ten
 def cached_nearest(rows: Rows, count: int) -> Tensor:
     """Return `nearest_classes`, memory-mapped if an earlier call stored them for the same rows and `count`.
 
-    All processes call it together.
+    A damaged cache is made anew, and one that cannot be written is left out; a line says so. All processes call it
+    together.
     """
     count = min(count, len(rows) - 1)
     place = cache_dir() / "nearest" / f"{_fingerprint(rows, count)}.npy"
@@ -64,8 +66,11 @@ def cached_nearest(rows: Rows, count: int) -> Tensor:
         searched = nearest_classes(rows, count)
         if found is None:
             found = searched
-            with atomic_write(place) as temporary, open(temporary, "wb") as f:
-                np.save(f, found.numpy())
+            try:
+                with atomic_write(place) as temporary:
+                    save_array(temporary, found.numpy(), "<i4", place.name)
+            except UserError as e:
+                say(f"the nearest classes are not cached: {str(e).partition(';')[0]}")
     assert found is not None
     return found
 
@@ -79,11 +84,13 @@ def _fingerprint(rows: Rows, count: int) -> str:
 
 def _load(place: Path, shape: tuple[int, int]) -> Tensor | None:
     """Return the result that an earlier call stored, or None if it is missing or damaged."""
-    with suppress(OSError, ValueError, EOFError):
-        stored = np.load(place, mmap_mode="c", allow_pickle=False)
-        if stored.shape == shape and stored.dtype == np.int32:
-            return torch.from_numpy(stored)
-    return None
+    if not os.path.isfile(place):
+        return None
+    try:
+        return torch.from_numpy(load_array(place, shape, "<i4"))
+    except (OSError, ValueError) as e:
+        say(f"{place}: the cached nearest classes are not used ({e}); they are made anew")
+        return None
 
 
 def neighbourhood(rows: Rows, nearest: Tensor, labels: Tensor) -> tuple[Rows, Tensor]:

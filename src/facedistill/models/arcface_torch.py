@@ -6,7 +6,7 @@ Other projects have other names. Shards are joined in the numeric order of their
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -54,17 +54,22 @@ def find_backbone(folder: Path) -> Path:
     return found[0]
 
 
-def load_classifier(files: Paths, dim: int, classes: Names | None = None) -> Classifier:
+def load_classifier(
+    files: Paths, dim: int, classes: Names | None = None, tell: Callable[[Tensor], bool | None] = lambda rows: None
+) -> Classifier:
     """Return W from one file, a list of shards, or a folder of shards; rows of any norm.
 
     A single file may hold (C, d) or (d, C): whichever side is `dim` long is the embedding. Shards under the names of
     arcface_torch are (C_local, d) by definition. Without `classes` the rows are named "0", "1", ...: by their label.
 
+    Args:
+        tell: whether the rows of a square matrix are its classes; None if that cannot be told.
+
     Raises:
         UserError: a rank is missing, no side or both sides are `dim` long, or names and rows differ in number.
     """
     paths = _classifier_files(files)
-    weight = torch.cat([_rows(path, dim) for path in paths])
+    weight = torch.cat([_rows(path, dim, tell) for path in paths])
     names = [str(i) for i in range(len(weight))] if classes is None else class_names(classes)
     check_count(names, len(weight), paths[0] if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} shards)")
     return Classifier(weight, names, "teacher")
@@ -138,7 +143,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     return [placed[number] for number in sorted(placed)]
 
 
-def _rows(path: Path, dim: int) -> Tensor:
+def _rows(path: Path, dim: int, tell: Callable[[Tensor], bool | None]) -> Tensor:
     """Return W or a shard of it as (C, dim), float32."""
     if not path.exists():
         raise UserError(f"{path}: no such file; expected the teacher's classifier")
@@ -153,10 +158,14 @@ def _rows(path: Path, dim: int) -> Tensor:
             )
         return weight.float()
     if weight.shape == (dim, dim):
-        raise UserError(
-            f"{path}: W is {dim} x {dim}, so rows and columns cannot be told apart; save it as (classes, dimensions) "
-            "under the name softmax_fc_gpu_0.pt, which means just that"
-        )
+        classes_are_rows = tell(weight.float())
+        if classes_are_rows is None:
+            raise UserError(
+                f"{path}: W is {dim} x {dim}, so rows and columns cannot be told apart; give a data set of its classes "
+                "(--classes DATASET), whose images tell, or save it as (classes, dimensions) under the name "
+                "softmax_fc_gpu_0.pt, which means just that"
+            )
+        return (weight if classes_are_rows else weight.t()).float()
     if dim not in weight.shape:
         raise UserError(f"{path}: W is {list(weight.shape)}; expected one side of {dim}, the teacher's embedding size")
     return (weight if weight.shape[1] == dim else weight.t()).float()

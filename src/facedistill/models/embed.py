@@ -1,6 +1,5 @@
 """Model + data -> Embeddings: each image once, decoding ahead of the network, cached."""
 
-import hashlib
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -9,15 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facedistill.data import Dataset, Embeddings, decoded
+from facedistill.data import ArrayWriter, Dataset, Embeddings, decoded, load_array
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, fingerprint
 from facedistill.models.model import Model
 from facedistill.progress import say, track
 
 CPU_BATCH, GPU_BATCH = 64, 256  # on a CPU, maps of larger batches leave the cache and cost page faults
-
-
 READ = 4096  # stored embeddings at a time
 
 
@@ -70,37 +67,35 @@ def embed_blocks(
 ) -> Generator[np.ndarray, None, None]:
     """Yield the raw embeddings of all readable images, float32 (n, F, d), in order, for sets too large to hold.
 
-    With `cache`, each block is also written to a plain .npy, from which the next call reads blocks, never the whole.
-    Its last bytes, after the array, are a checksum.
+    With `cache`, each block is also written to a plain .npy, from which the next call reads blocks, never the whole. It
+    has a row for every image, NaN for those that cannot be read: they are counted and named again.
     """
     place = cache and _place(cache, model.fingerprint(), dataset, flips).with_suffix(".npy")
     shape = (len(dataset), 2 if flips else 1, model.embedding_dim)
     if place and (stored := _stored(place, shape)) is not None:
-        yield from (stored[start : start + READ] for start in range(0, len(stored), READ))
+        for start in range(0, len(stored), READ):
+            block = np.array(stored[start : start + READ])
+            read = ~np.isnan(block[:, 0, 0])
+            missing = (start + np.flatnonzero(~read)).tolist()
+            dataset.count_images(int(read.sum()), [dataset.keys[i] for i in missing])
+            yield block[read]
         return
-    blocks = (found for _, found in _embedded(model, dataset, flips, batch))
+    blocks = _embedded(model, dataset, flips, batch)
     if not place:
-        yield from blocks
+        yield from (found for _, found in blocks)
         return
     try:
-        with atomic_write(place, private=True) as temporary, open(temporary, "w+b") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            rows, checksum = 0, hashlib.sha256(place.name.encode())
-            for found in blocks:
+        with atomic_write(place, private=True) as temporary, open(temporary, "wb") as file:
+            writer = ArrayWriter(file, shape, "<f4", place.name)
+            for kept, found in blocks:
                 yield found  # first, because writing may fail
-                content = found.astype("<f4", copy=False).tobytes()
-                file.write(content)
-                checksum.update(content)
-                rows += len(found)
-            file.write(checksum.digest())
-            file.seek(0)  # unreadable images leave the table shorter; the header keeps its size
-            np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *shape[1:])})
+                writer.add(kept, found)
+            writer.end()
     except UserError as e:
         if str(place) not in str(e):  # the error is not from writing
             raise
         _say_not_kept(e)
-        yield from blocks
+        yield from (found for _, found in blocks)
 
 
 def _embedded(model: Model, dataset: Dataset, flips: bool, batch: int | None) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -129,20 +124,10 @@ def _stored(place: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
     if not os.path.isfile(place):  # Path.is_file would raise if the folder may not be searched
         return None
     try:
-        found = np.load(place, mmap_mode="r", allow_pickle=False)
-        if found.dtype != np.dtype("<f4") or found.shape[1:] != shape[1:] or len(found) > shape[0]:
-            raise ValueError(f"{found.dtype} {found.shape} for {shape}")
-        checksum = hashlib.sha256(place.name.encode())
-        for start in range(0, len(found), READ):
-            checksum.update(np.ascontiguousarray(found[start : start + READ]).data)
-        with open(place, "rb") as file:
-            file.seek(found.offset + found.nbytes)
-            if file.read() != checksum.digest():
-                raise ValueError("its checksum differs")
-    except Exception as e:  # a damaged file raises almost anything
+        return load_array(place, shape, "<f4")
+    except (OSError, ValueError) as e:
         _say_made_anew(place, e)
         return None
-    return found
 
 
 def _say_made_anew(place: Path, error: Exception) -> None:
@@ -163,7 +148,7 @@ def _cached(cache: Path, model: Model, made_by: str, dataset: Dataset, flips: bo
         path = _place(cache, made_by, dataset, stored)
         if os.path.isfile(path):
             try:
-                found = Embeddings.load(path)
+                found = Embeddings.load(path, saved=True)
                 _require_same(found, made_by, dataset, (2 if stored else 1, model.embedding_dim))
             except UserError as e:
                 _say_made_anew(path, e)

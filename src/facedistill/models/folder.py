@@ -268,7 +268,7 @@ def _onnx_backbone(path: Path, size: int | None, output: str | None) -> tuple[On
 def _is_model_folder(path: Path) -> bool:
     try:
         return "embedding_dim" in json.loads((path / "config.json").read_text(*TEXT))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -279,7 +279,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a model folder (no config.json); expected a model folder, a run or an .onnx file")
     try:
         config = json.loads(file.read_text(*TEXT))
-    except ValueError as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{file}: not readable as JSON ({e}); the file is damaged") from e
     if not isinstance(config, dict) or "embedding_dim" not in config:
         raise UserError(f"{file}: no facedistill model (no 'embedding_dim'); expected a folder made by save_model")

@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
-from facedistill.data import Dataset, Embeddings, form_of, open_dataset, open_source
+from facedistill.data import Dataset, Embeddings, form_of, open_dataset
 from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.files import fingerprint
 from facedistill.head import Margin, centres, check_scale, fit_classifier as fit, make_margin
@@ -26,6 +30,8 @@ from facedistill.models.layouts import heads, load_network, one_network
 from facedistill.models.model import InputSpec, Model, make_space
 from facedistill.models.state_dict import named_tensors, read_tensors
 
+TOLD_BY = 256  # images tell rows from columns of a square W
+CLEARLY = 3  # times as many of them find their own class
 TABLES = (".csv", ".tsv")  # read as a list of names; as data such a file would be pairs, whose names no W has
 
 
@@ -69,7 +75,8 @@ def import_model(
         margin = make_margin(margin)
     given = {"classifier": classifier, "colour": colour, "mean": mean, "std": std, "size": size, "output": output}
     given = {name: value for name, value in given.items() if value is not None}
-    model = _imported(Path(path), kind, _names(classes), given)
+    images = _images(classes)
+    model = _imported(Path(path), kind, _names(classes, images), given, images)
     if centre is not None:
         embeddings = embed_dataset(model, _dataset(centre), cache=cache)
         if model.classifier is not None:
@@ -84,19 +91,26 @@ def _dataset(data: str | Path | Dataset) -> Dataset:
     return data if isinstance(data, Dataset) else open_dataset(data)
 
 
-def _names(classes: Names | None) -> Names | None:
+def _images(classes: Names | None) -> Dataset | None:
+    """Return the data set whose classes are W's, or None if `classes` are names alone."""
+    if not isinstance(classes, str | Path) or _is_list(Path(classes)):
+        return None
+    return open_dataset(classes)
+
+
+def _is_list(file: Path) -> bool:
+    return file.is_file() and (form_of(file) is None or file.suffix.lower() in TABLES)
+
+
+def _names(classes: Names | None, images: Dataset | None) -> Names | None:
     """Return the class names of a data set; return names, and the path of a text file of names, unchanged.
 
     The names of a data set include classes without an image, because W may have a row for them.
     """
-    if not isinstance(classes, str | Path):
-        return classes
-    file = Path(classes)
-    is_text = file.is_file() and (form_of(file) is None or file.suffix.lower() in TABLES)
-    return classes if is_text else open_source(classes).class_names
+    return classes if images is None else images.source.class_names
 
 
-def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any]) -> Model:
+def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any], images: Dataset | None) -> Model:
     """Return the Model of the file, without `centre` and `fit_classifier`. `given`: the options that are not None."""
     if kind not in FORMATS:
         raise UsageError(f"kind '{kind}'{closest(kind, FORMATS)}: expected one of {', '.join(FORMATS)}")
@@ -108,6 +122,8 @@ def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any
     reason, refused = REFUSED[kind]
     if wrong := [name for name in given if name in refused]:
         raise UsageError(f"{path}: {reason}; drop {', '.join(wrong)}")
+    if kind != "embeddings":
+        given["images"] = images
     model = IMPORTERS[kind](path, classes, **given)
     if classes is not None and model.classifier is None:
         raise UserError(f"{path}: has no W for these class names; give the file of W as the classifier")
@@ -134,6 +150,7 @@ def import_arcface_torch(
     path: str | Path,
     classes: Names | None = None,
     classifier: Paths | None = None,
+    images: Dataset | None = None,
     **input: Any,
 ) -> Model:
     """Return the Model of an arcface_torch state dict, checkpoint or run folder; see `import_model`.
@@ -160,11 +177,31 @@ def import_arcface_torch(
             print(
                 f"{file}: no W is taken, because there are {len(found)} heads ({some(found)}); save one in a file alone"
             )
-    head = None if classifier is None else load_classifier(classifier, backbone.embedding_dim, classes)
     made = {"by": "import", "from": "arcface_torch", "file": file.name}
-    model = Model(backbone, InputSpec(backbone.input_size, **input), head, made=made).eval()
+    model = Model(backbone, InputSpec(backbone.input_size, **input), made=made).eval()
     model.space = make_space(model)
+    if classifier is not None:
+        model.classifier = load_classifier(
+            classifier, model.embedding_dim, classes, partial(_tell, model, images, classes)
+        )
     return model
+
+
+def _tell(model: Model, images: Dataset | None, classes: Names | None, weight: Tensor) -> bool | None:
+    """Return whether the rows of a square W are the classes of `images`, or its columns; None if that is not clear.
+
+    Told by the share of images whose own class is the nearest.
+    """
+    names = {} if images is None or classes is None else {name: i for i, name in enumerate(class_names(classes))}
+    if images is None or len(names) != len(weight):
+        return None
+    some_of_each = np.linspace(0, len(images) - 1, min(len(images), TOLD_BY)).astype(int)
+    table = embed_dataset(model, images.subset(np.unique(some_of_each)), flips=False)
+    own = torch.tensor([names[table.class_names[label]] for label in table.labels.tolist()])
+    unit = torch.from_numpy(table.fused("none"))
+    shares = [float(((unit @ normalize(w).T).argmax(1) == own).float().mean()) for w in (weight, weight.t())]
+    least, most = sorted(shares)
+    return shares[0] == most if most > max(0.05, CLEARLY * least) else None
 
 
 def import_onnx(
@@ -173,6 +210,7 @@ def import_onnx(
     classifier: Paths | None = None,
     size: int | None = None,
     output: str | None = None,
+    images: Dataset | None = None,
     **input: Any,
 ) -> Model:
     """Return the Model of an ONNX file; default input: pixels 0..255, RGB, normalisation inside. See `import_model`."""
@@ -181,7 +219,9 @@ def import_onnx(
     if size is None and (note := size_taken(model)):
         print(f"{path}{note}", file=sys.stderr)
     if classifier is not None:
-        model.classifier = load_classifier(classifier, model.embedding_dim, classes)
+        model.classifier = load_classifier(
+            classifier, model.embedding_dim, classes, partial(_tell, model, images, classes)
+        )
     return model
 
 

@@ -16,7 +16,7 @@ import simplejpeg
 
 from facedistill.errors import UsageError, UserError, some
 from facedistill.files import atomic_write, held_folder, in_use
-from facedistill.preparation.detector import Detector
+from facedistill.preparation.detector import Detector, require_detector
 from facedistill.preparation.fetch import detector_file
 from facedistill.preparation.journal import INDEX, Journal, Row, write_index
 from facedistill.preparation.landmarks import read_landmarks
@@ -147,7 +147,7 @@ def _settings(
         raise UsageError("prepare: --landmarks says where the faces are, and so does --detector; give one of them")
     file = "" if detector is None else str(detector_file(detector).resolve())
     if file:
-        Detector(file)  # refuses what is none, before anything is written
+        require_detector(file)  # before anything is written
     points = "" if landmarks is None else str(Path(landmarks).resolve())
     return Settings(str(photos.resolve()), faces, size, min_size, form, file, points)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from facedistill.backbones import open_session
+from facedistill.backbones import inputs, one_line, open_session, outputs, read_graph, tried
 from facedistill.errors import UserError
 from facedistill.preparation.faces import Faces, merged
 
@@ -130,8 +130,27 @@ class Detector:
             raise ValueError(f"an image of {width} x {height} for a detector of {full[1]} x {full[0]}")
         padded = np.zeros((1, *full, 3), np.uint8)
         padded[0, :height, :width] = pixels
-        faces = self.layout.faces(self._session.run(None, {self._input.name: self.layout.pixels(padded)}), full)
-        return merged([faces.take(np.flatnonzero(faces.scores >= SURE))])
+        try:
+            faces = self.layout.faces(self._session.run(None, {self._input.name: self.layout.pixels(padded)}), full)
+            return merged([faces.take(np.flatnonzero(faces.scores >= SURE))])
+        except Exception as e:  # onnxruntime raises its own classes, and numpy its own for outputs of other shapes
+            raise UserError(f"{self.path}: not a face detector that works ({one_line(e)}); take another") from e
+
+
+def require_detector(path: str | Path) -> None:
+    """Raise UserError unless the file is a detector that can look at a grey image.
+
+    A graph may loop without end or crash, so it runs in a process of its own first.
+    """
+    graph = read_graph(Path(path)).graph
+    taken, made = inputs(graph), outputs(graph)
+    if taken and made and len(taken[0].shape) == 4:
+        sides = [side if isinstance(side, int) else 2 * MULTIPLE for side in taken[0].shape[2:]]
+        trial = tried(Path(path), taken[0].name, made[0].name, [1, 3, *sides], "float32")
+        if trial.error:
+            raise UserError(f"{path}: not a face detector that works ({trial.error}); take another")
+    detector = Detector(path)
+    detector(np.full((*(detector.fixed or (2 * MULTIPLE, 2 * MULTIPLE)), 3), 127, np.uint8))
 
 
 def _up(side: int) -> int:

@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as typed
 
 from facedistill.errors import no_formula
 from facedistill.files import atomic_write
 from facedistill.preparation.photo import Found
+from facedistill.progress import say
 
 INDEX = "index.csv"
 BORDERLINE_SCORE, BORDERLINE_SHARPNESS, BORDERLINE_YAW = 0.75, 6.0, 50.0
@@ -20,6 +23,7 @@ COLUMNS = (
     *(f"{axis}{i}" for i in range(1, 6) for axis in "xy"),
     *NUMBERS,
 )
+Name = InstanceOf[str]  # of files, which may hold bytes that are no text; pydantic's own str takes none of them
 
 
 @dataclass
@@ -33,11 +37,11 @@ class Row:
         score: of the detector; None where landmarks were given.
     """
 
-    source: str
-    person: str
+    source: Name
+    person: Name
     face: int = 0
-    crop: str = ""
-    why: str = ""
+    crop: Name = ""
+    why: Name = ""
     box: list[float] = field(default_factory=list)
     points: list[float] = field(default_factory=list)
     score: float | None = None
@@ -72,16 +76,27 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 3)
 
 
+@typed(config=ConfigDict(extra="forbid"))
+class _Line:
+    """A photo: its path, its size and time, and its rows."""
+
+    source: Name
+    stamp: list[int]
+    rows: list[Row]
+
+
 class Journal:
-    """One JSON line a photo, appended when its crops are on disk; the last line may be half written."""
+    """One JSON line a photo, appended when its crops are on disk; the last line may be half written.
+
+    A photo whose line is damaged is prepared again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.done: dict[str, list[Row]] = {}  # source -> its rows
         self._stamps: dict[str, list[int]] = {}
         for line in _lines(path):
-            self.done[line["source"]] = [Row(**row) for row in line["rows"]]
-            self._stamps[line["source"]] = line["stamp"]
+            self.done[line.source], self._stamps[line.source] = line.rows, line.stamp
 
     def has(self, source: str, stamp: list[int]) -> bool:
         """Whether the photo was done, and is the same (size and time)."""
@@ -99,7 +114,7 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[_Line]:
     if not path.exists():
         return
     content = path.read_bytes()
@@ -107,8 +122,19 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if len(whole) < len(content):  # killed while it wrote
         with atomic_write(path) as temporary:
             temporary.write_bytes(whole)
-    for line in whole.splitlines():
-        yield json.loads(line)
+    damaged, reader = 0, TypeAdapter(_Line)
+    for text in whole.splitlines():
+        try:
+            line = reader.validate_python(json.loads(text))
+        except (ValidationError, ValueError, RecursionError):
+            damaged += 1
+            continue
+        if all(len(row.box) in (0, 4) and len(row.points) in (0, 10) for row in line.rows):
+            yield line
+        else:
+            damaged += 1
+    if damaged:
+        say(f"{path}: {damaged:,} lines are damaged; their photos are prepared again")
 
 
 def write_index(rows: Iterable[Row], path: Path) -> None:

@@ -1,12 +1,10 @@
 """Landmarks from a file, so that no detector is needed: a line an image, its name and ten numbers."""
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 
-from facedistill.data import read_text
+from facedistill.data import read_table, read_text
 from facedistill.errors import UserError
 
 NUMBERS = {
@@ -15,6 +13,7 @@ NUMBERS = {
     14: 4,
     15: 4,
 }  # numbers after the name -> where the landmarks begin: 4: a box stands before them
+EXPECTED = "cannot read landmarks; expected a text file with a line an image"
 
 
 def read_landmarks(file: str | Path) -> dict[str, list[np.ndarray]]:
@@ -51,13 +50,11 @@ def read_landmarks(file: str | Path) -> dict[str, list[np.ndarray]]:
 
 
 def _rows(file: Path) -> list[list[str]]:
-    text = read_text(file, "cannot read landmarks; expected a text file with a line an image")
+    text = read_text(file, EXPECTED)
     head = text[:10_000]
     if "," in head or "\t" in head:
-        rows = list(csv.reader(io.StringIO(text), delimiter="," if "," in head else "\t"))
-    else:
-        rows = [line.split() for line in text.splitlines()]
-    return [[field.strip() for field in row] for row in rows if row]
+        return [cells for _, cells in read_table(file, EXPECTED)]
+    return [line.split() for line in text.splitlines() if line.strip()]
 
 
 def _points(fields: list[str]) -> np.ndarray | None:

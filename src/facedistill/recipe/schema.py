@@ -168,6 +168,9 @@ class Check:
     own_class: Share = 0.5
 
 
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+
 @typed(config=STRICT)
 class Search:
     """An architecture search (`facedistill search`): the supernet, and how the weights of its operations are found.
@@ -196,7 +199,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     evaluation: Evaluation = field(default_factory=Evaluation)
     check: Check = field(default_factory=Check)
-    track: Literal["none", "tensorboard"] = "none"
+    track: Literal["none"] | Tracker | list[Tracker] = "none"
     seed: Seed = 0
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
 

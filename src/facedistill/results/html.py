@@ -84,6 +84,17 @@ def write_report(
     _write(path, title, sections, [*sections.all(), *_errors(evaluation, faces or {})], evaluation)
 
 
+def pictures(evaluation: dict[str, Any], log: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """Return the plots of an evaluation and of its run's log as PNG, by "section, plot".
+
+    Raises:
+        UserError: matplotlib or jinja2 is missing.
+    """
+    require()
+    sections = [*_Sections({"": evaluation}).all(), *_training({"": log} if log else {})]
+    return {f"{section.title}, {plot.title}": plot.png() for section in sections for plot in section.plots}
+
+
 def write_comparison(
     evaluations: Mapping[str, dict[str, Any]],
     path: str | Path,

@@ -13,9 +13,10 @@ from pydantic.dataclasses import dataclass as typed
 from typing_extensions import TypedDict
 
 from facedistill.errors import UserError
-from facedistill.evaluation import Declaration, Figure, Target, declaration
+from facedistill.evaluation import Declaration, Figure, Line, Target, declaration
 
-Number = Annotated[float, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
 Count = Annotated[int, Strict()]
 Interval = tuple[Number, Number]
 ABSENT: Any = None  # the default of optional keys; null itself is refused
@@ -64,6 +65,66 @@ class FalseAccepts:
     pairs: Count
 
 
+@typed
+class Roc:
+    far: list[Fraction]
+    tar: list[Fraction]
+
+    def __post_init__(self) -> None:
+        if len(self.far) != len(self.tar):
+            raise ValueError(f"{len(self.far)} values of far and {len(self.tar)} of tar")
+
+
+@typed
+class Scores:
+    low: Number
+    high: Number
+    genuine: Annotated[list[Count], Field(min_length=1)]
+    impostor: list[Count]
+
+    def __post_init__(self) -> None:
+        if len(self.genuine) != len(self.impostor) or not self.low < self.high:
+            raise ValueError("genuine and impostor pairs are not counted over the same scores")
+
+
+@typed
+class Points:
+    x: list[Number]
+    y: list[Number]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"{len(self.x)} values of x and {len(self.y)} of y")
+
+
+@typed
+class Resolution:
+    probe: Number = ABSENT
+    gallery: Number = ABSENT
+
+
+@typed
+class Settings:
+    resolution: Resolution = ABSENT
+
+
+@typed
+class Pair:
+    a: str
+    b: str
+    score: Number
+
+
+@typed(kw_only=True)
+class Errors:
+    set: str
+    probe: str
+    gallery: str
+    false_accepts: list[Pair] = ABSENT
+    false_rejects: list[Pair] = ABSENT
+
+
+CURVES: dict[str, Any] = {"roc": Roc, "det": Roc, "scores": Scores}
 Member = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(e-?\d+)?$")]  # of a family: a rate, rank or count
 
 
@@ -78,7 +139,7 @@ class Named:
 
 @typed(kw_only=True)
 class Result(Named):
-    settings: dict[str, Any]
+    settings: Settings
     at_gallery_threshold: dict[str, Rates] = ABSENT
     false_accepts: dict[str, dict[str, FalseAccepts]] = ABSENT
     mean_cosine: Value = ABSENT
@@ -124,6 +185,8 @@ class Evaluation:
     differences: list[Difference] = ABSENT
     compatibility: list[Compatibility] = ABSENT
     groups: list[Group] = ABSENT
+    errors: list[Errors] = ABSENT
+    made: dict[str, Any] = ABSENT
 
 
 def require_shape(evaluation: dict[str, Any], file: Path, expected: str) -> None:
@@ -135,6 +198,9 @@ def require_shape(evaluation: dict[str, Any], file: Path, expected: str) -> None
             for key, of in _figures(result):
                 place = ("results", n, key)
                 TypeAdapter(of).validate_python(result[key])
+            for key, of in _curves(result):
+                place = ("results", n, "curves", key)
+                TypeAdapter(of).validate_python(result["curves"][key])
     except ValidationError as e:
         first = e.errors()[0]
         found = "" if first["type"] == "missing" else f", found {str(first['input'])[:60]}"
@@ -147,6 +213,14 @@ def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for figure in declaration(result).figures:
         found = {figure.key: _type(figure)} | ({figure.interval: Interval} if figure.interval else {})
         yield from ((key, of) for key, of in found.items() if key in result)
+
+
+def _curves(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the curves that a result has and its protocol's plots draw: (key, type)."""
+    for plot in ("scores", *declaration(result).plots):
+        key = plot.key if isinstance(plot, Line) else "roc" if plot == "det" else plot
+        if key in (result.get("curves") or {}):
+            yield key, CURVES.get(key, Points | list[Number])
 
 
 def _type(figure: Figure) -> Any:

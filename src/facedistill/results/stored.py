@@ -23,7 +23,7 @@ def load_evaluations(places: Iterable[Path]) -> dict[str, dict[str, Any]]:
     for name, file in _files(places):
         try:
             evaluation = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RecursionError) as e:
             raise UserError(f"{file}: cannot be read as JSON ({e}); {EXPECTED_RUNS}") from e
         if not isinstance(evaluation, dict) or not isinstance(evaluation.get("results"), list):
             raise UserError(f"{file}: no evaluation (no 'results'); {EXPECTED_RUNS}")

@@ -3,6 +3,7 @@
 Rates in percent; what is missing is an empty cell, and an empty column vanishes.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -448,4 +449,6 @@ def _plain(value: Any) -> Cell:
         return text({True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value)
     if isinstance(value, list):
         return text(", ".join(_plain(one).value for one in value))
+    if isinstance(value, dict):
+        return text(json.dumps(value))
     return Cell(f"{value:,}" if isinstance(value, int) else f"{value:.6g}")

@@ -8,3 +8,4 @@ from .checkpoint import (
 from .claim import Busy as Busy, claim_run as claim_run
 from .log import LOG as LOG, VERIFICATION as VERIFICATION, Log as Log, read_log as read_log
 from .memory import forget_peak as forget_peak, peak as peak
+from .trackers import Trackers as Trackers

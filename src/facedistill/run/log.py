@@ -1,6 +1,7 @@
 """A run's logs: numbers every few steps, and the student's accuracy every few epochs."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
+from facedistill.run.trackers import Trackers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +22,11 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     """Return the lines of a log, except those that a kill cut short or that are damaged. Empty if there is no log."""
     found = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError, RecursionError, OverflowError):
             row = json.loads(line)
             if isinstance(row, dict) and all(type(row.get(key)) is int for key in ("step", "epoch")):
-                found.append(row)
+                if all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
+                    found.append(row)
     return found
 
 
@@ -34,10 +37,10 @@ class Log:
     from it.
 
     Args:
-        seconds: the time that the steps before took.
+        seconds: the time that the steps before took. trackers: are told every number too.
     """
 
-    def __init__(self, run: Path, step: int, seconds: float, tensorboard: bool) -> None:
+    def __init__(self, run: Path, step: int, seconds: float, trackers: Trackers) -> None:
         self.run, self.seconds, self.clock, self.step = run, seconds, time.perf_counter(), step
         kept = {name: [row for row in read_log(run / name) if row["step"] <= step] for name in (LOG, VERIFICATION)}
         for name, rows in kept.items():
@@ -45,13 +48,8 @@ class Log:
                 with atomic_write(run / name) as temporary:
                     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         self.verified = {row["epoch"] for row in kept[VERIFICATION]}
-        self.board = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as e:
-                raise UserError("track: tensorboard is not installed; pip install 'facedistill[track]'") from e
-            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step)
+        self.trackers = trackers
+        trackers.begin(step)
 
     def write(
         self, step: int, epoch: int, lr: float, norm: "Tensor", loss: "Tensor", losses: dict[str, "Tensor"], batch: int
@@ -86,7 +84,4 @@ class Log:
                 f.write(json.dumps(row) + "\n")
         except OSError as e:
             raise UserError(f"cannot write {path}: {e.strerror or e}; free some space and run the command again") from e
-        if self.board is not None:
-            for key, value in row.items():
-                self.board.add_scalar(key, value, step)
-            self.board.flush()
+        self.trackers.numbers(step, row)

@@ -43,9 +43,7 @@ class D3still(CrossRelation):
     def __init__(self, neighbours: Count = 10, alpha: float = 50.0, beta: float = 2.0, gamma: float = 1.0) -> None:
         super().__init__()
         if neighbours < 3:
-            raise UsageError(
-                f"d3still: neighbours {neighbours}; expected 3 or more: it compares pairs of others"
-            )
+            raise UsageError(f"d3still: neighbours {neighbours}; expected 3 or more: it compares pairs of others")
         self.neighbours, self.alpha, self.beta, self.gamma = neighbours, alpha, beta, gamma
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

@@ -23,9 +23,11 @@ from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.models import not_tied, save_model, save_weights
 from facedistill.progress import Pace, bar, say
 from facedistill.recipe import Recipe, dump_recipe
+from facedistill.results import pictures
 from facedistill.run import (
     LOG,
     Log,
+    Trackers,
     claim_run,
     epoch_file,
     forget_peak,
@@ -65,9 +67,14 @@ def train(recipe: Recipe, out: str | Path) -> Path:
                 say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
             if assembly.models and assembly.method.anchors is None and parallel.rank() == 0:
                 say(f"note: {not_tied(describe(recipe.method, assembly.origin))}")
-            seconds = _fit(recipe, run, assembly)
-            if parallel.rank() == 0:
-                _finish(recipe, run, assembly, seconds, peak())
+            trackers = Trackers(recipe.track if parallel.rank() == 0 else "none", run)
+            try:
+                seconds = _fit(recipe, run, assembly, trackers)
+                if parallel.rank() == 0:
+                    result = _finish(recipe, run, assembly, seconds, peak())
+                    trackers.pictures(_pictures(run, result) if trackers.open else {})
+            finally:
+                trackers.end()
         parallel.barrier()
     return run
 
@@ -86,7 +93,7 @@ def measure(recipe: Recipe) -> tuple[int, float]:
     with parallel.processes(), denormals_flushed(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(recipe.seed)
         assembly = assemble(recipe, method)
-        _fit(recipe, Path(folder), assembly, stop=MEASURED_STEPS)
+        _fit(recipe, Path(folder), assembly, Trackers("none", Path(folder)), stop=MEASURED_STEPS)
         rates = [row["images_per_second"] for row in read_log(Path(folder) / LOG)]
     return len(assembly.train), statistics.median(rates[-2:])  # the first steps are slow
 
@@ -102,7 +109,7 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None) -> float:
+def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop: int | None = None) -> float:
     """Run epochs and batches: forward, backward, step, log, checkpoint. Return the seconds that training took.
 
     Args:
@@ -123,7 +130,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, stop: int | None = None)
         method.student.backbone.compile()  # type: ignore[union-attr]
     ddp = parallel.wrap(method)
     trained = [p for p in method.student.parameters() if p.requires_grad]
-    log = Log(run, step, seconds, recipe.track == "tensorboard") if parallel.rank() == 0 else None
+    log = Log(run, step, seconds, trackers) if parallel.rank() == 0 else None
     if step and step % loader.steps == 0:
         _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # the run stopped before this was done
 
@@ -214,8 +221,8 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     return figures
 
 
-def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memory: int) -> None:
-    """Save the student as a model folder and write evaluation.json, which marks the run as finished.
+def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memory: int) -> dict[str, Any]:
+    """Save the student as a model folder and write evaluation.json, which marks the run as finished. Return its content.
 
     Args:
         seconds, memory: the time of training, and its peak in bytes.
@@ -254,6 +261,16 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     result["training"] = _cost(recipe, assembly, seconds) | {"peak_memory_mb": round(memory / 2**20)}
     with atomic_write(run / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def _pictures(run: Path, result: dict[str, Any]) -> dict[str, bytes]:
+    """Return the plots of the run's report as PNG, by their names; none if matplotlib is not installed."""
+    try:
+        return pictures(result, read_log(run / LOG))
+    except Exception as e:  # the run is finished, and a plot is not worth its end
+        say(f"track: no plots are attached: {e}")
+        return {}
 
 
 def _cost(recipe: Recipe, assembly: Assembly, seconds: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from facedistill.data.sources.ijb import IjbSource, is_ijb
 from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source
-from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, read_lines, read_text
+from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, read_lines, read_table, read_text
 from facedistill.data.sources.selection import save_selection
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.data.sources.tinyface import is_tinyface, open_tinyface
@@ -24,6 +24,7 @@ __all__ = [
     "open_source",
     "open_tinyface",
     "read_lines",
+    "read_table",
     "read_text",
     "save_selection",
     "save_verification",

@@ -170,7 +170,7 @@ def _triples(path: Path, block: bytes, lines: int) -> np.ndarray:
     rows = []  # the block has tabs, carriage returns or a mistake
     for count, line in enumerate(block.splitlines(), start=lines + 1):
         try:
-            first, second, label = map(int, line.split())
+            first, second, label = map(_whole, line.split())
         except ValueError:
             raise UserError(f"{path}, line {count}: {_text(line)}; expected template template label") from None
         rows.append((first, second, label))
@@ -188,7 +188,7 @@ def _subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
         template, subject = header.index("TEMPLATE_ID"), header.index("SUBJECT_ID")
         for row in filter(None, reader):
             try:
-                key, name = int(row[template]), row[subject].strip()
+                key, name = _whole(row[template]), row[subject].strip()
             except (ValueError, IndexError):
                 raise UserError(
                     f"{path}, line {reader.line_num}: {','.join(row)}; expected {','.join(header)}"
@@ -199,6 +199,14 @@ def _subjects(path: Path) -> tuple[np.ndarray, np.ndarray]:
                     "expected one subject per template"
                 )
     return np.array(list(found), dtype=np.int64), np.array(list(found.values()), dtype=str)
+
+
+def _whole(text: str | bytes) -> int:
+    """Return a whole number. Raises ValueError if it is none, or has more than 63 bits."""
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number} is too large")
+    return number
 
 
 def _text(line: bytes) -> str:

@@ -1,0 +1,86 @@
+"""Work in a forked child that kills itself, or finds the disk full, at its Nth operation on files."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OPERATIONS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"}
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Do the work in a child, and return the number of its operations: opening to write, syncing, renaming, removing."""
+    done, count = _child(work, None, None)
+    assert done == 0, f"the work itself fails: exit {done}"
+    return count
+
+
+def killed(work: Callable[[], object], at: int) -> bool:
+    """Kill the work with SIGKILL before that operation; return whether it got so far."""
+    return _child(work, at, None)[0] == -signal.SIGKILL
+
+
+def full(work: Callable[[], object], at: int) -> int:
+    """Let that operation and all later ones that write fail, as on a full disk; return the exit code: 3 a UserError."""
+    return _child(work, at, errno.ENOSPC)[0]
+
+
+def _child(work: Callable[[], object], at: int | None, error: int | None) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    sys.stdout.flush(), sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = _do(work, at, error, writing)
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(status), int(said or b"0")
+
+
+def _do(work: Callable[[], object], at: int | None, error: int | None, pipe: int) -> int:
+    from facedistill.errors import UserError
+
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
+    count, sync = 0, os.fsync
+
+    def step(what: str) -> None:
+        nonlocal count
+        count += 1
+        if at is not None and count >= at:
+            if error is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif what in ("open", "os.mkdir", "fsync"):
+                raise OSError(error, os.strerror(error))
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in OPERATIONS or (event == "open" and _writes(arguments)):
+            step(event)
+
+    def fsync(number: int) -> None:
+        step("fsync")
+        sync(number)
+
+    os.fsync = fsync  # it raises no event
+    sys.addaudithook(hook)
+    try:
+        work()
+    except UserError:
+        return 3
+    os.write(pipe, str(count).encode())
+    return 0
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    path, _, flags = arguments
+    writes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+    return writes and isinstance(path, str | bytes | Path) and not os.fsdecode(path).startswith(("/dev/", "/proc/"))
