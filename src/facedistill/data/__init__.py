@@ -32,7 +32,8 @@ from facedistill.data.sources import (
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
 from facedistill.data.stored import ArrayWriter, load_array, save_array
-from facedistill.data.views import VIEWS, View, make_view
+from facedistill.data.view import View
+from facedistill.data.views import VIEWS, make_view
 
 __all__ = [
     "FIW_IDENTITY",

@@ -16,6 +16,29 @@ from facedistill.files import fingerprint
 BICUBIC = Image.Resampling.BICUBIC
 
 
+def shrink(
+    image: Image.Image, pixels: int, blur: float = 0, jpeg: int | None = None, noise: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the image, uint8 (H, W, 3), shrunk to `pixels` x `pixels` and enlarged to its own size again, bicubic.
+
+    Shrinking averages (antialias), as Pillow does.
+
+    Args:
+        blur: sigma of a Gaussian blur before shrinking, in pixels of the original image; 0 for none.
+        jpeg: JPEG quality of the small image, 1 to 100; None for no compression.
+        noise: added to the small image, (pixels, pixels, 3), before it is compressed.
+    """
+    small = image.filter(ImageFilter.GaussianBlur(blur)) if blur else image
+    small = small.resize((pixels, pixels), BICUBIC)
+    if noise is not None:
+        small = Image.fromarray((np.asarray(small) + noise).round().clip(0, 255).astype(np.uint8))
+    if jpeg is not None:
+        stored = io.BytesIO()
+        small.save(stored, "JPEG", quality=jpeg)
+        small = Image.fromarray(decode(stored.getvalue()))
+    return np.array(small.resize(image.size, BICUBIC))
+
+
 class DegradedSource(Source):
     """The images of `source`, each shrunk to `pixels` x `pixels` and enlarged to its own size again, bicubic.
 
@@ -55,13 +78,7 @@ class DegradedSource(Source):
                 f"{self.path}: image {self.keys[i]} has {width} x {height} pixels; expected a resolution up to "
                 f"{min(image.size)}, not {self.pixels}"
             )
-        small = image.filter(ImageFilter.GaussianBlur(self.blur)) if self.blur else image
-        small = small.resize((self.pixels, self.pixels), BICUBIC)
-        if self.jpeg is not None:
-            stored = io.BytesIO()
-            small.save(stored, "JPEG", quality=self.jpeg)
-            small = Image.fromarray(decode(stored.getvalue()))
-        return np.array(small.resize(image.size, BICUBIC))
+        return shrink(image, self.pixels, self.blur, self.jpeg)
 
 
 class DegradedPairs(DegradedSource, VerificationSet):

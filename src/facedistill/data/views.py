@@ -1,4 +1,4 @@
-"""Views change a batch's images before the networks see them."""
+"""The registry of views, and mixup."""
 
 import random
 from collections.abc import Mapping
@@ -9,33 +9,9 @@ import torch
 from torch import Tensor
 
 from facedistill.data.batch import Batch
+from facedistill.data.low_resolution import Degrade
+from facedistill.data.view import Same, View
 from facedistill.recipe import Positive, build, find
-
-
-class View:
-    """A function Batch -> Batch on pixels. The signature of __init__ is the schema of its options in a recipe.
-
-    Attributes:
-        teacher_sees: words for a message that name the changed images of the teacher, e.g. "the mixed images". The
-            teacher must then be a network and runs at every step, because the cache holds outputs of unchanged images.
-            Empty if the teacher sees unchanged images.
-        rules_out: the values of moved_by ("nothing", "gradient" or "teacher") that do not work with this view, each
-            with the message that says why.
-    """
-
-    teacher_sees: ClassVar[str] = ""
-    rules_out: ClassVar[Mapping[str, str]] = {}
-
-    def __call__(self, batch: Batch, seed: int) -> Batch:
-        """Return the changed batch. It depends on the arguments alone, so a resumed run sees the same images."""
-        raise NotImplementedError
-
-
-class Same(View):
-    """Both networks see unchanged images."""
-
-    def __call__(self, batch: Batch, seed: int) -> Batch:
-        return batch
 
 
 class Mixup(View):
@@ -76,7 +52,7 @@ def mixup(batch: Batch, alpha: float, seed: int) -> Batch:
     return replace(batch, images=images, teacher_images=teacher_images, targets=own + other)
 
 
-VIEWS: dict[str, type[View]] = {"same": Same, "mixup": Mixup}
+VIEWS: dict[str, type[View]] = {"same": Same, "mixup": Mixup, "degrade": Degrade}
 
 
 def make_view(kind: str, /, **options: object) -> View:
