@@ -1,6 +1,7 @@
 """The view `degrade`: what it does to an image, and that it depends on nothing but seed, image and progress."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from facedistill.data.low_resolution import Degrade
 from facedistill.data.views import make_view
 from facedistill.errors import UsageError
 
-PLAIN = {"blur": 0.0, "noise": 0.0, "jpeg": None, "shift": 0.0, "rotate": 0.0, "clean": 0.0}
+PLAIN: dict[str, Any] = {"blur": 0.0, "noise": 0.0, "jpeg": None, "shift": 0.0, "rotate": 0.0, "clean": 0.0}
 
 
 def faces(count: int = 6, side: int = 64) -> Batch:
