@@ -127,8 +127,8 @@ def require_space(gallery: Gallery, model: Model) -> None:
         told = untied(model, gallery.space)
         raise UserError(
             f"{gallery.path}: holds vectors of space {gallery.space}, and this model is of space {model.space}: they "
-            f"cannot be compared{told and f' ({told})'}. Use a model of space {gallery.space} (`facedistill show MODEL` prints it), or "
-            f"`facedistill upgrade {gallery.path} --from OLD --to NEW`"
+            f"cannot be compared{told and f' ({told})'}. Use a model of space {gallery.space} (`facedistill show MODEL`"
+            f" prints it), or `facedistill upgrade {gallery.path} --from OLD --to NEW`"
         )
 
 
