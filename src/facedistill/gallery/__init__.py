@@ -8,7 +8,7 @@ from facedistill.gallery.merging import merge
 from facedistill.gallery.search import Hit
 from facedistill.gallery.store import Gallery, Threshold
 from facedistill.gallery.thresholds import calibrate
-from facedistill.gallery.upgrade import upgrade
+from facedistill.gallery.upgrading import upgrade
 
 __all__ = [
     "Answer",
