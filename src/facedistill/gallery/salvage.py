@@ -107,7 +107,9 @@ def _logged(content: bytes) -> dict[int, bytes]:
     """Return the pages that were committed to the write-ahead log, by their place in the file."""
     if len(content) < 32 or not (size := int.from_bytes(content[8:12], "big")):
         return {}
-    salts, committed, open_pages = content[16:24], {}, {}
+    salts = content[16:24]
+    committed: dict[int, bytes] = {}
+    open_pages: dict[int, bytes] = {}
     for start in range(32, len(content) - 24 - size + 1, 24 + size):
         number, commit = struct.unpack(">II", content[start : start + 8])
         if content[start + 8 : start + 16] != salts:

@@ -77,8 +77,8 @@ def _nearest(
         probe, person = kept.probe, kept.person
     finer = _Kept(len(probes), top, _error(dim, torch.float32))
     finer.add(probe, person, _scores(rows, probes, probe, person, k, np.float32))
-    scores = _scores(rows, probes, finer.probe, finer.person, k, np.float64)
-    return list(zip(finer.probe.tolist(), finer.person.tolist(), scores.tolist(), strict=True))
+    exact = _scores(rows, probes, finer.probe, finer.person, k, np.float64)
+    return list(zip(finer.probe.tolist(), finer.person.tolist(), exact.tolist(), strict=True))
 
 
 def _scores(
