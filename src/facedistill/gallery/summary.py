@@ -41,7 +41,8 @@ class Summary:
         """Return what a person reads."""
         lines = [
             f"{self.path}: {self.people:,} people ({some(self.names)}), {self.vectors:,} vectors",
-            f"space {self.space}, {self.dim} dimensions; {self.precision}; mirror images: {self.flip}; {self.size / 1e6:,.1f} MB; whole",
+            f"space {self.space}, {self.dim} dimensions; {self.precision}; mirror images: {self.flip}; "
+            f"{self.size / 1e6:,.1f} MB; whole",
             *(f"{count:,} vectors by model {model}" for model, count in self.models.items()),
             *(threshold_text(one) for one in self.thresholds),
         ]
