@@ -56,7 +56,8 @@ def checksum(*values: object) -> int:
 def damaged(path: Path, what: object) -> UserError:
     """Return the error of a file that is not as it was written."""
     rescue = f"`facedistill show {path} --salvage FILE` writes a gallery of all that is readable"
-    return UserError(f"{path}: damaged ({what}); restore a copy of it, or {rescue}")
+    reason = " ".join(str(what).split())[:200]
+    return UserError(f"{path}: damaged ({reason}); restore a copy of it, or {rescue}")
 
 
 @contextmanager
@@ -66,6 +67,8 @@ def told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise
+    except (UnicodeDecodeError, OverflowError) as e:  # of a text or number in a damaged file, or of SQLite's message
+        raise damaged(path, e) from e
     except sqlite3.Error as e:
         name = getattr(e, "sqlite_errorname", "") or ""
         known = next((words for code, words in WORDS.items() if name.startswith(code)), None)
@@ -107,10 +110,14 @@ def connect(path: Path) -> sqlite3.Connection:
     _require_file(path)
     with told(path):
         db = _connected(path, "rw" if _is_writable(path) else "ro&immutable=1")
-        require_gallery(db, path)
-        if db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
-            migrate(db)
-        _require_schema(db, path)
+        try:
+            require_gallery(db, path)
+            if db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
+                migrate(db)
+            _require_schema(db, path)
+        except BaseException:
+            db.close()
+            raise
     return db
 
 

@@ -52,9 +52,9 @@ class Index:
     def candidates(self, probes: np.ndarray, top: int) -> np.ndarray:
         """Return the places of rows that are near each probe, int64 (P, top + MORE), nearest first; -1 for none."""
         count = min(top + MORE, self.rows)
-        found: Any = self._index.search(probes, count)
-        keys = np.asarray(found.keys).reshape(len(probes), count).astype(np.int64)
-        return np.where(np.arange(count) < np.reshape(found.counts, (-1, 1)), keys, -1)
+        found = self._index.search(np.concatenate([probes, probes[:1]]), count)  # for one probe it returns another type
+        keys = np.where(np.arange(count) < found.counts[:, None], found.keys.astype(np.int64), -1)
+        return keys[:-1]
 
     def _read(self, path: Path, about: list[object]) -> dict[str, Any] | None:
         try:
