@@ -127,6 +127,6 @@ def test_clean() -> None:
 
 def test_gallery_upgrade() -> None:
     tables = _module("gallery_upgrade").tables(_json("gallery_upgrade.json"))
-    assert {"gallery identification", "gallery calibrated", "gallery upgrade", "gallery seeds"} == set(tables)
+    assert {"gallery identification", "gallery calibrated", "gallery upgrade"} == set(tables)
     for name, table in tables.items():
         assert _module("docs_table").stored_table("gallery-upgrade.md", name) == table.strip()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -14,7 +15,9 @@ from facedistill.gallery import Gallery, Mapping, upgrade
 from facedistill.models.model import Model
 
 OLD, NEW = red_eye(space="a"), red_eye(backbone=RedEye(seed=1), space="b")  # NEW has the same values in another order
-WIDE = red_eye(backbone=RedEye(seed=1), space="c", projection=nn.Linear(16, 24, bias=False))
+WIDENING = nn.Linear(16, 24, bias=False)
+WIDENING.weight = nn.Parameter(torch.randn(24, 16, generator=torch.Generator().manual_seed(0)))
+WIDE = red_eye(backbone=RedEye(seed=1), space="c", projection=WIDENING)
 SAME = red_eye(std=140.0, space="a")
 ALBUMS = Dataset(Patterns(people=25, photos=3, grey=True))  # the twenty enrolled people, and five more
 
