@@ -126,8 +126,8 @@ def search(args: argparse.Namespace) -> None:
         print(row, flush=True)
     same = np.array([a == b for a, b in zip(nearest["float32"], nearest["int8"], strict=True)])
     rows[-1]["recall"] = {"enrolled": float(same[: PROBES // 2].mean()), "strangers": float(same[PROBES // 2 :].mean())}
-    rivals = _rivals(folder / f"float32-{args.size}", probes, args.size)
     _store("search", [row for row in _stored("search") if row["size"] != args.size] + rows)
+    rivals = _rivals(folder / f"float32-{args.size}", probes, args.size)
     _store("rivals", [row for row in _stored("rivals") if row["size"] != args.size] + [rivals])
 
 
