@@ -71,7 +71,7 @@ def test_mapped_vectors_are_where_the_new_model_puts_the_photos(
     truth = np.concatenate(list(_vectors(new).values()))
     stored = _stored(gallery)
     assert (gallery.space, gallery.dim) == (new.space, new.embedding_dim) and stored.shape == truth.shape
-    assert (stored * truth).sum(1).min() > (0.97 if new is NEW else 0.9)  # WIDE bends: lengths are lost before it
+    assert (stored * truth).sum(1).min() > (0.97 if new is NEW else 0.85)  # WIDE bends: lengths are lost before it
     assert "40 vectors mapped to space" in said and "1,200 images through both models" in said
     mapping = Mapping.load(tmp_path / "map.safetensors")
     assert (mapping.old, mapping.new) == ("a", new.space)
