@@ -58,6 +58,7 @@ class Index:
 
     def _read(self, path: Path, about: list[object]) -> dict[str, Any] | None:
         try:
+            number = path.stat().st_ino
             content = np.memmap(path, np.uint8, mode="r")
             found = json.loads(content[-TAIL:].tobytes())
             if found["about"] != about:
@@ -67,6 +68,8 @@ class Index:
             self._index = self._usearch.Index.restore(str(path), view=True)
             if self._index is None or len(self._index) != found["rows"]:
                 raise Damaged(path)
+            if path.stat().st_ino != number:
+                return None  # another process has put its own there while this one was reading
         except FileNotFoundError:
             return None
         except Exception:  # a damaged file raises almost anything

@@ -52,10 +52,11 @@ def search(
         except Damaged:
             cache.renew()
             continue
-        if cache.state()[0] == rows.generation:  # else vectors were erased under our eyes
-            break
+        with cache.moment():
+            if cache.state()[0] == rows.generation:  # else somebody was forgotten while we searched
+                names = names_of(sorted({person for _, person, _ in found}))
+                break
     hits: list[list[Hit]] = [[] for _ in probes]
-    names = names_of(sorted({person for _, person, _ in found}))
     for probe, person, score in sorted(found, key=lambda one: (one[0], -one[2], names[one[1]])):
         if len(hits[probe]) < top:
             hits[probe].append(Hit(names[person], score))
