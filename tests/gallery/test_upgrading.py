@@ -128,6 +128,21 @@ def test_what_is_refused_changes_nothing(gallery: Gallery, others: str, tmp_path
     assert np.array_equal(before, _stored(gallery)) and gallery.space == "a" and len(gallery.thresholds) == 1
 
 
+def test_an_argument_that_would_do_nothing_is_refused(
+    gallery: Gallery, others: str, albums: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "map.safetensors"
+    for new, photos in ((SAME, None), (NEW, albums)):
+        with pytest.raises(UsageError, match=r"--map .*map\.safetensors: no map is made where"):
+            upgrade(gallery, OLD, new, others, photos, out=file)
+    with pytest.raises(UsageError, match="--detector finds faces in photos; give --photos, too"):
+        upgrade(gallery, OLD, NEW, others, detector="yunet")
+    empty = Gallery.create(tmp_path / "empty.gallery", space="a", dim=16)
+    with pytest.raises(UserError, match="nobody is enrolled"):
+        upgrade(empty, OLD, NEW, others)
+    assert not file.exists() and gallery.space == "a"
+
+
 def test_a_student_that_its_teacher_did_not_tie_is_told_why(gallery: Gallery) -> None:
     student = red_eye(space="d", made={"method": "rkd", "teachers": ["a"]})
     with pytest.raises(UsageError, match=r"no term of rkd ties the student to its teacher's space.*0\.1% mAP"):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import File, Flag, Json, Many, answer, app
+from facedistill.cli.app import File, Flag, Json, Many, Report, answer, app
 from facedistill.errors import UserError, printable
 
 SHOWN = 20  # refused images that are printed
@@ -200,7 +200,7 @@ def upgrade(
     data: str | None = None,
     photos: str | None = None,
     detector: str | None = None,
-    map_: Annotated[File | None, Parameter(name="--map")] = None,
+    map_: Annotated[Report, Parameter(name="--map")] = None,
 ) -> None:
     """Change the model of a gallery, without enrolling again if that is possible.
 
