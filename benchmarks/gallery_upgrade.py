@@ -49,12 +49,15 @@ FARS, FPIRS = (1e-3, 1e-4), (1e-2, 1e-3)
 CALIBRATED = (1e-3, 1e-4, 1e-5)  # of one comparison
 RESAMPLES = 200
 FITTED = 4000  # images that fit a map
-LAYERS = {
-    "independent": "scratch",
-    "bct": "backward_compatible",
-    "lce": "lce",
-    "mixbct": "mixbct",
-}  # new last layers, by the method that trains them
+SCALE = {"margin_softmax": {"scale": 32}}
+LAYERS: dict[str, tuple[str, dict[str, dict[str, float]]]] = {  # new last layers: the method and its terms' options
+    "independent": ("scratch", SCALE),
+    "bct": ("backward_compatible", SCALE | {"influence": {"scale": 32}}),
+    "lce": ("lce", SCALE),
+    "lce_more": ("lce", SCALE | {"lce": {"align": 10_000, "boundary": 10}}),
+    "mixbct": ("mixbct", {"mixbct": {"scale": 32}}),
+    "mixbct_more": ("mixbct", {"mixbct": {"scale": 32, "share": 0.6}}),
+}
 SEED, EPOCHS, BATCH = 0, 30, 256
 
 
@@ -180,10 +183,8 @@ def upgrade(arguments: argparse.Namespace) -> None:
 def last_layer(seen: Seen, models: dict[str, Model], name: str) -> torch.Tensor:
     """Train a last layer (d, 512) for the new network by a method of the table, with the terms that recipes use."""
     old, new = (seen.table(models[key], seen.train) for key in ("old", "new"))
-    kind = LAYERS[name]
-    own = {"mixbct": {"scale": 32}} if kind == "mixbct" else {"margin_softmax": {"scale": 32}}
-    further = {"influence": {"scale": 32}} if kind == "backward_compatible" else {}
-    method = resolve(make_recipe({"method": {"name": kind, "terms": own | further}}).method)
+    kind, options = LAYERS[name]
+    method = resolve(make_recipe({"method": {"name": kind, "terms": options}}).method)
     terms = wire_terms(method)
     torch.manual_seed(SEED)
     student = Layer(nn.Linear(new.vectors.shape[2], old.vectors.shape[2], bias=False))
@@ -295,7 +296,9 @@ NAMES = {
     "independent": "the new network, last layer independent",
     "bct": "the new network, last layer by `backward_compatible`",
     "lce": "the new network, last layer by `lce`",
+    "lce_more": "the same, align 10,000 and boundary 10",
     "mixbct": "the new network, last layer by `mixbct`",
+    "mixbct_more": "the same, share 0.6",
     "new": "the new network as it is, 512 dimensions",
 }
 
