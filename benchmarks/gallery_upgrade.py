@@ -50,7 +50,7 @@ CALIBRATED = (1e-3, 1e-4, 1e-5)  # of one comparison
 RESAMPLES = 200
 FITTED = 4000  # images that fit a map
 SCALE = {"margin_softmax": {"scale": 32}}
-LAYERS: dict[str, tuple[str, dict[str, dict[str, float]]]] = {  # new last layers: the method and its terms' options
+LAYERS: dict[str, tuple[str, dict[str, Any]]] = {  # new last layers: the method and its terms' options
     "independent": ("scratch", SCALE),
     "bct": ("backward_compatible", SCALE | {"influence": {"scale": 32}}),
     "lce": ("lce", SCALE),
