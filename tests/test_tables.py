@@ -32,6 +32,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "export",
         "prepare",
         "clean",
+        "gallery_speed",
         "gallery_upgrade",
     ):
         sys.modules.pop(name, None)
@@ -125,8 +126,15 @@ def test_clean() -> None:
     assert min(row["precision"][0] for row in five) > 0.9 and min(row["recall"][0] for row in five) > 0.6
 
 
+def test_gallery_speed() -> None:
+    tables = _module("gallery_speed").tables(_json("gallery_speed.json"))
+    assert {"gallery search", "gallery enrol"} <= set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("gallery.md", name) == table.strip()
+
+
 def test_gallery_upgrade() -> None:
     tables = _module("gallery_upgrade").tables(_json("gallery_upgrade.json"))
-    assert {"gallery identification", "gallery calibrated", "gallery upgrade", "gallery seeds"} == set(tables)
+    assert {"gallery identification", "gallery calibrated", "gallery upgrade"} == set(tables)
     for name, table in tables.items():
         assert _module("docs_table").stored_table("gallery-upgrade.md", name) == table.strip()

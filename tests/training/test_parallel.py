@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from check_toys import table_of
 from facedistill import parallel
 from facedistill.data.batch import Batch, Output
 from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.recipe.read import make_recipe
+from facedistill.recipe.schema import MovedBy
 from facedistill.terms import TERMS
 from facedistill.training import engine
 from processes import start
@@ -34,6 +37,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "margin_distillation": ("margin_distillation", {"scale": 8.0}),
     "fitnet": ("fitnet", {"stage": 1}),
     "ekd": ("ekd", {"hardest": 5, "temperature": 0.1}),
+    "influence": ("influence", {"scale": 8.0}),
+    "lce": ("lce", {}),
+    "mixbct": ("mixbct", {"scale": 8.0, "share": 0.5}),
     **{
         name: (name, {})
         for name in (
@@ -56,7 +62,8 @@ def _wired() -> Iterator[tuple[str, str]]:
     """Each case and what moves its W: where it moves, nearest classes are refused, which are found once."""
     for name, (kind, options) in CASES.items():
         still = not TERMS[kind].needs_weight or options.get("negatives") == "nearest"
-        yield from ((name, moved) for moved in (("nothing",) if still else ("nothing", "gradient")))
+        moved: tuple[MovedBy, ...] = ("nothing",) if still else ("nothing", "gradient")
+        yield from ((name, by) for by in (("gradient",) if kind == "lce" else moved))
 
 
 class _Toy(nn.Module):
@@ -77,6 +84,8 @@ class _Toy(nn.Module):
         for name, moved in _wired():
             kind, options = CASES[name]
             term = TERMS[kind](**options)
+            if term.needs_table:
+                term.bind_table(replace(table_of(CLASSES, 4, DIM), class_names=NAMES), rows)
             term.bind(weights[moved], rows)
             term.bind_features([torch.Size([2, 1, 3])], [torch.Size([3, 1, 2])])
             for module in term.modules():

@@ -1,5 +1,6 @@
 """Encoded image -> RGB pixels: fast simplejpeg for the files that it accepts, Pillow for the rest."""
 
+import base64
 import importlib
 import io
 from collections.abc import Iterator
@@ -84,6 +85,15 @@ def reduced(photo: bytes, at_least: int) -> tuple[np.ndarray, float]:
         return pixels, 1.0
     with Image.open(io.BytesIO(photo), formats=["JPEG"]) as image:
         return pixels, max(pixels.shape[:2]) / max(image.size)
+
+
+def thumbnail(pixels: np.ndarray, side: int) -> str:
+    """Return an image, RGB uint8 (H, W, 3), as a data: address: a JPEG whose longer side has at most `side` pixels."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _orientation(jpeg: bytes) -> int:

@@ -5,10 +5,13 @@ from facedistill.gallery.enrolling import Enrolled, enroll
 from facedistill.gallery.identifying import Answer, identify
 from facedistill.gallery.mapping import Mapping, fit_mapping
 from facedistill.gallery.merging import merge
+from facedistill.gallery.page import write_page
+from facedistill.gallery.salvage import salvage
 from facedistill.gallery.search import Hit
 from facedistill.gallery.store import Gallery, Threshold
+from facedistill.gallery.summary import summary
 from facedistill.gallery.thresholds import calibrate
-from facedistill.gallery.upgrade import upgrade
+from facedistill.gallery.upgrading import upgrade
 
 __all__ = [
     "Answer",
@@ -23,5 +26,8 @@ __all__ = [
     "identify",
     "judge_upgrade",
     "merge",
+    "salvage",
+    "summary",
     "upgrade",
+    "write_page",
 ]

@@ -11,7 +11,7 @@ from facedistill.errors import UserError
 from facedistill.evaluation import Verification, all_pairs, compatibility, update_gain
 from facedistill.gallery.mapping import LEAST_IMAGES, fit_mapping
 from facedistill.gallery.store import Gallery
-from facedistill.gallery.upgrade import require_old
+from facedistill.gallery.upgrading import require_old
 from facedistill.models import Model, embed_dataset
 
 FARS = (1e-2, 1e-3)

@@ -8,6 +8,7 @@ import numpy as np
 from facedistill.data import decode_image, middle, resize, sharpness
 from facedistill.preparation import Detector, detector_file, faces_of
 
+ALIGNED = 112  # pixels of a face that is cut out of a photo, at least; so it is judged as any other
 LEAST = 40  # pixels of the shorter side of a face in a photo, as `prepare` has it
 BLURRED = 5.0  # sharpness of an aligned face; see `facedistill.data.sharpness`
 JUDGED = 56  # pixels of a crop from which its sharpness is measured; a smaller one is smooth because it is enlarged
@@ -49,13 +50,13 @@ class FaceReader:
                 return [self._crop(data if isinstance(data, np.ndarray) else decode_image(data))]
             if isinstance(data, np.ndarray):
                 return [Face(None, "pixels without a file, in which no face is looked for; leave out the detector")]
-            found = faces_of(data, self.detector, "all", self.size, LEAST, thorough=False)
+            found = faces_of(data, self.detector, "all", max(self.size, ALIGNED), LEAST, thorough=False)
         except (ValueError, OSError) as e:
             return [Face(None, f"cannot be read: {e}")]
         faces = []
         for one in found:
             side = 0.0 if one.box is None else float(min(one.box[2:] - one.box[:2]))
-            faces.append(Face(None, one.why, side) if one.crop is None else _judged(one.crop, side))
+            faces.append(Face(None, one.why, side) if one.crop is None else self._judged(one.crop, side))
         return sorted(faces, key=lambda face: -face.side)
 
     def one_person(self, data: bytes | np.ndarray) -> list[Face]:
@@ -74,12 +75,11 @@ class FaceReader:
             return Face(None, f"{size}: a photo, not an aligned face; find the face with --detector yunet")
         if short < self.size / 2:
             return Face(None, f"tiny: {size} for a model that takes {self.size} x {self.size}", short)
-        crop = resize(pixels, (self.size, self.size))
-        return _judged(crop, short) if short >= JUDGED else Face(crop, "", short)
+        return self._judged(pixels, short)
 
-
-def _judged(crop: np.ndarray, side: float) -> Face:
-    measured = sharpness(middle(crop))
-    if measured < BLURRED:
-        return Face(None, f"blurred: sharpness {measured:.1f}, less than {BLURRED:g}", side)
-    return Face(crop, "", side)
+    def _judged(self, crop: np.ndarray, side: float) -> Face:
+        """Judge an aligned face of any size; make it as large as the model takes it."""
+        measured = sharpness(middle(crop))
+        if measured < BLURRED and min(crop.shape[:2]) >= JUDGED:
+            return Face(None, f"blurred: sharpness {measured:.1f}, less than {BLURRED:g}", side)
+        return Face(resize(crop, (self.size, self.size)), "", side)

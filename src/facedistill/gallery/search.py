@@ -52,10 +52,11 @@ def search(
         except Damaged:
             cache.renew()
             continue
-        if cache.state()[0] == rows.generation:  # else vectors were erased under our eyes
-            break
+        with cache.moment():
+            if cache.state()[0] == rows.generation:  # else somebody was forgotten while we searched
+                names = names_of(sorted({person for _, person, _ in found}))
+                break
     hits: list[list[Hit]] = [[] for _ in probes]
-    names = names_of(sorted({person for _, person, _ in found}))
     for probe, person, score in sorted(found, key=lambda one: (one[0], -one[2], names[one[1]])):
         if len(hits[probe]) < top:
             hits[probe].append(Hit(names[person], score))
@@ -66,35 +67,51 @@ def _nearest(
     rows: Rows, probes: np.ndarray, top: int, by: By, k: int, index: Index | None
 ) -> list[tuple[int, int, float]]:
     """Return (probe, person, score) of all who may be among the `top` of a probe; the scores are float64's."""
-    order, ids, starts = rows.by_person
-    kept = _Kept(len(probes), min(top, len(ids)), _error(rows.parts[0].shape[1]))
+    dim, top = rows.parts[0].shape[1], min(top, len(rows.by_person[1]))
+    k = {"best": 1, "mean": len(rows), "top-mean": k}[by]
+    kept = _Kept(len(probes), top, _error(dim, _fast_type()))
     if index is not None:
-        pairs = _indexed(rows, probes, top, index, kept)
+        probe, person = _indexed(rows, probes, top, index, kept)
     else:
-        for people, scores in _by_row(rows, probes) if by == "best" else _by_person(rows, probes, by, k):
+        for people, scores in _by_row(rows, probes) if by == "best" else _by_person(rows, probes, k):
             kept.take(people, scores)
-        pairs = list(zip(kept.probe.tolist(), kept.person.tolist(), strict=True))
-    found = []
-    for probe, person in pairs:
-        at = int(np.searchsorted(ids, person))
-        vectors = numbers.unpacked(rows.take(order[starts[at] : starts[at + 1]])).astype(np.float64)
-        cosines = (vectors * probes[probe].astype(np.float64)).sum(axis=1)  # row by row: equal rows, equal sums
-        found.append((probe, person, _person_score(cosines, by, k)))
+        probe, person = kept.probe, kept.person
+    finer = _Kept(len(probes), top, _error(dim, torch.float32))
+    finer.add(probe, person, _scores(rows, probes, probe, person, k, np.float32))
+    exact = _scores(rows, probes, finer.probe, finer.person, k, np.float64)
+    return list(zip(finer.probe.tolist(), finer.person.tolist(), exact.tolist(), strict=True))
+
+
+def _scores(
+    rows: Rows, probes: np.ndarray, probe: np.ndarray, person: np.ndarray, k: int, kind: type[np.floating]
+) -> np.ndarray:
+    """Return the score (n,) of each probe and person: the mean of the `k` best cosines, computed in `kind`."""
+    order, ids, starts = rows.by_person
+    found, at = np.zeros(len(probe), kind), np.searchsorted(ids, person)
+    counts = np.diff(starts)[at]
+    for pairs in np.array_split(np.arange(len(probe)), 1 + int(counts.sum()) // BLOCK):
+        if not len(pairs):
+            continue
+        many = counts[pairs]
+        first = np.cumsum(many) - many
+        within = np.arange(many.sum()) - np.repeat(first, many)
+        vectors = numbers.unpacked(rows.take(order[np.repeat(starts[at[pairs]], many) + within]))
+        whose = np.repeat(np.arange(len(pairs)), many)
+        products = vectors.astype(kind) * probes[probe[pairs]].astype(kind)[whose]
+        cosines = products.sum(axis=1)  # row by row: equal rows have equal sums
+        best = np.lexsort((-cosines, whose))
+        chosen = np.where(within < k, cosines[best], 0)
+        found[pairs] = np.add.reduceat(chosen, first) / np.minimum(many, k)
     return found
-
-
-def _person_score(cosines: np.ndarray, by: By, k: int) -> float:
-    best = np.sort(cosines)[::-1]
-    return float(best[: {"best": 1, "mean": len(best), "top-mean": k}[by]].mean())
 
 
 def _fast_type() -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def _error(dim: int) -> float:
+def _error(dim: int, kind: torch.dtype) -> float:
     """Return how far a score may be off: rounded factors, a sum of `dim` products in float32, a rounded result."""
-    unit = 2.0**-8 if _fast_type() == torch.bfloat16 else 2.0**-24
+    unit = 2.0**-8 if kind == torch.bfloat16 else 2.0**-24
     return 3.1 * unit + dim * 2.0**-24 + 1e-6
 
 
@@ -104,13 +121,14 @@ def _product(block: np.ndarray, probes: Tensor) -> Tensor:
     return scores if block.dtype == np.float32 else scores.div_(torch.from_numpy(numbers.lengths(block))[:, None])
 
 
-def _indexed(rows: Rows, probes: np.ndarray, top: int, index: Index, kept: "_Kept") -> list[tuple[int, int]]:
-    """Return (probe, person) of the index's candidates, and of the nearest of the rows that it lacks."""
+def _indexed(rows: Rows, probes: np.ndarray, top: int, index: Index, kept: "_Kept") -> tuple[np.ndarray, np.ndarray]:
+    """Return probes and people: the index's candidates, and the nearest of the rows that it lacks."""
     for people, scores in _by_row(rows, probes, index.rows):
         kept.take(people, scores)
     probe, at = np.nonzero((places := index.candidates(probes, top)) >= 0)
-    found = zip(probe.tolist(), rows.people[places[probe, at]].tolist(), strict=True)
-    return sorted({*found, *zip(kept.probe.tolist(), kept.person.tolist(), strict=True)})
+    found = np.stack([probe, rows.people[places[probe, at]]])
+    both = np.unique(np.concatenate([found, np.stack([kept.probe, kept.person])], axis=1), axis=1)
+    return both[0], both[1]
 
 
 def _by_row(rows: Rows, probes: np.ndarray, first: int = 0) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -120,8 +138,8 @@ def _by_row(rows: Rows, probes: np.ndarray, first: int = 0) -> Iterator[tuple[np
         yield rows.people[place : place + len(block)], _product(block, turned)
 
 
-def _by_person(rows: Rows, probes: np.ndarray, by: By, k: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield people (n,), each once, and their scores (n, P): the means of all, or of the `k` best, of their vectors."""
+def _by_person(rows: Rows, probes: np.ndarray, k: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield people (n,), each once, and their scores (n, P): the mean of the `k` best cosines of their vectors."""
     rows.check()
     turned = torch.from_numpy(probes).to(_fast_type()).T
     order, ids, starts = rows.by_person
@@ -132,7 +150,7 @@ def _by_person(rows: Rows, probes: np.ndarray, by: By, k: int) -> Iterator[tuple
         for people in (alike[i : i + step] for i in range(0, len(alike), step)):
             places = order[(starts[people][:, None] + np.arange(count)).ravel()]
             scores = _product(rows.take(places), turned).reshape(len(people), count, len(probes))
-            best = scores if by == "mean" or count <= k else scores.topk(k, dim=1).values
+            best = scores if count <= k else scores.topk(k, dim=1).values
             yield ids[people], best.mean(dim=1)
 
 
@@ -155,10 +173,15 @@ class _Kept:
             return
         some = scores[:, columns]
         row, column = torch.nonzero(some >= self.least[columns], as_tuple=True)
-        self.probe = np.concatenate([self.probe, columns[column].numpy()])
-        self.person = np.concatenate([self.person, people[row.numpy()]])
-        self.score = np.concatenate([self.score, some[row, column].numpy()])
-        self._drop()
+        self.add(columns[column].numpy(), people[row.numpy()], some[row, column].numpy())
+
+    def add(self, probe: np.ndarray, person: np.ndarray, score: np.ndarray) -> None:
+        """Add candidates one by one: equally long arrays."""
+        self.probe = np.concatenate([self.probe, probe])
+        self.person = np.concatenate([self.person, person])
+        self.score = np.concatenate([self.score, score])
+        if len(self.probe):
+            self._drop()
 
     def _drop(self) -> None:
         """Keep each person once for a probe, and drop who cannot be among the best any more."""

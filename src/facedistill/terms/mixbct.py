@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from facedistill import parallel
 from facedistill.data import Batch, Embeddings, Output
 from facedistill.head import Classifier, ClassWeight, centres
 from facedistill.recipe import Positive, Share
@@ -68,14 +69,21 @@ class MixBCT(MarginSoftmax):
         if self.training:
             assert teacher is not None
             require_same_dimension("mixbct", student, teacher)
-            replaced = self._drawn(self.credible[batch.index[:, 0]])
+            replaced = self._drawn(self.credible[batch.index[:, 0]], batch.progress)
             old = F.normalize(teacher.embedding.float(), dim=1)
             mixture = torch.where(replaced[:, None], old, student.embedding.float())
             student = replace(student, embedding=mixture)
         return super().forward(student, None, batch)
 
-    def _drawn(self, able: Tensor) -> Tensor:
-        """Return the images to replace, bool (B,): `share` of the batch, out of those that are able."""
-        order = torch.rand(len(able), device=able.device).masked_fill(~able, 2.0).argsort()
-        count = min(int(self.share * len(able)), int(able.sum()))
-        return torch.zeros_like(able).index_fill_(0, order[:count], True)
+    def _drawn(self, able: Tensor, progress: float) -> Tensor:
+        """Return the images to replace, bool (b,): `share` of the batch of all processes, out of those that are able.
+
+        The draw depends on the progress alone, so a resumed run, and any number of processes, draw the same.
+        """
+        mine = parallel.counts(able) if parallel.world() > 1 else [len(able)]
+        whole = parallel.gather(able)
+        numbers = torch.rand(len(whole), generator=torch.Generator().manual_seed(int(progress * 2**52)))
+        order = numbers.to(whole.device).masked_fill(~whole, 2.0).argsort()
+        count = min(int(self.share * len(whole)), int(whole.sum()))
+        replaced = torch.zeros_like(whole).index_fill_(0, order[:count], True)
+        return replaced.split(mine)[parallel.rank()]

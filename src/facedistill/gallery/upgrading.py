@@ -10,7 +10,7 @@ from facedistill.errors import UsageError, UserError, some
 from facedistill.files import fingerprint
 from facedistill.gallery.database import SIDE_FILES
 from facedistill.gallery.enrolling import enroll
-from facedistill.gallery.erasing import CACHES, overwrite
+from facedistill.gallery.erasing import CACHES
 from facedistill.gallery.mapping import Mapping, fit_mapping
 from facedistill.gallery.names import read_name, stored_name
 from facedistill.gallery.store import Gallery
@@ -45,11 +45,15 @@ def upgrade(
         out: where to keep the map, for other galleries.
 
     Raises:
-        UsageError: the spaces differ, and neither images nor photos are given.
+        UsageError: the spaces differ, and neither images nor photos are given; or an argument would do nothing.
         UserError: the gallery is of another space than `old`, or see `map_vectors` and `enrol_again`. Nothing is then
             changed.
     """
     require_old(gallery, old)
+    if out is not None and (photos is not None or new.space == gallery.space):
+        raise UsageError(f"--map {out}: no map is made where vectors stay or people are enrolled again; leave it out")
+    if detector is not None and photos is None:
+        raise UsageError("--detector finds faces in photos; give --photos, too, or leave it out")
     if photos is not None:
         said = enrol_again(gallery, new, photos, detector)
     elif new.space == gallery.space:
@@ -67,7 +71,9 @@ def upgrade(
 
 
 def require_old(gallery: Gallery, old: Model) -> None:
-    """Raise UserError unless the gallery holds vectors of the old model's space."""
+    """Raise UserError unless the gallery holds vectors, and they are of the old model's space."""
+    if not len(gallery):
+        raise UserError(f"{gallery.path}: nobody is enrolled; make a new gallery with the new model")
     if old.space != gallery.space:
         raise UserError(
             f"{gallery.path}: holds vectors of space {gallery.space}, but the old model is of space {old.space}; give "
@@ -164,9 +170,9 @@ def _gathered(gallery: Gallery, new: Model) -> Iterator[Gallery]:
 
 
 def _remove(path: Path) -> None:
-    """Overwrite and remove a gallery that is no longer needed: its vectors are biometric data."""
+    """Remove a gallery that is no longer needed, with what stands beside it."""
     for suffix in ("", *SIDE_FILES, *CACHES):
-        overwrite(path.with_name(path.name + suffix))
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _calibrated(gallery: Gallery, new: Model, data: str | None) -> str:

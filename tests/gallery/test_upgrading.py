@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -14,7 +15,9 @@ from facedistill.gallery import Gallery, Mapping, upgrade
 from facedistill.models.model import Model
 
 OLD, NEW = red_eye(space="a"), red_eye(backbone=RedEye(seed=1), space="b")  # NEW has the same values in another order
-WIDE = red_eye(backbone=RedEye(seed=1), space="c", projection=nn.Linear(16, 24, bias=False))
+WIDENING = nn.Linear(16, 24, bias=False)
+WIDENING.weight = nn.Parameter(torch.randn(24, 16, generator=torch.Generator().manual_seed(0)))
+WIDE = red_eye(backbone=RedEye(seed=1), space="c", projection=WIDENING)
 SAME = red_eye(std=140.0, space="a")
 ALBUMS = Dataset(Patterns(people=25, photos=3, grey=True))  # the twenty enrolled people, and five more
 
@@ -68,7 +71,7 @@ def test_mapped_vectors_are_where_the_new_model_puts_the_photos(
     truth = np.concatenate(list(_vectors(new).values()))
     stored = _stored(gallery)
     assert (gallery.space, gallery.dim) == (new.space, new.embedding_dim) and stored.shape == truth.shape
-    assert (stored * truth).sum(1).min() > (0.97 if new is NEW else 0.9)  # WIDE bends: lengths are lost before it
+    assert (stored * truth).sum(1).min() > (0.97 if new is NEW else 0.85)  # WIDE bends: lengths are lost before it
     assert "40 vectors mapped to space" in said and "1,200 images through both models" in said
     mapping = Mapping.load(tmp_path / "map.safetensors")
     assert (mapping.old, mapping.new) == ("a", new.space)
@@ -123,6 +126,21 @@ def test_what_is_refused_changes_nothing(gallery: Gallery, others: str, tmp_path
         with pytest.raises(UsageError if data is None and models[0] is OLD else UserError, match=expected):
             upgrade(gallery, *models, data)
     assert np.array_equal(before, _stored(gallery)) and gallery.space == "a" and len(gallery.thresholds) == 1
+
+
+def test_an_argument_that_would_do_nothing_is_refused(
+    gallery: Gallery, others: str, albums: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "map.safetensors"
+    for new, photos in ((SAME, None), (NEW, albums)):
+        with pytest.raises(UsageError, match=r"--map .*map\.safetensors: no map is made where"):
+            upgrade(gallery, OLD, new, others, photos, out=file)
+    with pytest.raises(UsageError, match="--detector finds faces in photos; give --photos, too"):
+        upgrade(gallery, OLD, NEW, others, detector="yunet")
+    empty = Gallery.create(tmp_path / "empty.gallery", space="a", dim=16)
+    with pytest.raises(UserError, match="nobody is enrolled"):
+        upgrade(empty, OLD, NEW, others)
+    assert not file.exists() and gallery.space == "a"
 
 
 def test_a_student_that_its_teacher_did_not_tie_is_told_why(gallery: Gallery) -> None:
