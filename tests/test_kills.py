@@ -128,7 +128,7 @@ def _of_clean(folder: Path) -> Any:
 
 
 def _export(folder: Path) -> None:
-    export_model(tiny_model(), "onnx", folder / "m.onnx", verify=open_dataset(FACES))
+    export_model(tiny_model(), "onnx", folder / "m.onnx", verify=FACES)
 
 
 def _old_or_whole(folder: Path) -> None:

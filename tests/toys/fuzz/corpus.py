@@ -440,7 +440,7 @@ FORMATS: dict[str, Format] = {
     "verification .bin": Format(_bin, _sets("set.bin"), ("set*",)),
     "verification .bin of numpy": Format(_bin_of_numpy, _sets("set.bin"), ("set.bin",)),
     "RecordIO": Format(_recordio, _data(), ("*",)),
-    "Parquet": Format(_parquet, _data("faces.parquet"), ("*.parquet",)),
+    "Parquet": Format(_parquet, _data("faces.parquet"), ("*.parquet",), weight=2),
     "Arrow": Format(_arrow, _data(), ("*.arrow", "state.json"), weight=2),
     "tar": Format(_tar_of_people, _data("faces.tar"), ("*.tar",)),
     "webdataset": Format(partial(_tar, labels=True), _data("faces.tar"), ("*.tar",)),
