@@ -32,6 +32,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "export",
         "prepare",
         "clean",
+        "all_pairs_memory",
     ):
         sys.modules.pop(name, None)
 
@@ -122,3 +123,14 @@ def test_clean() -> None:
     five = [row for row in result["find"] if row["share"] == 0.05 and row["by"] == "clean"]
     assert {row["kind"] for row in five} == {"swapped", "merged", "split", "duplicate", "overlap"}
     assert min(row["precision"][0] for row in five) > 0.9 and min(row["recall"][0] for row in five) > 0.6
+
+
+def test_damaged_files() -> None:
+    counted = _json("fuzz.json")
+    assert _module("docs_table").stored_table("hardness.md", "fuzz") == _module("fuzz").table(counted).strip()
+    kinds = {kind for counts in counted["formats"].values() for kind in counts}
+    assert kinds <= {"accepted", "refused"} and len(counted["formats"]) >= 40
+    memory = _json("all_pairs_memory.json")
+    stored = _module("docs_table").stored_table("hardness.md", "all-pairs memory")
+    assert stored == _module("all_pairs_memory").table(memory).strip()
+    assert max(row["mb"] for row in memory["rows"]) < 1024 and memory["rows"][-1]["images"] == 1_000_000
