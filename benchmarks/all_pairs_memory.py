@@ -3,8 +3,8 @@
 python benchmarks/all_pairs_memory.py 10000 [TILES]
 
 One number of images a call, because a process cannot forget its peak everywhere. TILES ends the pass early: memory no
-longer grows once the shares are full. The bootstrap has 20 resamples; each takes the same memory. Each call adds its row to
-results/all_pairs_memory.json, from which the table of docs/hardness.md is made.
+longer grows once the shares are full. The bootstrap has 20 resamples; each takes the same memory. Each call adds
+its row to results/all_pairs_memory.json, from which the table of docs/hardness.md is made.
 """
 
 import json

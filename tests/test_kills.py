@@ -1,4 +1,4 @@
-"""Every store, killed or out of space at its file operations: what stood there stays, and the same work ends the same."""
+"""Every store, killed or out of space at its file operations: what was there stays, and the work ends the same."""
 
 import shutil
 from collections.abc import Callable
@@ -233,5 +233,3 @@ def test_a_disk_that_is_full_from_any_operation_on_loses_nothing(name: str, plac
         store.sound(work)
         store.work(work)
         assert digest(store.content(work)) == expected, f"full at {at} of {count}"
-
-

@@ -33,6 +33,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "prepare",
         "clean",
         "all_pairs_memory",
+        "fuzzing",
     ):
         sys.modules.pop(name, None)
 
@@ -127,7 +128,7 @@ def test_clean() -> None:
 
 def test_damaged_files() -> None:
     counted = _json("fuzz.json")
-    assert _module("docs_table").stored_table("hardness.md", "fuzz") == _module("fuzz").table(counted).strip()
+    assert _module("docs_table").stored_table("hardness.md", "fuzz") == _module("fuzzing").table(counted).strip()
     kinds = {kind for counts in counted["formats"].values() for kind in counts}
     assert kinds <= {"accepted", "refused"} and len(counted["formats"]) >= 40
     memory = _json("all_pairs_memory.json")

@@ -1,7 +1,7 @@
 import io
-import sys
 import struct
 import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable

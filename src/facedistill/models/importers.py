@@ -110,9 +110,7 @@ def _names(classes: Names | None, images: Dataset | None) -> Names | None:
     return classes if images is None else images.source.class_names
 
 
-def _imported(
-    path: Path, kind: str, classes: Names | None, given: dict[str, Any], images: Dataset | None
-) -> Model:
+def _imported(path: Path, kind: str, classes: Names | None, given: dict[str, Any], images: Dataset | None) -> Model:
     """Return the Model of the file, without `centre` and `fit_classifier`. `given`: the options that are not None."""
     if kind not in FORMATS:
         raise UsageError(f"kind '{kind}'{closest(kind, FORMATS)}: expected one of {', '.join(FORMATS)}")
@@ -183,7 +181,9 @@ def import_arcface_torch(
     model = Model(backbone, InputSpec(backbone.input_size, **input), made=made).eval()
     model.space = make_space(model)
     if classifier is not None:
-        model.classifier = load_classifier(classifier, model.embedding_dim, classes, partial(_tell, model, images, classes))
+        model.classifier = load_classifier(
+            classifier, model.embedding_dim, classes, partial(_tell, model, images, classes)
+        )
     return model
 
 
@@ -219,7 +219,9 @@ def import_onnx(
     if size is None and (note := size_taken(model)):
         print(f"{path}{note}", file=sys.stderr)
     if classifier is not None:
-        model.classifier = load_classifier(classifier, model.embedding_dim, classes, partial(_tell, model, images, classes))
+        model.classifier = load_classifier(
+            classifier, model.embedding_dim, classes, partial(_tell, model, images, classes)
+        )
     return model
 
 

@@ -146,7 +146,10 @@ def _parquet(folder: Path) -> None:
 def _arrow(folder: Path) -> None:
     import pyarrow as pa
 
-    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, _table().schema) as w:
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, _table().schema) as w,
+    ):
         w.write_table(_table())
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
 
@@ -166,7 +169,11 @@ def _metadata(folder: Path, form: str) -> None:
     rows = [{"file_name": f"{i}.jpg", "label": "ab"[i // 2]} for i in range(4)]
     for i in range(4):
         (folder / f"{i}.jpg").write_bytes(photo(i))
-    lines = [json.dumps(row) for row in rows] if form == "jsonl" else ["file_name,label", *map(",".join, map(dict.values, rows))]
+    lines = (
+        [json.dumps(row) for row in rows]
+        if form == "jsonl"
+        else ["file_name,label", *map(",".join, map(dict.values, rows))]
+    )
     (folder / f"metadata.{form}").write_text("\n".join([*lines, ""]))
 
 
@@ -280,12 +287,10 @@ def _graph(path: Path) -> None:
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("MatMul", ["flat", "matrix"], ["embedding"]),
     ]
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
-        for name, shape in (("pixels", ["N", 3, SIZE, SIZE]), ("embedding", ["N", DIM]))
-    ]
+    taken = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+    made = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIM])
     stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-    graph = helper.make_graph(nodes, "net", *ends, stored)
+    graph = helper.make_graph(nodes, "net", [taken], [made], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
 
 
@@ -413,7 +418,9 @@ def _cached(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def _embedded(folder: Path) -> Any:
-    found = embed_dataset(tiny_model(), open_dataset("synthetic:identities=2,images=2,size=32,seed=1"), cache=folder / "cache")
+    found = embed_dataset(
+        tiny_model(), open_dataset("synthetic:identities=2,images=2,size=32,seed=1"), cache=folder / "cache"
+    )
     return [found.keys, found.class_names, found.labels, found.vectors]
 
 
@@ -461,7 +468,9 @@ FORMATS: dict[str, Format] = {
     ),
     "ONNX": Format(lambda f: _graph(f / "n.onnx"), lambda f: _use(fd.load_model(f / "n.onnx")), ("n.onnx",), weight=1),
     "ONNX detector": Format(_detector, _detect, ("detector.onnx",)),
-    "arcface_torch": Format(_arcface_torch, lambda f: _use(fd.import_model(f, classes=f / "classes.txt")), ("*",), weight=2),
+    "arcface_torch": Format(
+        _arcface_torch, lambda f: _use(fd.import_model(f, classes=f / "classes.txt")), ("*",), weight=2
+    ),
     "state dict .pth": Format(_weights, lambda f: _use(fd.import_model(f / "backbone.pth")), ("*.pth",), weight=2),
     "state dict .safetensors": Format(
         _weights, lambda f: _use(fd.import_model(f / "backbone.safetensors")), ("*.safetensors",), weight=5
@@ -469,9 +478,13 @@ FORMATS: dict[str, Format] = {
     "embeddings .npz": Format(
         lambda f: _embeddings().save(f / "e.npz"), lambda f: _use(fd.import_model(f / "e.npz")), ("e.npz",)
     ),
-    "class names": Format(lambda f: (f / "n.txt").write_text("ann\nbob\n"), lambda f: read_names(f / "n.txt"), ("n.txt",)),
+    "class names": Format(
+        lambda f: (f / "n.txt").write_text("ann\nbob\n"), lambda f: read_names(f / "n.txt"), ("n.txt",)
+    ),
     "recipe": Format(_recipe, lambda f: dump_recipe(load_recipe(str(f / "recipe.yaml"))), ("recipe.yaml",)),
-    "recipe of a run": Format(lambda f: (f / "recipe.yaml").write_text(_run_recipe()), _claim, ("recipe.yaml",), weight=5),
+    "recipe of a run": Format(
+        lambda f: (f / "recipe.yaml").write_text(_run_recipe()), _claim, ("recipe.yaml",), weight=5
+    ),
     "checkpoint": Format(_checkpoint, latest_checkpoint, ("checkpoints/*",), "refused"),
     "log": Format(_evaluation, lambda f: read_log(f / "one" / "log.jsonl"), ("one/log.jsonl",)),
     "evaluation": Format(_evaluation, partial(_report, page=False), ("*/*.json",), weight=2),
