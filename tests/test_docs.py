@@ -206,5 +206,5 @@ def test_yaml_blocks_hold_one_document() -> None:
 def test_tests_that_pages_name_are_there() -> None:
     there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     for page in sorted((ROOT / "docs").rglob("*.md")):
-        named = set(re.findall(r"\btest_\w+\.py\b", page.read_text(encoding="utf-8")))
+        named = set(re.findall(r"`(?:tests/)?(test_\w+\.py)`", page.read_text(encoding="utf-8")))
         assert named <= there, page

@@ -28,7 +28,7 @@ from facedistill.data.sources.verification import draw_pairs, save_verification
 from facedistill.evaluation import open_sets
 from facedistill.head import Classifier, Rows
 from facedistill.head.nearest import cached_nearest
-from facedistill.models import Model, embed_blocks, embed_dataset
+from facedistill.models import FACTS, Facts, Input, Model, embed_blocks, embed_dataset, facts_of
 from facedistill.models.folder import read_names
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.journal import Journal, Row
@@ -332,6 +332,11 @@ def _weights(folder: Path) -> None:
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, folder / "backbone.pth")
 
 
+def _facts(folder: Path) -> None:
+    facts = Facts("0.1", "space", "model", DIM, Input(SIZE), "fp32", "nchw", "uint8", "dynamic", True, 1000, 2000)
+    (folder / "facts.json").write_text(facts.to_json())
+
+
 def _embeddings() -> Embeddings:
     vectors = np.random.default_rng(0).standard_normal((4, 2, DIM), dtype=np.float32)
     return Embeddings([*"wxyz"], ["ann", "bob"], np.array([0, 0, 1, 1]), vectors, "space", "model", "data")
@@ -476,7 +481,10 @@ FORMATS: dict[str, Format] = {
         _weights, lambda f: _use(fd.import_model(f / "backbone.safetensors")), ("*.safetensors",), weight=5
     ),
     "embeddings .npz": Format(
-        lambda f: _embeddings().save(f / "e.npz"), lambda f: _use(fd.import_model(f / "e.npz")), ("e.npz",)
+        lambda f: _embeddings().save(f / "e.npz"), lambda f: _use(fd.import_model(f / "e.npz")), ("e.npz",), "refused"
+    ),
+    "facts of an exported file": Format(
+        _facts, lambda f: facts_of({FACTS: (f / "facts.json").read_text(errors="replace")}, f), ("*",)
     ),
     "class names": Format(
         lambda f: (f / "n.txt").write_text("ann\nbob\n"), lambda f: read_names(f / "n.txt"), ("n.txt",)
