@@ -25,7 +25,7 @@ test-slow: $(STAMP)
 # A hundred thousand mutants of all formats that are read; FUZZ=1000 for fewer.
 FUZZ ?= 100000
 fuzz: $(STAMP)
-	OMP_NUM_THREADS=1 PYTHONPATH=tests/toys $(BIN)/python benchmarks/fuzz.py $(FUZZ)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/toys $(BIN)/python benchmarks/fuzzing.py $(FUZZ)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

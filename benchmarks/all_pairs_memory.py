@@ -3,7 +3,8 @@
 python benchmarks/all_pairs_memory.py 10000 [TILES]
 
 One number of images a call, because a process cannot forget its peak everywhere. TILES ends the pass early: memory no
-longer grows once the shares are full. The bootstrap has 20 resamples; each takes the same memory.
+longer grows once the shares are full. The bootstrap has 20 resamples; each takes the same memory. Each call adds
+its row to results/all_pairs_memory.json, from which the table of docs/hardness.md is made.
 """
 
 import json
@@ -11,15 +12,20 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from docs_table import put_table
+from result_file import write_result
 
 from facedistill.evaluation.protocols import all_pairs as module
 from facedistill.evaluation.statistics import draws, resampled_points
+from facedistill.results import markdown
 from facedistill.run import forget_peak, peak
 
 DIM, PER_PERSON = 64, 20
+RESULT = Path(__file__).parent / "results" / "all_pairs_memory.json"
 
 
 def main(images: int, most: int | None) -> dict[str, Any]:
@@ -53,5 +59,35 @@ def main(images: int, most: int | None) -> dict[str, Any]:
     }
 
 
+def record(row: dict[str, Any]) -> None:
+    """Put a row into the JSON, in the place of an earlier one for as many images, and the table into the page."""
+    rows = json.loads(RESULT.read_text("utf-8"))["rows"] if RESULT.exists() else []
+    rows = sorted([other for other in rows if other["images"] != row["images"]] + [row], key=lambda row: row["images"])
+    write_result(RESULT, {"dim": DIM, "images_per_person": PER_PERSON, "rows": rows})
+    put_table("hardness.md", "all-pairs memory", table(json.loads(RESULT.read_text("utf-8"))))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the memory beside the embeddings by number of images."""
+    rows = []
+    for row in result["rows"]:
+        whole = row["tiles"] == row["all_tiles"]
+        share = min(row["intervals_from"].values(), default=1.0)
+        rows.append(
+            [
+                f"{row['images']:,}",
+                f"{row['images'] * (row['images'] - 1) // 2:,}",
+                f"{row['mb']:,}",
+                "all" if whole else f"the first {row['tiles']:,} of {row['all_tiles']:,} blocks",
+                f"{row['seconds']:,.0f}" if whole else "",
+                "all" if share == 1 else f"1 in {1 / share:,.0f}",
+            ]
+        )
+    head = ["images", "pairs", "memory, MB", "compared", "seconds", "impostors that the intervals are drawn from"]
+    return markdown(head, rows)
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)))
+    made = main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    print(json.dumps(made))
+    record(made)

@@ -202,3 +202,10 @@ def test_yaml_blocks_hold_one_document() -> None:
     for file in PAGES:
         for source in blocks(file.read_text("utf-8"), "yaml"):
             assert isinstance(yaml.safe_load(source), dict)
+
+
+def test_tests_that_pages_name_are_there() -> None:
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        named = set(re.findall(r"`(?:tests/)?(test_\w+\.py)`", page.read_text(encoding="utf-8")))
+        assert named <= there, page

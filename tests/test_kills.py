@@ -1,4 +1,4 @@
-"""Every store, killed or out of space at its file operations: what stood there stays, and the same work ends the same."""
+"""Every store, killed or out of space at its file operations: what was there stays, and the work ends the same."""
 
 import shutil
 from collections.abc import Callable
@@ -128,7 +128,7 @@ def _of_clean(folder: Path) -> Any:
 
 
 def _export(folder: Path) -> None:
-    export_model(tiny_model(), "onnx", folder / "m.onnx", verify=open_dataset(FACES))
+    export_model(tiny_model(), "onnx", folder / "m.onnx", verify=FACES)
 
 
 def _old_or_whole(folder: Path) -> None:
@@ -233,5 +233,3 @@ def test_a_disk_that_is_full_from_any_operation_on_loses_nothing(name: str, plac
         store.sound(work)
         store.work(work)
         assert digest(store.content(work)) == expected, f"full at {at} of {count}"
-
-

@@ -34,6 +34,8 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "clean",
         "gallery_speed",
         "gallery_upgrade",
+        "all_pairs_memory",
+        "fuzzing",
     ):
         sys.modules.pop(name, None)
 
@@ -138,3 +140,14 @@ def test_gallery_upgrade() -> None:
     assert {"gallery identification", "gallery calibrated", "gallery upgrade"} == set(tables)
     for name, table in tables.items():
         assert _module("docs_table").stored_table("gallery-upgrade.md", name) == table.strip()
+
+
+def test_damaged_files() -> None:
+    counted = _json("fuzz.json")
+    assert _module("docs_table").stored_table("hardness.md", "fuzz") == _module("fuzzing").table(counted).strip()
+    kinds = {kind for counts in counted["formats"].values() for kind in counts}
+    assert kinds <= {"accepted", "refused"} and len(counted["formats"]) >= 39
+    memory = _json("all_pairs_memory.json")
+    stored = _module("docs_table").stored_table("hardness.md", "all-pairs memory")
+    assert stored == _module("all_pairs_memory").table(memory).strip()
+    assert max(row["mb"] for row in memory["rows"]) < 1024 and memory["rows"][-1]["images"] == 1_000_000

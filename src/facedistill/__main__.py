@@ -22,8 +22,8 @@ def main() -> None:
 def thread_settings() -> dict[str, str]:
     """Return OpenMP's variables: passive waiting, and no more threads than cores that this process may use.
 
-    The number does not follow the load of the machine: a run that resumes with another number of threads adds in another
-    order and ends with other bits.
+    The number does not follow the load of the machine: a run that resumes with another number of threads adds in
+    another order, and ends with other bits.
     """
     passive = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
     there, mine = os.cpu_count() or 1, cores()

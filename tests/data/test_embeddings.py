@@ -61,3 +61,22 @@ def test_a_bomb(tmp_path: Path) -> None:
     zeros = npy(np.zeros((2, 4_000_000), np.float32))
     with pytest.raises(UserError, match=r"32,\d{3},\d{3} bytes announced by a file of"):
         Embeddings.load(write(tmp_path / "t.npz", zeros, zipfile.ZIP_DEFLATED))
+
+
+def test_what_was_saved_has_a_checksum(tmp_path: Path) -> None:
+    """An archive that is written anew, so that its own checksums are right, and a number in it is another."""
+    table = Embeddings(["x", "y"], ["c"], np.zeros(2, np.int64), np.ones((2, 1, 3), np.float32), "space")
+    table.save(tmp_path / "t.npz")
+    again = Embeddings.load(tmp_path / "t.npz", saved=True)
+    assert (again.keys, again.space) == (["x", "y"], "space") and (again.vectors == 1).all()
+    with np.load(tmp_path / "t.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for change in ({"space": np.array("other")}, {"vectors": 2 * table.vectors}):
+        np.savez(tmp_path / "t.npz", **(arrays | change))
+        with pytest.raises(UserError, match="its checksum differs; the file is damaged"):
+            Embeddings.load(tmp_path / "t.npz")
+    del arrays["checksum"]
+    np.savez(tmp_path / "t.npz", **arrays)
+    assert Embeddings.load(tmp_path / "t.npz").keys == ["x", "y"]
+    with pytest.raises(UserError, match="its checksum differs"):
+        Embeddings.load(tmp_path / "t.npz", saved=True)

@@ -331,6 +331,9 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="JSON"):
         load_model(folder)
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="JSON"):
+        load_model(folder)
     (folder / "config.json").write_text("[1]")
     with pytest.raises(UserError, match="embedding_dim"):
         load_model(folder)

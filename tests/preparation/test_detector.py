@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,7 @@ from drawn_detector import POINTS, SIDE, photo, save_detector
 from facedistill.data import open_dataset
 from facedistill.errors import UserError
 from facedistill.preparation import Detector
-from facedistill.preparation.detector import Scrfd
+from facedistill.preparation.detector import Scrfd, require_detector
 from facedistill.preparation.faces import Faces, merged
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -106,3 +107,28 @@ def test_real_faces_as_opencv_finds_them() -> None:
     assert len(ours) >= 10
     np.testing.assert_allclose(_as_opencv(ours), theirs[:, :14], atol=1e-3)
     np.testing.assert_allclose(ours.scores, theirs[:, 14], atol=1e-5)
+
+
+def _with_outputs(path: Path, changed: dict[str, list[float]]) -> Path:
+    """The drawn detector with constants of other shapes, as a damaged file may have."""
+    graph = onnx.load(str(save_detector(path)))
+    for stored in graph.graph.initializer:
+        if stored.name in changed:
+            stored.CopyFrom(onnx.numpy_helper.from_array(np.array(changed[stored.name], np.float32), stored.name))
+    onnx.save(graph, str(path))
+    return path
+
+
+def test_a_detector_whose_outputs_have_other_shapes_is_one_line(tmp_path: Path) -> None:
+    path = _with_outputs(tmp_path / "d.onnx", {"bbox8": [0.0] * 5})
+    for use in (require_detector, lambda file: Detector(file)(np.zeros((64, 64, 3), np.uint8))):
+        with pytest.raises(UserError, match=r"d\.onnx: not a face detector that works") as said:
+            use(path)
+        assert "\n" not in str(said.value)
+    require_detector(save_detector(tmp_path / "sound.onnx"))
+
+
+def test_a_detector_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEDISTILL_ONNX_SECONDS", "0.01")
+    with pytest.raises(UserError, match=r"not a face detector that works \(not done after 0.01 seconds"):
+        require_detector(save_detector(tmp_path / "d.onnx"))

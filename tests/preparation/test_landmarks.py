@@ -50,3 +50,13 @@ def test_what_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
         read_landmarks(tmp_path / "p.txt")
     with pytest.raises(UserError, match="cannot read landmarks"):
         read_landmarks(tmp_path / "nowhere.txt")
+
+
+def test_line_ends_of_any_kind_and_none_inside_a_cell(tmp_path: Path) -> None:
+    """A lone carriage return made Python's reader raise its own error."""
+    line = FIVE.replace(" ", ",")
+    (tmp_path / "p.csv").write_bytes(f"a.jpg,{line}\rb.jpg,{line}\r".encode())
+    assert list(read_landmarks(tmp_path / "p.csv")) == ["a.jpg", "b.jpg"]
+    (tmp_path / "p.csv").write_bytes(b'a.jpg,"' + b"x" * 200_000 + b"\n")
+    with pytest.raises(UserError, match="field larger than field limit"):
+        read_landmarks(tmp_path / "p.csv")

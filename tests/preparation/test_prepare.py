@@ -20,6 +20,7 @@ from facedistill.data import open_dataset
 from facedistill.data.align import align
 from facedistill.errors import UsageError, UserError
 from facedistill.preparation import prepare
+from facedistill.preparation.journal import Journal, Row
 
 CORNER = np.array([104, 96])  # of the face in ada/1.png
 
@@ -149,6 +150,31 @@ def test_added_photos_are_taken_in_and_others_left(photos: Path, detector: Path,
     photo((320, 240), [(160, 96)]).save(photos / "ada" / "new.png")
     assert prepare(photos, out, detector=detector, workers=1).kept == 6
     assert times.items() <= {path: path.stat().st_mtime_ns for path in out.glob("*/*.jpg")}.items()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"7",
+        b"{",
+        b'{"source": "ada/0.png"}',
+        b'{"source": "ada/0.png", "stamp": [1, 2], "rows": [7]}',
+        b'{"source": "ada/0.png", "stamp": [1, 2], "rows": [{"source": "a", "person": "b", "box": [1]}]}',
+        b'{"source": "ada/0.png", "stamp": "x", "rows": []}',
+        b"\xff\xfe",
+        b"[" * 5000,
+    ],
+)
+def test_a_damaged_line_of_the_journal_is_made_again(line: bytes, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "journal.jsonl"
+    rows = [Row("ada/1.png", "ada", crop="ada/1.jpg", box=[1, 2, 3, 4], points=[0.5] * 10, score=0.9)]
+    Journal(file).write([("ada/1.png", [3, 4], rows), ("b\udcff", [5, 6], [Row("b\udcff", "b", why="no face")])])
+    file.write_bytes(line + b"\n" + file.read_bytes())
+    found = Journal(file)
+    assert found.done == {"ada/1.png": rows, "b\udcff": [Row("b\udcff", "b", why="no face")]}
+    assert found.has("ada/1.png", [3, 4]) and not found.has("ada/0.png", [1, 2])
+    assert capsys.readouterr().err.count("1 lines are damaged; their photos are prepared again") == 1
 
 
 def test_killed_and_started_again_it_ends_with_the_same_data_set(detector: Path, tmp_path: Path) -> None:

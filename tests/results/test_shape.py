@@ -10,6 +10,7 @@ import pytest
 from facedistill.errors import UserError
 from facedistill.evaluation.figures import Figure
 from facedistill.evaluation.protocols import PROTOCOLS
+from facedistill.results.html import write_comparison
 from facedistill.results.shape import require_shape
 from facedistill.results.stored import load_evaluations
 from tiny_world import Tiny
@@ -65,6 +66,17 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("results 0 tar_at_far 1e-3", 0.9),
         ("results 0 tar_at_far low", {"value": 0.9}),
         ("results 0 curves", None),
+        ("results 0 settings", {"resolution": 14}),
+        ("results 0 settings", {"resolution": {"probe": "14"}}),
+        ("results 0 curves", {"roc": {"far": [0.1, 0.2], "tar": [0.5]}}),
+        ("results 0 curves", {"roc": {"far": [0.1, float("nan")], "tar": [0.5, 0.6]}}),
+        ("results 0 curves", {"roc": {"far": [0.1, "x"], "tar": [0.5, 0.6]}}),
+        ("results 0 curves", {"roc": {"far": [0.1, [0.2]], "tar": [0.5, 0.6]}}),
+        ("results 0 curves", {"scores": {"low": 1, "high": -1, "genuine": [1], "impostor": [2]}}),
+        ("results 0 curves", {"scores": {"low": -1, "high": 1, "genuine": [1, 2], "impostor": [2]}}),
+        ("results 0 curves", {"scores": {"low": -1, "high": 1, "genuine": [], "impostor": []}}),
+        ("errors", [{"set": "lfw"}]),
+        ("made", []),
         ("differences", [{}]),
         ("groups", None),
     ],
@@ -75,6 +87,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, place: str, value: Any) -> None:
         load_evaluations([tmp_path / "e.json"])
     said = str(refused.value)
     assert said.startswith(f"{tmp_path}/e.json: {place.replace(' ', '.')}") and "\n" not in said and len(said) < 350
+
+
+def test_json_that_is_nested_without_end_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        load_evaluations([tmp_path / "e.json"])
+
+
+def test_what_is_said_of_the_making_may_have_any_shape(tmp_path: Path) -> None:
+    made = {"made": {"threads": [2, {"a": 1}], "torch": {"b": [None]}}}
+    (tmp_path / "e.json").write_text(json.dumps(EVALUATION | made))
+    write_comparison(load_evaluations([tmp_path / "e.json"]), tmp_path / "e.html")
+    assert "{&#34;a&#34;: 1}" in (tmp_path / "e.html").read_text()
 
 
 def test_a_long_value_is_cut_short() -> None:

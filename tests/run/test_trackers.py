@@ -69,8 +69,8 @@ def _check_mlflow(run: Path, losses: list[float]) -> None:
 
 
 def _check_wandb(run: Path, losses: list[float]) -> None:
-    """The file of an offline run: blocks of 32 KiB, records with a header of 7 bytes (LevelDB's log), protobuf inside."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    """The file of an offline run: LevelDB's log (blocks of 32 KiB, records with a header of 7 bytes) of protobuf."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
     rows = []

@@ -12,7 +12,7 @@ OPERATIONS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.
 
 
 def operations(work: Callable[[], object]) -> int:
-    """Do the work in a child, and return the number of its operations: opening to write, syncing, renaming, removing."""
+    """Do the work in a child, and return the number of its operations: opening, syncing, renaming, removing."""
     done, count = _child(work, None, None)
     assert done == 0, f"the work itself fails: exit {done}"
     return count
@@ -70,7 +70,7 @@ def _do(work: Callable[[], object], at: int | None, error: int | None, pipe: int
         step("fsync")
         sync(number)
 
-    os.fsync = fsync  # it raises no event
+    os.fsync = fsync  # type: ignore[assignment]  # it raises no event
     sys.addaudithook(hook)
     try:
         work()

@@ -11,12 +11,13 @@ _graphs: dict[str, bytes] = {}
 
 
 def traced(net: Deployable, form: Form) -> Any:
-    """Return what `float_graph` does, from an earlier call for the same weights, structure and form if there was one."""
+    """Return what `float_graph` does, from an earlier call for the same network and form if there was one."""
     import onnx
 
     if type(net) is not Deployable:
         return float_graph(net, form)
-    digest = hashlib.sha256(repr((net, net.bgr, net.layout, net.normalise, net.size, replace(form, precision="fp32"))).encode())
+    what = (net, net.bgr, net.layout, net.normalise, net.size, replace(form, precision="fp32"))
+    digest = hashlib.sha256(repr(what).encode())
     for name, tensor in net.state_dict().items():
         digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
     key = digest.hexdigest()

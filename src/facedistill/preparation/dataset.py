@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 
 from facedistill.errors import UsageError, UserError, some
-from facedistill.files import atomic_write, held_folder, in_use
+from facedistill.files import atomic_write, held_folder, in_use, writing
 from facedistill.preparation.detector import Detector, require_detector
 from facedistill.preparation.fetch import detector_file
 from facedistill.preparation.journal import INDEX, Journal, Row, write_index
@@ -105,7 +105,7 @@ def prepare(
     found = list_photos(photos)
     if not (out / WORK).exists() and in_use(out):
         raise UsageError(f"{out} exists and `prepare` did not make it; choose another --out")
-    with held_folder(out, out / WORK / "lock", "preparing this data set"):
+    with held_folder(out, out / WORK / "lock", "preparing this data set"), writing(out):
         _require_same(out, settings)
         journal = Journal(out / WORK / "journal.jsonl")
         crops = out if form == "folder" else out / WORK / "crops"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from facedistill import parallel
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, claimed, in_use
+from facedistill.files import atomic_write, claimed, in_use, writing
 from facedistill.run.checkpoint import begun
 
 RECIPE = "recipe.yaml"
@@ -32,8 +32,10 @@ def claim_run(run: Path, recipe: str, written_out: Callable[[str], str]) -> Iter
         if parallel.rank() == 0:
             if not (run / RECIPE).exists() and in_use(run):
                 raise UsageError(f"{run} exists and holds no run (no {RECIPE}); choose another --out")
-            run.mkdir(parents=True, exist_ok=True)
-            if not held.enter_context(claimed(run / ".lock")):
+            with writing(run):
+                run.mkdir(parents=True, exist_ok=True)
+                free = held.enter_context(claimed(run / ".lock"))
+            if not free:
                 raise Busy(f"{run}: another process is working on this run; wait for it, or choose another --out")
             _put_recipe(run, recipe, written_out)
         parallel.barrier()

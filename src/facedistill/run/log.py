@@ -24,9 +24,9 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
         with suppress(ValueError, RecursionError, OverflowError):
             row = json.loads(line)
-            if isinstance(row, dict) and all(type(row.get(key)) is int for key in ("step", "epoch")):
-                if all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
-                    found.append(row)
+            numbers = isinstance(row, dict) and all(type(x) in (int, float) and math.isfinite(x) for x in row.values())
+            if numbers and all(type(row.get(key)) is int for key in ("step", "epoch")):
+                found.append(row)
     return found
 
 

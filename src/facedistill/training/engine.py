@@ -222,7 +222,7 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
 
 
 def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memory: int) -> dict[str, Any]:
-    """Save the student as a model folder and write evaluation.json, which marks the run as finished. Return its content.
+    """Save the student as a model folder, and write evaluation.json, which marks the run as finished; return that.
 
     Args:
         seconds, memory: the time of training, and its peak in bytes.

@@ -293,3 +293,18 @@ def test_marks_of_editors_are_no_part_of_a_list(folder: Path) -> None:
     marked = IjbSource(folder)
     assert marked.keys == plain.keys and [block[0].tolist() for block in marked.pairs()] == pairs
     assert marked.probes()[1].tolist() == plain.probes()[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("ijbb_1N_gallery_S2.csv", "2,1003", f"{10**30},1003"),
+        ("ijbb_1N_probe_mixed.csv", "7,1003", f"{-(10**30)},1003"),
+        ("ijbb_template_pair_label.txt", "1 7 0\n7", f"1\t{10**30} 0\n7"),
+    ],
+)
+def test_a_number_that_no_template_can_have_is_named(folder: Path, name: str, old: str, new: str) -> None:
+    edit(folder, name, old, new)
+    source = IjbSource(folder)
+    with pytest.raises(UserError, match=name):
+        source.galleries(), source.probes(), listed(source)

@@ -28,7 +28,7 @@ from facedistill.data.sources.verification import draw_pairs, save_verification
 from facedistill.evaluation import open_sets
 from facedistill.head import Classifier, Rows
 from facedistill.head.nearest import cached_nearest
-from facedistill.models import Model, embed_blocks, embed_dataset
+from facedistill.models import FACTS, Facts, Input, Model, embed_blocks, embed_dataset, facts_of
 from facedistill.models.folder import read_names
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.journal import Journal, Row
@@ -146,7 +146,10 @@ def _parquet(folder: Path) -> None:
 def _arrow(folder: Path) -> None:
     import pyarrow as pa
 
-    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, _table().schema) as w:
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, _table().schema) as w,
+    ):
         w.write_table(_table())
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
 
@@ -166,7 +169,11 @@ def _metadata(folder: Path, form: str) -> None:
     rows = [{"file_name": f"{i}.jpg", "label": "ab"[i // 2]} for i in range(4)]
     for i in range(4):
         (folder / f"{i}.jpg").write_bytes(photo(i))
-    lines = [json.dumps(row) for row in rows] if form == "jsonl" else ["file_name,label", *map(",".join, map(dict.values, rows))]
+    lines = (
+        [json.dumps(row) for row in rows]
+        if form == "jsonl"
+        else ["file_name,label", *map(",".join, map(dict.values, rows))]
+    )
     (folder / f"metadata.{form}").write_text("\n".join([*lines, ""]))
 
 
@@ -280,12 +287,10 @@ def _graph(path: Path) -> None:
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("MatMul", ["flat", "matrix"], ["embedding"]),
     ]
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
-        for name, shape in (("pixels", ["N", 3, SIZE, SIZE]), ("embedding", ["N", DIM]))
-    ]
+    taken = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+    made = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIM])
     stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-    graph = helper.make_graph(nodes, "net", *ends, stored)
+    graph = helper.make_graph(nodes, "net", [taken], [made], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
 
 
@@ -325,6 +330,11 @@ def _weights(folder: Path) -> None:
     state = create_backbone("iresnet18", DIM, SIZE, width=0.125).state_dict()
     save_file(state, folder / "backbone.safetensors")
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, folder / "backbone.pth")
+
+
+def _facts(folder: Path) -> None:
+    facts = Facts("0.1", "space", "model", DIM, Input(SIZE), "fp32", "nchw", "uint8", "dynamic", True, 1000, 2000)
+    (folder / "facts.json").write_text(facts.to_json())
 
 
 def _embeddings() -> Embeddings:
@@ -413,7 +423,9 @@ def _cached(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def _embedded(folder: Path) -> Any:
-    found = embed_dataset(tiny_model(), open_dataset("synthetic:identities=2,images=2,size=32,seed=1"), cache=folder / "cache")
+    found = embed_dataset(
+        tiny_model(), open_dataset("synthetic:identities=2,images=2,size=32,seed=1"), cache=folder / "cache"
+    )
     return [found.keys, found.class_names, found.labels, found.vectors]
 
 
@@ -440,7 +452,7 @@ FORMATS: dict[str, Format] = {
     "verification .bin": Format(_bin, _sets("set.bin"), ("set*",)),
     "verification .bin of numpy": Format(_bin_of_numpy, _sets("set.bin"), ("set.bin",)),
     "RecordIO": Format(_recordio, _data(), ("*",)),
-    "Parquet": Format(_parquet, _data("faces.parquet"), ("*.parquet",)),
+    "Parquet": Format(_parquet, _data("faces.parquet"), ("*.parquet",), weight=2),
     "Arrow": Format(_arrow, _data(), ("*.arrow", "state.json"), weight=2),
     "tar": Format(_tar_of_people, _data("faces.tar"), ("*.tar",)),
     "webdataset": Format(partial(_tar, labels=True), _data("faces.tar"), ("*.tar",)),
@@ -461,17 +473,26 @@ FORMATS: dict[str, Format] = {
     ),
     "ONNX": Format(lambda f: _graph(f / "n.onnx"), lambda f: _use(fd.load_model(f / "n.onnx")), ("n.onnx",), weight=1),
     "ONNX detector": Format(_detector, _detect, ("detector.onnx",)),
-    "arcface_torch": Format(_arcface_torch, lambda f: _use(fd.import_model(f, classes=f / "classes.txt")), ("*",), weight=2),
+    "arcface_torch": Format(
+        _arcface_torch, lambda f: _use(fd.import_model(f, classes=f / "classes.txt")), ("*",), weight=2
+    ),
     "state dict .pth": Format(_weights, lambda f: _use(fd.import_model(f / "backbone.pth")), ("*.pth",), weight=2),
     "state dict .safetensors": Format(
         _weights, lambda f: _use(fd.import_model(f / "backbone.safetensors")), ("*.safetensors",), weight=5
     ),
     "embeddings .npz": Format(
-        lambda f: _embeddings().save(f / "e.npz"), lambda f: _use(fd.import_model(f / "e.npz")), ("e.npz",)
+        lambda f: _embeddings().save(f / "e.npz"), lambda f: _use(fd.import_model(f / "e.npz")), ("e.npz",), "refused"
     ),
-    "class names": Format(lambda f: (f / "n.txt").write_text("ann\nbob\n"), lambda f: read_names(f / "n.txt"), ("n.txt",)),
+    "facts of an exported file": Format(
+        _facts, lambda f: facts_of({FACTS: (f / "facts.json").read_text(errors="replace")}, f), ("*",)
+    ),
+    "class names": Format(
+        lambda f: (f / "n.txt").write_text("ann\nbob\n"), lambda f: read_names(f / "n.txt"), ("n.txt",)
+    ),
     "recipe": Format(_recipe, lambda f: dump_recipe(load_recipe(str(f / "recipe.yaml"))), ("recipe.yaml",)),
-    "recipe of a run": Format(lambda f: (f / "recipe.yaml").write_text(_run_recipe()), _claim, ("recipe.yaml",), weight=5),
+    "recipe of a run": Format(
+        lambda f: (f / "recipe.yaml").write_text(_run_recipe()), _claim, ("recipe.yaml",), weight=5
+    ),
     "checkpoint": Format(_checkpoint, latest_checkpoint, ("checkpoints/*",), "refused"),
     "log": Format(_evaluation, lambda f: read_log(f / "one" / "log.jsonl"), ("one/log.jsonl",)),
     "evaluation": Format(_evaluation, partial(_report, page=False), ("*/*.json",), weight=2),

@@ -19,6 +19,7 @@ from facedistill.data.sources.columns import (
     is_number,
     keys_of,
 )
+from facedistill.data.sources.guarded import try_in_child
 from facedistill.data.sources.reading import shards
 from facedistill.data.sources.source import Source
 from facedistill.data.sources.stamp import stamp_of
@@ -26,6 +27,17 @@ from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
 GROUPS_KEPT = 4
+# The head of every file, and the first 256 MB of the set; each later row group is validated when it is read.
+VALIDATE = """
+import pyarrow.parquet
+read = globals().get("read", 0)
+with pyarrow.parquet.ParquetFile(file) as opened:
+    for group in range(opened.num_row_groups):
+        if read < 1 << 28:
+            table = opened.read_row_group(group)
+            table.validate(full=True)
+            read += table.nbytes
+"""
 
 
 class ParquetSource(Source):
@@ -50,6 +62,7 @@ class ParquetSource(Source):
         import_pyarrow(path)
         self._files = [str(file) for file in shards(path, "*.parquet")]
         self._folder = given.get("folder", os.path.dirname(self._files[0]))
+        try_in_child(VALIDATE, self._files, "a Parquet file")
         self._forget()
         opened = [self._open(file) for file in self._files]
         self._columns = find_columns(opened[0].schema_arrow, path, given, lambda name: self._values(opened, name))

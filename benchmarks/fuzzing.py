@@ -1,9 +1,9 @@
 """Reads mutants of every format that the program reads, and counts what became of them.
 
-PYTHONPATH=tests/toys python benchmarks/fuzz.py 100000 [FORMAT ...]
+PYTHONPATH=tests/toys python benchmarks/fuzzing.py 100000 [FORMAT ...]
 
 The children, their limits and the faults are those of tests/toys/fuzz. A fault leaves its mutant in fuzz-faults/ and is
-printed; the exit code is 1. Counts of all formats go to benchmarks/results/fuzz.json, from which `table` makes the page.
+printed; the exit code is 1. Counts of all formats go to results/fuzz.json, from which the page is made.
 """
 
 import json
@@ -65,7 +65,10 @@ def table(result: dict[str, Any]) -> str:
     """Return the counts, a row for each format."""
     kinds = ("accepted", "refused", "code run", "crash", "hang", "memory", "traceback", "silent")
     of = result["formats"]
-    rows = [[name, f"{sum(counts.values()):,}", *(f"{counts.get(kind, 0):,}" for kind in kinds)] for name, counts in of.items()]
+    rows = [
+        [name, f"{sum(counts.values()):,}", *(f"{counts.get(kind, 0):,}" for kind in kinds)]
+        for name, counts in of.items()
+    ]
     total = [f"{sum(counts.get(kind, 0) for counts in of.values()):,}" for kind in kinds]
     return markdown(["format", "mutants", *kinds], [*rows, ["all", f"{result['mutants']:,}", *total]])
 
