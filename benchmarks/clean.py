@@ -52,10 +52,19 @@ Finds = set[Any]
 
 
 class Planted:
-    """A data set with errors of one kind. `errors`: what is to be found, as `finds` names it."""
+    """A data set with errors of one kind.
 
-    def __init__(self, faces: Faces, errors: Finds, against: dict[str, Embeddings] | None = None) -> None:
-        self.faces, self.errors, self.against = faces, errors, against or {}
+    `errors`: what is to be found, as `finds` names it. `files`: the content of images that are made anew, by key.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        errors: Finds,
+        against: dict[str, Embeddings] | None = None,
+        files: dict[str, bytes] | None = None,
+    ) -> None:
+        self.faces, self.errors, self.against, self.files = faces, errors, against or {}, files or {}
 
 
 def swapped(base: Faces, share: float, rng: np.random.Generator) -> Planted:
@@ -89,11 +98,14 @@ def duplicate(base: Faces, share: float, rng: np.random.Generator, dataset: Data
     rows = rng.permutation(len(base.keys))[: int(share * len(base.keys))]
     again = rows[: len(rows) // 2]
     made, pictures = [], base.pictures
-    for row in again:
+    keys = [f"copy {i} of {base.keys[row]}" for i, row in enumerate(rows)]
+    files = {}
+    for row, key in zip(again, keys, strict=False):
         image = Image.fromarray(dataset.image(int(row)))
         side = int(112 * rng.uniform(0.6, 1))
         content = io.BytesIO()
         image.resize((side, side), Image.Resampling.BICUBIC).save(content, "JPEG", quality=int(rng.integers(50, 95)))
+        files[key] = content.getvalue()
         made.append(np.asarray(Image.open(content).convert("RGB").resize((112, 112), Image.Resampling.BILINEAR)))
     units, small = base.units[rows].copy(), pictures.small[rows].copy()
     content_of = pictures.content[rows].copy()
@@ -104,7 +116,6 @@ def duplicate(base: Faces, share: float, rng: np.random.Generator, dataset: Data
     labels = base.labels[rows].copy()
     elsewhere = rng.random(len(rows)) < 0.5
     labels[elsewhere] = base.labels[rng.integers(0, len(base.keys), int(elsewhere.sum()))]
-    keys = [f"copy {i} of {base.keys[row]}" for i, row in enumerate(rows)]
     pictures = type(pictures)(
         np.concatenate([pictures.content, content_of]),
         np.concatenate([pictures.small, small]),
@@ -118,7 +129,7 @@ def duplicate(base: Faces, share: float, rng: np.random.Generator, dataset: Data
         units=np.concatenate([base.units, units]),
         pictures=pictures,
     )
-    return Planted(faces, set(keys))
+    return Planted(faces, set(keys), files=files)
 
 
 def embedded(model: Model, images: np.ndarray) -> np.ndarray:
