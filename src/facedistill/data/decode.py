@@ -82,8 +82,15 @@ def reduced(photo: bytes, at_least: int) -> tuple[np.ndarray, float]:
     pixels = decode(photo, upright=True, at_least=at_least)
     if _form(photo) != "JPEG":
         return pixels, 1.0
-    with Image.open(io.BytesIO(photo), formats=["JPEG"]) as image:
-        return pixels, max(pixels.shape[:2]) / max(image.size)
+    return pixels, max(pixels.shape[:2]) / max(_jpeg_size(photo))
+
+
+def _jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    try:
+        return simplejpeg.decode_jpeg_header(jpeg)[:2]
+    except ValueError:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            return image.size
 
 
 def _orientation(jpeg: bytes) -> int:
