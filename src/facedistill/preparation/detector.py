@@ -133,7 +133,9 @@ class Detector:
             raise ValueError(f"an image of {width} x {height} for a detector of {full[1]} x {full[0]}")
         padded = np.zeros((1, *full, 3), np.uint8)
         padded[0, :height, :width] = pixels
-        return merged([self.layout.faces(self._session.run(None, {self._input.name: self.layout.pixels(padded)}), full)])
+        return merged(
+            [self.layout.faces(self._session.run(None, {self._input.name: self.layout.pixels(padded)}), full)]
+        )
 
 
 def _up(side: int) -> int:
