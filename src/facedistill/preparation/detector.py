@@ -148,6 +148,6 @@ def _exact(rows: np.ndarray, *outputs: np.ndarray) -> list[np.ndarray]:
 
 
 def _cells(places: np.ndarray, shape: tuple[int, int], stride: int, anchors: int) -> np.ndarray:
-    """Return column and row of the cells at `places` (N,), which are counted row by row, each `anchors` times: (N, 2)."""
+    """Return column and row of the cells at `places` (N,), counted row by row, each `anchors` times: (N, 2)."""
     rows, columns = np.divmod(places // anchors, shape[1] // stride)
     return np.stack([columns, rows], axis=1).astype(np.float64)
