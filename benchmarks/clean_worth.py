@@ -44,7 +44,7 @@ PAIRS = ("student-student", "student-teacher")
 def plant(data: str, teacher: str, folder: Path) -> None:
     """Write the data set with errors of all kinds: links to the images, and files for copies that are re-encoded."""
     dataset, model, rng = open_dataset(data), load_model(teacher), np.random.default_rng(0)
-    base = faces_of(dataset, embed_dataset(model, dataset, cache=cache_dir() / "embeddings"))
+    base = faces_of(dataset, embed_dataset(model, dataset, cache=cache_dir() / "embeddings"), model)
     faces = swapped(base, SHARE, rng).faces
     faces = split(merged(faces, SHARE, rng).faces, SHARE, rng).faces
     planted = duplicate(faces, SHARE, rng, dataset, model)

@@ -11,6 +11,7 @@ from facedistill.cleaning.examining import Faces, examine
 from facedistill.cleaning.findings import Finding, apply, decide, write_findings
 from facedistill.cleaning.page import write_page
 from facedistill.cleaning.pictures import altered, look
+from facedistill.cleaning.unclear import Known, Spoiled
 from facedistill.data import Dataset, Embeddings, open_source, save_selection
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import open_sets
@@ -19,6 +20,7 @@ from facedistill.models import Model, embed_dataset, load_model
 from facedistill.progress import say
 
 SELECTION, FINDINGS, PAGE = "selection.csv", "findings.csv", "index.html"
+SPOILED = 500  # images that are spoiled, to see what the teacher makes of them
 
 
 @dataclass
@@ -120,7 +122,7 @@ def _examine(
     cache = cache_dir() / "embeddings"
     table = embed_dataset(model, dataset, cache=cache)
     against = {name: embed_dataset(model, other, cache=cache) for name, other in others.items()}
-    faces = faces_of(dataset, table)
+    faces = faces_of(dataset, table, model)
     readable = np.zeros(len(dataset), bool)
     readable[faces.rows] = True
     unreadable = [
@@ -131,15 +133,28 @@ def _examine(
     return examine(faces, precision, against), unreadable
 
 
-def faces_of(dataset: Dataset, table: Embeddings) -> Faces:
+def faces_of(dataset: Dataset, table: Embeddings, model: Model) -> Faces:
     """Look at the images of a data set that have an embedding in `table`."""
     place = {key: row for row, key in enumerate(dataset.keys)}
     rows = np.array([place[key] for key in table.keys], dtype=np.int64)
     if not len(rows):
         raise UserError(f"{dataset.source.path}: no image can be read; expected JPEG, PNG or another known format")
     pictures = look(dataset.source, dataset.indices[rows])
-    known = altered(dataset.source, dataset.indices[rows], np.random.default_rng(0))
-    return Faces(rows, table.keys, dataset.labels[rows], dataset.class_names, table.fused("sum"), pictures, known)
+    rng, labels = np.random.default_rng(0), dataset.labels[rows]
+    copies = altered(dataset.source, dataset.indices[rows], rng)
+    spoiled = rng.permutation(len(rows))[:SPOILED]
+    source = Spoiled(dataset.source, dataset.indices[rows[spoiled]])
+    made = embed_dataset(model, Dataset(source, max_unreadable=1.0), cache=cache_dir() / "embeddings")
+    label_of = dict(zip(source.keys, labels[spoiled].tolist(), strict=True))
+    unclear = Known(made.fused("sum"), _lengths(made), np.array([label_of[key] for key in made.keys], np.int64))
+    return Faces(
+        *(rows, table.keys, labels, dataset.class_names, table.fused("sum"), _lengths(table)),
+        *(pictures, copies, unclear),
+    )
+
+
+def _lengths(table: Embeddings) -> np.ndarray:
+    return np.linalg.norm(table.vectors[:, 0].astype(np.float64), axis=1)
 
 
 def _summary(out: Path, dataset: Dataset, findings: Sequence[Finding], names: Sequence[str]) -> Cleaned:
