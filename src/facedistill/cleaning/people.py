@@ -7,6 +7,7 @@ left out of its own person.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from facedistill.cleaning.evidence import Verdict, judge, parting
 from facedistill.cleaning.neighbours import nearest
@@ -58,9 +59,8 @@ class People:
 
 def _sums(units: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the sum of the rows of each label, float64 (C, d)."""
-    sums = np.zeros((count, units.shape[1]))
-    np.add.at(sums, labels, units)
-    return sums
+    sums = torch.zeros(count, units.shape[1], dtype=torch.float64)
+    return sums.index_add_(0, torch.from_numpy(labels), torch.from_numpy(units).double()).numpy()
 
 
 @dataclass
