@@ -1,9 +1,11 @@
 import io
 import struct
 import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +137,8 @@ def test_formats_that_pillow_writes_and_we_do_not_open(form: str) -> None:
 
 def test_formats_of_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     box = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it was not installed
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     with pytest.raises(ValueError, match="HEIF is opened by the package pillow-heif; run: pip install pillow-heif"):
         decode(box)
     with pytest.raises(ValueError, match="not an image of a known format"):
@@ -149,25 +153,33 @@ def test_formats_of_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(b"\0\0\0\x14ftypavif\0\0\0\0avif")
 
 
-def large(form: str) -> bytes:
-    """A small file whose header says 65500 x 65500, or as much as the format can say."""
+def test_heic_by_its_plug_in() -> None:
+    plugin = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    plugin.from_pillow(Image.new("RGB", (64, 48), (200, 30, 90))).save(out, quality=100)
+    pixels = decode(out.getvalue())
+    assert pixels.shape == (48, 64, 3) and np.abs(pixels[8, 8].astype(int) - (200, 30, 90)).max() <= 5
+
+
+def large(form: str, side: int = 65500) -> bytes:
+    """A small file whose header says side x side, or as much as the format can say."""
     out = io.BytesIO()
     Image.new("L" if form != "WEBP" else "RGB", (16, 16)).save(out, form)
     data = bytearray(out.getvalue())
     if form == "JPEG":
         at = data.index(b"\xff\xc0") + 5
-        data[at : at + 4] = struct.pack(">HH", 65500, 65500)
+        data[at : at + 4] = struct.pack(">HH", side, side)
     elif form == "PNG":
-        data[16:24] = struct.pack(">II", 65500, 65500)
+        data[16:24] = struct.pack(">II", side, side)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     elif form == "BMP":
-        data[18:26] = struct.pack("<II", 65500, 65500)
+        data[18:26] = struct.pack("<II", side, side)
     elif form == "GIF":
-        data[6:10] = struct.pack("<HH", 65500, 65500)
+        data[6:10] = struct.pack("<HH", side, side)
     elif form == "PPM":
-        return b"P5 65500 65500 255 " + bytes(100)
+        return b"P5 %d %d 255 " % (side, side) + bytes(100)
     elif form == "TIFF":
-        return tiff(GREY, t256=65500, t257=65500)
+        return tiff(GREY, t256=side, t257=side)
     return bytes(data)
 
 
@@ -231,3 +243,17 @@ def test_resize_averages_when_it_shrinks() -> None:
     assert np.abs(resize(stripes, (16, 8))[2:-2].astype(int) - 100).max() <= 2
     assert resize(stripes, (16, 8)).shape == (16, 8, 3)
     assert resize(stripes, (64, 64)) is stripes
+
+
+def test_a_bomb_is_one_line_and_pillow_does_not_warn(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(large("PNG"))
+    (tmp_path / "large.png").write_bytes(large("PNG", 11_000))  # more than Pillow's limit, less than ours
+    code = """import sys; from facedistill.data import decode_image
+for name in sys.argv[1:]:
+    try: decode_image(open(name, 'rb').read())
+    except ValueError as e: print(e)"""
+    files = [str(tmp_path / "bomb.png"), str(tmp_path / "large.png")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("more than the 134,217,728 pixels allowed; make the image smaller")
+    assert second and done.stderr == ""

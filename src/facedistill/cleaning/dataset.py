@@ -15,7 +15,7 @@ from facedistill.cleaning.unclear import Known, Spoiled
 from facedistill.data import Dataset, Embeddings, open_source, save_selection
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import open_sets
-from facedistill.files import cache_dir, held_folder, in_use
+from facedistill.files import cache_dir, held_folder, require_own
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.progress import say
 
@@ -82,7 +82,7 @@ def clean(
     dataset = Dataset(open_source(data), max_unreadable=1.0)
     model = teacher if isinstance(teacher, Model) else load_model(teacher)
     others = _evaluation_sets(against)
-    _require_own(out, Path(str(data)))
+    require_own(out, out / FINDINGS, Path(data), "clean")
     with held_folder(out, out / ".lock", "cleaning into it"):
         found, unreadable = _examine(dataset, model, others, precision)
         findings = [*unreadable, *found]
@@ -105,14 +105,6 @@ def _evaluation_sets(against: Sequence[str | Path]) -> dict[str, Dataset]:
         for part, dataset in opened.parts.items():
             found[name if len(opened.parts) == 1 else f"{name} {part}"] = dataset
     return found
-
-
-def _require_own(out: Path, data: Path) -> None:
-    """Raise UsageError where OUT is inside the data set, or is something else's."""
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"clean: {out} is inside the data set {data}; choose another --out")
-    if in_use(out) and not (out / FINDINGS).exists():
-        raise UsageError(f"{out} exists and `clean` did not make it; choose another --out")
 
 
 def _examine(
