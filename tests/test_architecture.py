@@ -27,6 +27,7 @@ LAYERS = [
     ["check", "results"],
     ["training"],
     ["cleaning", "demo", "export", "preparation"],
+    ["gallery"],
     ["cli"],
     ["__main__"],
 ]

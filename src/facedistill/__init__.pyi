@@ -24,6 +24,7 @@ from .evaluation import (
 )
 from .export import bench as bench, export_model as export_model
 from .files import fingerprint as fingerprint
+from .gallery import Gallery as Gallery
 from .head import (
     AdaFace as AdaFace,
     ArcFace as ArcFace,

@@ -82,7 +82,7 @@ def require_writable(path: Path, folder: bool = False) -> None:
 def _replacing(path: Path, private: bool) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
-    _sweep(path.parent)
+    sweep(path.parent)
     temporary = _beside(path, f"tmp{path.suffix}")
     if private:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o600))
@@ -104,14 +104,14 @@ def _replacing(path: Path, private: bool) -> Iterator[Path]:
 
 
 def _beside(path: Path, kind: str) -> Path:
-    """Return a new name in the folder of `path`, from which another process sees whose it is; see `_sweep`."""
+    """Return a new name in the folder of `path`, from which another process sees whose it is; see `sweep`."""
     name = path.name if kind == "old" else path.name[:40]  # a name has at most 255 bytes
     name = f".{name}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}"
     _mine.add(name)
     return path.with_name(name)
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove the temporaries of dead processes. The old folder of an interrupted `_replace_folder` comes back."""
     for entry in list(os.scandir(folder)):
         found = _TEMPORARY.fullmatch(entry.name)
@@ -182,7 +182,7 @@ def _fsync(path: Path) -> None:
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
-    """Put a folder in the place of another: in one step, or where the system has none, in two that `_sweep` mends."""
+    """Put a folder in the place of another: in one step, or where the system has none, in two that `sweep` mends."""
     if _exchange(temporary, path):
         return  # `temporary` is now the old folder
     old = _beside(path, "old")

@@ -1,16 +1,12 @@
 """A page to look through findings, tick decisions, and save them as a file that the next `clean` honours."""
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
 from facedistill.cleaning.findings import KINDS, Finding
-from facedistill.data import Dataset, UnreadableImage
+from facedistill.data import Dataset, UnreadableImage, thumbnail
 from facedistill.errors import printable
 from facedistill.files import atomic_write
 
@@ -101,11 +97,7 @@ class Thumbnails:
     def image(self, number: int, row: int, kind: str) -> str:
         """Return the HTML of image `row` of data set `number`; an empty picture where it cannot be read."""
         try:
-            picture = Image.fromarray(self.datasets[number].image(row))
+            picture = thumbnail(self.datasets[number].image(row), THUMB)
         except UnreadableImage:
             return '<img alt="unreadable">'
-        picture.thumbnail((THUMB, THUMB))
-        content = io.BytesIO()
-        picture.save(content, "JPEG", quality=80)
-        code = base64.b64encode(content.getvalue()).decode()
-        return f'<img alt="" class="{kind}" src="data:image/jpeg;base64,{code}">'
+        return f'<img alt="" class="{kind}" src="{picture}">'

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import File, Flag, Folder, Json, Many, answer, app
+from facedistill.cli.app import File, Flag, Folder, Json, Many, Report, answer, app
 from facedistill.errors import UsageError
 
 
@@ -168,19 +168,51 @@ def embed(model: Path, images: str, /, *, out: File) -> None:
 
 
 @app.command(sort_key=10)
-def show(path: str, /) -> None:
-    """Describe a model, run, data set or table of embeddings.
+def show(
+    path: str,
+    /,
+    *,
+    report: Report = None,
+    salvage: Report = None,
+    photos: str | None = None,
+) -> None:
+    """Describe a model, run, data set, gallery or table of embeddings.
 
-    Example: `facedistill show run`
+    Examples:
+
+    `facedistill show run`
+
+    `facedistill show door.gallery --report gallery.html`
+
+    `facedistill show door.gallery --salvage rescued.gallery`
 
     Parameters
     ----------
     path:
-        A model folder, a run, an .onnx, an .npz of embeddings, or a data set.
+        A model folder, a run, an .onnx, an .npz of embeddings, a gallery, or a data set.
+    report:
+        Of a gallery: also write how its scores lie and who looks alike, as one HTML file.
+    salvage:
+        Of a damaged gallery: write a new gallery of what is readable to this file.
+    photos:
+        The data set that was enrolled: the report shows its images. Without it, the report shows no face.
     """
     from facedistill.cli.show import describe
 
+    if photos is not None and report is None:
+        raise UsageError("show: --photos puts images into the report; add --report gallery.html")
+    if salvage is not None:
+        from facedistill.gallery import salvage as salvage_gallery
+
+        answer(salvage_gallery(path, salvage))
+        return
     answer(describe(path))
+    if report is not None:
+        from facedistill.gallery import Gallery, write_page
+
+        with Gallery.open(path) as gallery:
+            write_page(gallery, report, photos)
+        answer(f"{report}: open it in a browser")
 
 
 @app.command(sort_key=12)

@@ -1,4 +1,4 @@
-"""Describe a model, run, data set or table of embeddings in words."""
+"""Describe a model, run, data set, gallery or table of embeddings in words."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from facedistill.backbones import OnnxBackbone
 from facedistill.data import Dataset, Embeddings, is_path, open_dataset
 from facedistill.data.sources import VerificationSet
 from facedistill.errors import some
+from facedistill.gallery import Gallery, summary
 from facedistill.models import facts_of, is_hub_address, load_model
 from facedistill.recipe import load_recipe
 from facedistill.results import load_evaluations, render_table
@@ -15,8 +16,8 @@ from facedistill.run import LOG, read_log
 
 
 def describe(path: str) -> str:
-    """Describe what is at `path`: a model folder, here or on the hub, a run, an .onnx, an .npz of embeddings, or a data
-    set.
+    """Describe what is at `path`: a model folder, here or on the hub, a run, an .onnx, an .npz of embeddings, a
+    gallery, or a data set.
 
     Raises UserError for anything else.
     """
@@ -25,6 +26,9 @@ def describe(path: str) -> str:
     if not is_path(path):
         return _data(path)
     folder = Path(path)
+    if is_gallery(folder):
+        with Gallery.open(folder) as gallery:
+            return summary(gallery).text()
     is_run = (folder / "recipe.yaml").is_file()
     found = [_run(folder)] if is_run else []
     if (folder / "config.json").is_file() or (folder / "model").is_dir() or folder.suffix == ".onnx":
@@ -34,6 +38,14 @@ def describe(path: str) -> str:
     elif not is_run:
         found.append(_data(path))
     return "\n".join(found)
+
+
+def is_gallery(path: Path) -> bool:
+    """Return whether a file is a gallery: it begins as SQLite's files do, or its name ends in .gallery."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0" or path.suffix == ".gallery"
 
 
 def describe_model(path: str | Path) -> str:

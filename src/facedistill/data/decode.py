@@ -1,5 +1,6 @@
 """Encoded image -> RGB pixels: fast simplejpeg for the files that it accepts, Pillow for the rest."""
 
+import base64
 import importlib
 import io
 import warnings
@@ -95,6 +96,15 @@ def _jpeg_size(jpeg: bytes) -> tuple[int, int]:
     except ValueError:
         with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
             return image.size
+
+
+def thumbnail(pixels: np.ndarray, side: int) -> str:
+    """Return an image, RGB uint8 (H, W, 3), as a data: address: a JPEG whose longer side has at most `side` pixels."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _orientation(jpeg: bytes) -> int:

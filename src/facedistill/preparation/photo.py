@@ -53,13 +53,19 @@ def every(faces: Faces, shape: tuple[int, int]) -> Faces:
 CHOICES: dict[str, Callable[[Faces, tuple[int, int]], Faces]] = {"largest": largest, "central": central, "all": every}
 
 
-def faces_of(data: bytes, detector: Detector, faces: str, size: int, min_size: float) -> list[Found]:
+def faces_of(
+    data: bytes, detector: Detector, faces: str, size: int, min_size: float, thorough: bool | None = None
+) -> list[Found]:
     """Return the chosen faces of a photo's bytes; a photo without a face gives one Found that says so.
+
+    Args:
+        thorough: look for small faces beside large ones; None: if all faces are chosen.
 
     Raises ValueError if the data is no image that can be read.
     """
     pixels, scale = reduced(data, DECODED)
-    chosen = CHOICES[faces](find_faces(detector, pixels, thorough=faces == "all"), pixels.shape[:2])
+    thorough = faces == "all" if thorough is None else thorough
+    chosen = CHOICES[faces](find_faces(detector, pixels, thorough), pixels.shape[:2])
     if not len(chosen):
         return [Found(why="no face")]
     if scale < 1 and _grows(chosen, size):

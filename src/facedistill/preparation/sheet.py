@@ -1,14 +1,10 @@
 """A page to look at: faces that are kept, those that a person should look at, and photos that were refused."""
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
-from facedistill.data import decode_image
+from facedistill.data import decode_image, thumbnail
 from facedistill.files import atomic_write
 from facedistill.preparation.journal import Row
 
@@ -59,10 +55,6 @@ def _figure(row: Row, photos: Path, out: Path) -> str:
 def _thumb(file: Path) -> str:
     """Return a small JPEG of the image as a data: address; an empty one where it cannot be read."""
     try:
-        image = Image.fromarray(decode_image(file.read_bytes(), upright=True, at_least=4 * THUMB))
+        return thumbnail(decode_image(file.read_bytes(), upright=True, at_least=4 * THUMB), THUMB)
     except (OSError, ValueError):
         return "data:,"
-    image.thumbnail((THUMB, THUMB))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
