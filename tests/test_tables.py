@@ -32,6 +32,8 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "export",
         "prepare",
         "clean",
+        "clean_worth",
+        "photos_to_device",
     ):
         sys.modules.pop(name, None)
 

@@ -63,3 +63,11 @@ def test_features_are_weighted_by_what_they_tell() -> None:
     assert weights[1] / weights[0] == pytest.approx(0.25, abs=0.02) and weights[0] > 0
     assert weights[2] == pytest.approx(0, abs=0.03) and weights[3] == 0
     assert parting(errors[:0], others).tolist() == [0, 0, 0, 0]
+
+
+def test_sure_findings_do_not_pay_for_doubtful_ones() -> None:
+    """Errors far from all sound scores: the precision asked for would allow 25 false ones, and needs none."""
+    rng = np.random.default_rng(7)
+    scores = np.concatenate([rng.normal(0, 0.05, 500), rng.normal(1, 0.1, 5_000)])
+    found = judge(scores, rng.normal(0, 0.05, 2_000), 0.95, low=True)
+    assert found.flagged[:500].all() and found.flagged[500:].sum() <= 1

@@ -66,7 +66,8 @@ def parting(errors: np.ndarray, others: np.ndarray) -> np.ndarray:
 def judge(scores: np.ndarray, errors: np.ndarray, precision: float, low: bool) -> Verdict:
     """Return which of `scores` (N,) are errors, so that a share of `precision` of those flagged are.
 
-    If most scores are like those of errors, then the scores do not tell them apart, and none is flagged.
+    None is flagged whose own probability is less than half of that: sure findings do not pay for doubtful ones. If most
+    scores are like those of errors, then the scores do not tell them apart, and none is flagged.
 
     Args:
         errors: scores of known errors, a sample (M,). low: errors have lower scores than sound ones; else higher.
@@ -83,7 +84,8 @@ def judge(scores: np.ndarray, errors: np.ndarray, precision: float, low: bool) -
     count = int(np.flatnonzero(sure)[-1]) + 1 if sure.any() else 0
     flagged = np.zeros(len(scores), bool)
     flagged[order[:count]] = True
-    power = float((known <= x[flagged].max()).mean()) if count else 0.0
+    flagged &= probability >= precision / 2  # however sure the others are
+    power = float((known <= x[flagged].max()).mean()) if flagged.any() else 0.0
     return Verdict(probability, flagged, share, power)
 
 

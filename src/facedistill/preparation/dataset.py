@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from facedistill.errors import UsageError, UserError, some
-from facedistill.files import atomic_write, held_folder, require_own
+from facedistill.files import atomic_write, held_folder, require_own, writing
 from facedistill.preparation.detector import Detector
 from facedistill.preparation.fetch import detector_file
 from facedistill.preparation.journal import INDEX, Journal, Row, write_index
@@ -235,10 +235,10 @@ def _rows(photo: Photo) -> Iterator[Row]:
             stem = f"{photo.stem}_{number}" if work.settings.faces == "all" else photo.stem
             crop = f"{photo.person}/{stem}.jpg"
             file = Path(work.crops) / crop
-            file.parent.mkdir(parents=True, exist_ok=True)  # a crop half written is not in the journal, and made again
-            file.write_bytes(
-                simplejpeg.encode_jpeg(np.ascontiguousarray(face.crop), quality=JPEG_QUALITY, colorsubsampling="444")
-            )
+            data = simplejpeg.encode_jpeg(np.ascontiguousarray(face.crop), quality=JPEG_QUALITY, colorsubsampling="444")
+            with writing(file):  # a crop half written is not in the journal, and made again
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
         yield Row.of(photo.source, photo.person, number, crop, replace(face, crop=None))
 
 
