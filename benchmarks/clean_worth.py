@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clean import duplicate, merged, split, swapped
+from clean_planted import duplicate, merged, split, swapped
 from docs_table import put_table
 from result_file import write_result
 

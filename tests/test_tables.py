@@ -32,6 +32,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "export",
         "prepare",
         "clean",
+        "clean_planted",
         "clean_worth",
         "photos_to_device",
     ):
