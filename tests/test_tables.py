@@ -35,6 +35,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "clean_planted",
         "clean_worth",
         "photos_to_device",
+        "gallery_speed",
     ):
         sys.modules.pop(name, None)
 
@@ -130,3 +131,10 @@ def test_clean() -> None:
     five = [row for row in result["find"] if row["share"] == 0.05 and row["by"] == "clean"]
     assert {row["kind"] for row in five} == {"swapped", "merged", "split", "duplicate", "overlap", "unclear"}
     assert min(row["precision"][0] for row in five) > 0.9 and min(row["recall"][0] for row in five) > 0.6
+
+
+def test_gallery_speed() -> None:
+    tables = _module("gallery_speed").tables(_json("gallery_speed.json"))
+    assert {"gallery search", "gallery enrol"} <= set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("gallery.md", name) == table.strip()

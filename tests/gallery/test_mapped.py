@@ -93,6 +93,18 @@ def test_damage_is_told_and_mended(path: Path, where: str, capsys: pytest.Captur
     assert "is damaged; it is made anew" in capsys.readouterr().err
 
 
+def test_one_of_a_later_moment_is_not_used(path: Path) -> None:
+    """A reader whose moment began before somebody came does not see that person."""
+    with Gallery.open(path) as gallery, Gallery.open(path) as other:
+        with gallery.reading():
+            assert len(gallery) == COUNT
+            other.add("later", np.ones(DIM), made_by="m")
+            other.search(np.ones(DIM))  # writes the file, with the new vector
+            vectors, person, names = gallery.matrix()
+            assert len(vectors) == len(person) == COUNT and "later" not in names
+        assert len(gallery.matrix()[0]) == COUNT + 1
+
+
 def test_one_of_another_gallery_is_not_used(path: Path, tmp_path: Path) -> None:
     with Gallery.open(path) as gallery:
         gallery.search(np.ones(DIM))

@@ -210,8 +210,23 @@ def test_what_is_no_gallery_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=told):
             Gallery.open(tmp_path / name)
+    for name in ("text", "foreign"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(UserError, match=r"not a gallery|another program"):
+            Gallery.create(tmp_path / name, space="s", dim=2)
+        assert (tmp_path / name).read_bytes() == before
     assert (tmp_path / "text").read_text() == "people"
     assert sqlite3.connect(tmp_path / "foreign").execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
+def test_one_that_was_killed_while_it_was_made_is_made(tmp_path: Path) -> None:
+    """SQLite writes the file's first page before anything is committed."""
+    sqlite3.connect(tmp_path / "g").execute("PRAGMA journal_mode = WAL")
+    assert (tmp_path / "g").stat().st_size
+    with pytest.raises(database.NothingThere):
+        Gallery.open(tmp_path / "g")
+    with Gallery.create(tmp_path / "g", space="s", dim=2) as gallery:
+        assert gallery.add("a", np.eye(2), made_by="m") == 2
 
 
 def test_a_newer_schema_is_refused_and_an_older_one_is_brought_up(

@@ -46,6 +46,10 @@ WORDS = {
 }
 
 
+class NothingThere(UserError):
+    """There is no file, or one in which no gallery was ever committed."""
+
+
 def checksum(*values: object) -> int:
     """Return the CRC-32 of a row's values: numbers, texts and bytes, the longest last."""
     last = values[-1]
@@ -88,14 +92,18 @@ def create(path: Path) -> sqlite3.Connection:
         _require_file(path)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
-    else:
-        os.chmod(path, 0o600)
     with told(path):
         db = _connected(path, "rw")
-        if not path.stat().st_size:
-            os.chmod(path, 0o600)
-            db.execute(f"PRAGMA page_size = {PAGE}")
-        db.execute("PRAGMA journal_mode = WAL")
+        try:
+            if is_empty(db):
+                os.chmod(path, 0o600)
+                db.execute(f"PRAGMA page_size = {PAGE}")
+                db.execute("PRAGMA journal_mode = WAL")
+            else:
+                require_gallery(db, path)
+        except BaseException:
+            db.close()
+            raise
     return db
 
 
@@ -109,7 +117,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     _require_file(path)
     with told(path):
-        db = _connected(path, "rw" if _is_writable(path) else "ro&immutable=1")
+        db = _connected(path, _mode(path))
         try:
             require_gallery(db, path)
             if db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
@@ -121,8 +129,11 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+def _mode(path: Path) -> str:
+    """Return how SQLite opens the file. In a place that cannot be written, it can make no files beside it."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "rw"
+    return "ro" if path.with_name(path.name + "-wal").exists() else "ro&immutable=1"
 
 
 def _require_file(path: Path) -> None:
@@ -133,7 +144,9 @@ def _require_file(path: Path) -> None:
         with open(path, "rb") as file:
             start = file.read(len(MAGIC))
     except FileNotFoundError as e:
-        raise UserError(f"{path}: no such gallery; `facedistill enroll {path} PHOTOS --model TEACHER` makes one") from e
+        raise NothingThere(
+            f"{path}: no such gallery; `facedistill enroll {path} PHOTOS --model TEACHER` makes one"
+        ) from e
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}; expected a gallery") from e
     if start and start != MAGIC:
@@ -161,7 +174,7 @@ def require_gallery(db: sqlite3.Connection, path: Path) -> None:
     """Raise UserError unless the file is a gallery whose schema this version knows."""
     application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
     if is_empty(db):
-        raise UserError(f"{path}: an empty file; `facedistill enroll {path} PHOTOS --model TEACHER` makes a gallery")
+        raise NothingThere(f"{path}: an empty file; `facedistill enroll {path} PHOTOS --model TEACHER` makes a gallery")
     if application != APPLICATION:
         raise UserError(f"{path}: another program's SQLite file; expected one that `facedistill enroll` made")
     if version > len(MIGRATIONS):

@@ -14,6 +14,7 @@ import torch
 
 from facedistill.data import Source, open_source
 from facedistill.errors import UserError, printable
+from facedistill.gallery.database import NothingThere
 from facedistill.gallery.faces import Face, FaceReader
 from facedistill.gallery.names import read_name, stored_name
 from facedistill.gallery.photos import Photos
@@ -112,9 +113,10 @@ def open_for(path: str | Path, model: Model, precision: Precision | None = None)
 
     Raises UserError if the gallery is of another space, or of another precision than the one asked for.
     """
-    if not Path(path).exists() or not Path(path).stat().st_size:
+    try:
+        gallery = Gallery.open(path)
+    except NothingThere:
         return Gallery.create(path, space=model.space or "", dim=model.embedding_dim, precision=precision or "float32")
-    gallery = Gallery.open(path)
     require_space(gallery, model)
     if precision not in (None, gallery.precision):
         raise UserError(f"{path}: holds {gallery.precision} vectors; leave out --precision {precision}")

@@ -1,14 +1,13 @@
 """Erase what forgotten people left: free pages, the write-ahead log, and the caches beside a gallery."""
 
-import os
 import sqlite3
 from pathlib import Path
 
 from facedistill.errors import UserError
 from facedistill.files import sweep
+from facedistill.gallery import index, mapped
 
-CACHES = ("-vectors", "-index")  # what stands after a gallery's name in those of its caches
-BLOCK = 1 << 20
+CACHES = (mapped.SUFFIX, index.SUFFIX)
 
 
 def erase(path: Path, db: sqlite3.Connection, required: bool) -> None:
@@ -22,7 +21,7 @@ def erase(path: Path, db: sqlite3.Connection, required: bool) -> None:
         busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # waits for those who write a cache
         sweep(path.parent)  # caches that a killed process was writing
         for suffix in CACHES:
-            overwrite(path.with_name(path.name + suffix))
+            path.with_name(path.name + suffix).unlink(missing_ok=True)  # others may be reading it: no overwriting
         if not busy:
             db.execute("UPDATE gallery SET erasing = 0")
             return
@@ -34,19 +33,3 @@ def erase(path: Path, db: sqlite3.Connection, required: bool) -> None:
             f"{path}: forgotten, but the bytes could not be erased yet ({reason}); the next command that opens the "
             "gallery erases them"
         )
-
-
-def overwrite(path: Path) -> None:
-    """Overwrite a file with zeros and remove it, if it is there."""
-    try:
-        file = os.open(path, os.O_WRONLY)
-    except FileNotFoundError:
-        return
-    try:
-        left = os.fstat(file).st_size
-        while left > 0:
-            left -= os.write(file, bytes(min(left, BLOCK)))
-        os.fsync(file)
-    finally:
-        os.close(file)
-    path.unlink(missing_ok=True)

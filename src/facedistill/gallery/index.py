@@ -52,12 +52,13 @@ class Index:
     def candidates(self, probes: np.ndarray, top: int) -> np.ndarray:
         """Return the places of rows that are near each probe, int64 (P, top + MORE), nearest first; -1 for none."""
         count = min(top + MORE, self.rows)
-        found: Any = self._index.search(probes, count)
-        keys = np.asarray(found.keys).reshape(len(probes), count).astype(np.int64)
-        return np.where(np.arange(count) < np.reshape(found.counts, (-1, 1)), keys, -1)
+        found = self._index.search(np.concatenate([probes, probes[:1]]), count)  # for one probe it returns another type
+        keys = np.where(np.arange(count) < found.counts[:, None], found.keys.astype(np.int64), -1)
+        return keys[:-1]
 
     def _read(self, path: Path, about: list[object]) -> dict[str, Any] | None:
         try:
+            number = path.stat().st_ino
             content = np.memmap(path, np.uint8, mode="r")
             found = json.loads(content[-TAIL:].tobytes())
             if found["about"] != about:
@@ -67,6 +68,8 @@ class Index:
             self._index = self._usearch.Index.restore(str(path), view=True)
             if self._index is None or len(self._index) != found["rows"]:
                 raise Damaged(path)
+            if path.stat().st_ino != number:
+                return None  # another process has put its own there while this one was reading
         except FileNotFoundError:
             return None
         except Exception:  # a damaged file raises almost anything

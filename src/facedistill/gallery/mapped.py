@@ -96,7 +96,7 @@ class Mapped:
                 self.people = np.frombuffer(tail[: 8 * count], "<i8")
                 self._sums = np.frombuffer(tail[8 * count :], "<u8")
                 shape = (count, dim)  # copy on write: torch warns of arrays that it may not write
-                self.rows = np.memmap(path, numbers.TYPES[precision], mode="c", offset=HEAD, shape=shape)
+                self.rows = np.memmap(file, numbers.TYPES[precision], mode="c", offset=HEAD, shape=shape)
             except (ValueError, KeyError, TypeError, AttributeError) as e:
                 raise Damaged(path) from e
         self._good = np.zeros(len(self._sums), bool)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from facedistill.progress import say
 
 READ = 4096  # vectors read from the database at a time
 LARGE = 64 << 20  # bytes of vectors from which they are mapped from a file
-GROWN = 8  # the file is written anew when more than this part of its rows came since
+GROWN = 8  # all rows are read again when more than one for each 8 came since
 
 
 class RowsCache:
@@ -51,21 +52,33 @@ class RowsCache:
             raise UserError(f"{self.path}: another process has changed it to space {space}; open it again")
         return generation, last
 
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """All that the block reads of the gallery is of one moment."""
+        with told(self.path), database.snapshot(self._db):
+            yield
+
     def current(self) -> Rows:
         """Return the rows as they are now. Raises UserError if one differs from its checksum."""
-        with told(self.path), database.snapshot(self._db):
+        with self.moment():
             generation, last = self.state()
-            if self._rows is None or self._rows.generation != generation:
-                self._rows = self._mapped(generation) or self._read(generation, last)
-            if self._rows.last != last:
-                vectors, people = _together(self._blocks(self._rows.last, last), self._precision, self._dim)
-                rows = self._rows
-                if len(people) > len(rows) // GROWN:
-                    self._rows = self._read(generation, last)
-                else:
-                    people = np.concatenate([rows.people, people])
-                    self._rows = Rows([*rows.parts, vectors], people, generation, last, rows.file)
-        return self._rows
+            rows = self._rows
+            if rows is None or rows.generation != generation:
+                rows = self._mapped(generation, last)
+            if rows is None or self._grown(rows, last):
+                rows = self._read(generation, last)
+            if rows.last != last:
+                vectors, people = _together(self._blocks(rows.last, last), self._precision, self._dim)
+                people = np.concatenate([rows.people, people])
+                later = np.concatenate([*rows.parts[1:], vectors])
+                rows = Rows([rows.parts[0], later], people, generation, last, rows.file)
+            self._rows = rows
+        return rows
+
+    def _grown(self, rows: Rows, last: int) -> bool:
+        """Return whether so many vectors came since the first part was read that all are better read again."""
+        (new,) = self._db.execute("SELECT count(*) FROM vectors WHERE id > ? AND id <= ?", (rows.last, last)).fetchone()
+        return len(rows) + new > len(rows.parts[0]) * (1 + 1 / GROWN)
 
     def renew(self) -> None:
         """Read the rows from the gallery again: the file of mapped ones is damaged."""
@@ -73,8 +86,8 @@ class RowsCache:
         self._file.unlink(missing_ok=True)
         self._rows = None
 
-    def _mapped(self, generation: int) -> Rows | None:
-        """Return the rows of the file beside the gallery, or None if it is absent, stale or damaged."""
+    def _mapped(self, generation: int, last: int) -> Rows | None:
+        """Return the rows of the file beside the gallery, or None if it is absent, damaged, or of another moment."""
         try:
             file = Mapped(self._file, self._precision, self._dim)
         except FileNotFoundError:
@@ -82,7 +95,7 @@ class RowsCache:
         except (Damaged, OSError):
             self.renew()
             return None
-        if file.about.get("about") != self.about(generation):
+        if file.about.get("about") != self.about(generation) or file.about["last"] > last:
             return None
         return Rows([file.rows], file.people, generation, file.about["last"], file)
 
@@ -98,10 +111,10 @@ class RowsCache:
             about = {"about": self.about(generation), "last": last}
             try:
                 mapped.write(self._file, about, self._blocks(0, last))
-                file = Mapped(self._file, self._precision, self._dim)
-                return Rows([file.rows], file.people, generation, last, file)
-            except (Damaged, OSError, UserError) as e:
-                if isinstance(e, UserError) and str(self._file) not in str(e):
+                if rows := self._mapped(generation, last):  # else another process has put its own there since
+                    return rows
+            except UserError as e:
+                if str(self._file) not in str(e):
                     raise
                 say(f"{self._file}: the vectors are not cached ({str(e).partition(';')[0]}); they are held in memory")
         vectors, people = _together(self._blocks(0, last), self._precision, self._dim)

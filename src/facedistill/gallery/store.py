@@ -49,7 +49,7 @@ class Gallery:
     """People and their vectors in one embedding space, in one SQLite file that this user alone may read.
 
     Several processes may read and write it at once. A process that is killed loses nothing that was added before, and
-    leaves nothing half added. No photo is stored.
+    leaves nothing half added. No photo is stored. Use an object in the thread that made it.
 
     Attributes:
         path: the file. space: the id of the embedding space. dim: of a vector, twice a model's for flip "concat".
@@ -193,7 +193,7 @@ class Gallery:
         """Remove people, their vectors, and every trace of both from the file, and return how many vectors went.
 
         Deleted bytes are overwritten, the file is written anew (VACUUM), its write-ahead log is emptied, and the caches
-        beside it are overwritten and removed. Copies of the file that other programs made are out of reach.
+        beside it are removed. Copies that other programs made are out of reach.
 
         Raises:
             UserError: a name that the gallery lacks, and nothing is removed; or the disk is full, or another process
@@ -310,7 +310,7 @@ class Gallery:
 
         A large float32 gallery is memory-mapped if its rows have that order.
         """
-        with told(self.path), database.snapshot(self._db):
+        with self._rows.moment():
             rows, names = self._rows.current(), self.names()
             ids = self._people(names)
             made = [] if made_by is None else self._db.execute("SELECT made_by FROM vectors ORDER BY id").fetchall()
@@ -382,7 +382,7 @@ class Gallery:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """All that the block reads is of one moment."""
-        with told(self.path), database.snapshot(self._db):
+        with self._rows.moment():
             yield
 
     def contents(self) -> Iterator[tuple[str, str, list[bytes], np.ndarray]]:
