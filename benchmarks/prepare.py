@@ -35,7 +35,7 @@ from facedistill.preparation import Detector, find_faces, prepare
 RESULTS = Path(__file__).parent / "results" / "prepare.json"
 SCENES, SIZES = 100, (200, 400, 800, 1600, 4000)
 ROOM = 0.5  # of a crop's side, added on each side
-SPEED_PHOTOS, ROUNDS = 48, 3
+SPEED_PHOTOS, ROUNDS = 240, 3
 
 
 def crops_of(folder: str, count: int) -> list[Image.Image]:

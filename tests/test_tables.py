@@ -32,6 +32,9 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "export",
         "prepare",
         "clean",
+        "clean_planted",
+        "clean_worth",
+        "photos_to_device",
         "gallery_speed",
         "gallery_upgrade",
         "all_pairs_memory",
@@ -117,6 +120,11 @@ def test_prepare() -> None:
         assert _module("docs_table").stored_table("prepare.md", name) == table.strip()
 
 
+def test_clean_worth() -> None:
+    table = _module("clean_worth").table(_json("clean_worth.json"))
+    assert _module("docs_table").stored_table("clean.md", "clean worth") == table.strip()
+
+
 def test_clean() -> None:
     result = _json("clean.json")
     tables = _module("clean").tables(result)
@@ -124,7 +132,7 @@ def test_clean() -> None:
     for name, table in tables.items():
         assert _module("docs_table").stored_table("clean.md", name) == table.strip()
     five = [row for row in result["find"] if row["share"] == 0.05 and row["by"] == "clean"]
-    assert {row["kind"] for row in five} == {"swapped", "merged", "split", "duplicate", "overlap"}
+    assert {row["kind"] for row in five} == {"swapped", "merged", "split", "duplicate", "overlap", "unclear"}
     assert min(row["precision"][0] for row in five) > 0.9 and min(row["recall"][0] for row in five) > 0.6
 
 

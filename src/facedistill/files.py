@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.(tmp|old)(\..*)?")
@@ -242,6 +242,17 @@ def _through(path: Path) -> Iterator[Path]:
 def in_use(folder: Path) -> bool:
     """Return whether `folder` exists and holds anything except hidden files, which a killed process may have left."""
     return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+
+
+def require_own(out: Path, sign: Path, source: Path, verb: str) -> None:
+    """Check the folder that a verb writes; `sign` is there if the verb made it.
+
+    Raises UsageError if it is inside the folder `source` that the verb reads, or holds something else.
+    """
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{verb}: {out} is inside {source}, which stays as it is; choose another --out")
+    if in_use(out) and not sign.exists():
+        raise UsageError(f"{out} exists and `{verb}` did not make it; choose another --out")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facedistill.cleaning.evidence import judge
+from facedistill.cleaning.evidence import judge, parting
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
@@ -46,3 +46,28 @@ def test_without_errors_nothing_is_flagged() -> None:
     assert not judge(np.zeros(0), np.zeros(0), 0.95, low=True).flagged.any()
     assert not judge(np.ones(5), np.zeros(0), 0.95, low=True).flagged.any()
     assert not judge(np.ones(5), np.ones(3) - 1, 0.95, low=True).flagged.any()
+
+
+def test_scores_that_do_not_tell_errors_flag_nothing() -> None:
+    rng = np.random.default_rng(5)
+    found = judge(rng.normal(0, 1, 1_000), rng.normal(0, 1, 1_000), 0.95, low=True)
+    assert found.share > 0.9 and not found.flagged.any() and not found.probability.any()
+
+
+def test_features_are_weighted_by_what_they_tell() -> None:
+    """Two normal groups of the same spread: the best weights are the difference of means over the variances."""
+    rng = np.random.default_rng(6)
+    errors = rng.normal([0, 0, 0, 7], [1, 2, 1, 0], (20_000, 4))
+    others = rng.normal([2, 2, 0, 7], [1, 2, 1, 0], (20_000, 4))
+    weights = parting(errors, others)
+    assert weights[1] / weights[0] == pytest.approx(0.25, abs=0.02) and weights[0] > 0
+    assert weights[2] == pytest.approx(0, abs=0.03) and weights[3] == 0
+    assert parting(errors[:0], others).tolist() == [0, 0, 0, 0]
+
+
+def test_sure_findings_do_not_pay_for_doubtful_ones() -> None:
+    """Errors far from all sound scores: the precision asked for would allow 25 false ones, and needs none."""
+    rng = np.random.default_rng(7)
+    scores = np.concatenate([rng.normal(0, 0.05, 500), rng.normal(1, 0.1, 5_000)])
+    found = judge(scores, rng.normal(0, 0.05, 2_000), 0.95, low=True)
+    assert found.flagged[:500].all() and found.flagged[500:].sum() <= 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facedistill.cleaning.people import People, find_swapped
+from facedistill.cleaning.people import People, _likenesses, find_swapped
 from planted_people import clouds
 
 
@@ -36,3 +36,19 @@ def test_small_and_lonely_persons_are_not_judged() -> None:
     assert not found.verdict.flagged.any() and not found.verdict.probability.any()
     found = find_swapped(People.of(units, np.zeros_like(labels), 1), 0.95, np.random.default_rng(0))
     assert not found.verdict.flagged.any()
+
+
+def test_likenesses_of_an_image() -> None:
+    """Computed one image at a time: to its person's core, its person's images, the best other core, and the count."""
+    units, labels = clouds(5, 6, seed=5)
+    people = People.of(units, labels, 5)
+    rows = np.array([0, 7, 29])
+    found, other = _likenesses(people, rows)
+    for row, signs, best in zip(rows.tolist(), found, other.tolist(), strict=True):
+        own = [j for j in np.flatnonzero(labels == labels[row]) if j != row]
+        cores = [units[people.core & (labels == person)].mean(0) @ units[row] for person in range(5)]
+        cores[labels[row]] = -2
+        core = [units[row] @ units[j] for j in own if people.core[j]]
+        nearest_own = max(float(units[row] @ units[j]) for j in own)
+        np.testing.assert_allclose(signs, [np.mean(core), nearest_own, max(cores), np.log(6)], rtol=1e-5)
+        assert best == int(np.argmax(cores))

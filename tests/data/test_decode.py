@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,25 +172,25 @@ def test_heic_is_opened_upright_where_its_plug_in_is_there(monkeypatch: pytest.M
             decode(damaged)
 
 
-def large(form: str) -> bytes:
-    """A small file whose header says 65500 x 65500, or as much as the format can say."""
+def large(form: str, side: int = 65500) -> bytes:
+    """A small file whose header says side x side, or as much as the format can say."""
     out = io.BytesIO()
     Image.new("L" if form != "WEBP" else "RGB", (16, 16)).save(out, form)
     data = bytearray(out.getvalue())
     if form == "JPEG":
         at = data.index(b"\xff\xc0") + 5
-        data[at : at + 4] = struct.pack(">HH", 65500, 65500)
+        data[at : at + 4] = struct.pack(">HH", side, side)
     elif form == "PNG":
-        data[16:24] = struct.pack(">II", 65500, 65500)
+        data[16:24] = struct.pack(">II", side, side)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     elif form == "BMP":
-        data[18:26] = struct.pack("<II", 65500, 65500)
+        data[18:26] = struct.pack("<II", side, side)
     elif form == "GIF":
-        data[6:10] = struct.pack("<HH", 65500, 65500)
+        data[6:10] = struct.pack("<HH", side, side)
     elif form == "PPM":
-        return b"P5 65500 65500 255 " + bytes(100)
+        return b"P5 %d %d 255 " % (side, side) + bytes(100)
     elif form == "TIFF":
-        return tiff(GREY, t256=65500, t257=65500)
+        return tiff(GREY, t256=side, t257=side)
     return bytes(data)
 
 
@@ -253,3 +254,17 @@ def test_resize_averages_when_it_shrinks() -> None:
     assert np.abs(resize(stripes, (16, 8))[2:-2].astype(int) - 100).max() <= 2
     assert resize(stripes, (16, 8)).shape == (16, 8, 3)
     assert resize(stripes, (64, 64)) is stripes
+
+
+def test_a_bomb_is_one_line_and_pillow_does_not_warn(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(large("PNG"))
+    (tmp_path / "large.png").write_bytes(large("PNG", 11_000))  # more than Pillow's limit, less than ours
+    code = """import sys; from facedistill.data import decode_image
+for name in sys.argv[1:]:
+    try: decode_image(open(name, 'rb').read())
+    except ValueError as e: print(e)"""
+    files = [str(tmp_path / "bomb.png"), str(tmp_path / "large.png")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("more than the 134,217,728 pixels allowed; make the image smaller")
+    assert second and done.stderr == ""

@@ -221,7 +221,7 @@ def test_what_is_no_photo_is_counted_and_named(
         photo((320, 240), [(96, 96)]).save(photos / name / "x.png")
     assert prepare(photos, tmp_path / "out", detector=detector, workers=1).people == 2
     told = capsys.readouterr().err
-    assert "3 files are no photos" in " ".join(told.split())
+    assert "passed over, no photos: 3 (" in " ".join(told.split())
     assert "a dead link" in told and "a link back" in " ".join(told.split())
 
 
@@ -234,6 +234,10 @@ def test_bad_input(photos: Path, detector: Path, tmp_path: Path) -> None:
         ({"faces": "biggest"}, "expected one of largest"),
         ({"form": "zip"}, "expected one of folder"),
         ({"size": 3}, "size 3"),
+        ({"size": 100_000}, "size 100000; expected 16 to 4,096"),
+        ({"min_size": float("nan")}, "min_size nan"),
+        ({"min_size": -1}, "min_size -1"),
+        ({"workers": 0}, "workers 0; expected 1 or more"),
     ):
         with pytest.raises(UsageError, match=message):
             prepare(photos, out, **({"detector": detector} | change))
@@ -242,9 +246,17 @@ def test_bad_input(photos: Path, detector: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photos; expected"):
         prepare(tmp_path / "empty", out, detector=detector)
+    (tmp_path / "points.txt").write_text("no points")
+    with pytest.raises(UserError, match=r"points\.txt: no landmarks"):
+        prepare(photos, out, landmarks=tmp_path / "points.txt")
     assert not out.exists()
+    for inside in (photos, photos / "faces"):
+        with pytest.raises(UsageError, match=r"is inside .*, which stays as it is"):
+            prepare(photos, inside, detector=detector)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("x")
     with pytest.raises(UsageError, match="`prepare` did not make it"):
-        prepare(photos, photos, detector=detector)
+        prepare(photos, tmp_path / "mine", detector=detector)
     prepare(photos, out, detector=detector, workers=1)
     with pytest.raises(UsageError, match=r"made with other settings \(there: size = 112\)"):
         prepare(photos, out, detector=detector, size=96)

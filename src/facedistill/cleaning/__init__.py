@@ -5,6 +5,18 @@ from facedistill.cleaning.evidence import Verdict, judge
 from facedistill.cleaning.examining import Faces, examine
 from facedistill.cleaning.findings import Finding
 from facedistill.cleaning.neighbours import nearest
-from facedistill.cleaning.pictures import small
+from facedistill.cleaning.pictures import Pictures, small
 
-__all__ = ["Cleaned", "Faces", "Finding", "Verdict", "clean", "examine", "faces_of", "judge", "nearest", "small"]
+__all__ = [
+    "Cleaned",
+    "Faces",
+    "Finding",
+    "Pictures",
+    "Verdict",
+    "clean",
+    "examine",
+    "faces_of",
+    "judge",
+    "nearest",
+    "small",
+]

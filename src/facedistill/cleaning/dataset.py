@@ -11,14 +11,16 @@ from facedistill.cleaning.examining import Faces, examine
 from facedistill.cleaning.findings import Finding, apply, decide, write_findings
 from facedistill.cleaning.page import write_page
 from facedistill.cleaning.pictures import altered, look
+from facedistill.cleaning.unclear import Known, Spoiled
 from facedistill.data import Dataset, Embeddings, open_source, save_selection
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import open_sets
-from facedistill.files import cache_dir, held_folder, in_use
+from facedistill.files import cache_dir, held_folder, require_own
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.progress import say
 
 SELECTION, FINDINGS, PAGE = "selection.csv", "findings.csv", "index.html"
+SPOILED = 500  # images that are spoiled, to see what the teacher makes of them
 
 
 @dataclass
@@ -80,7 +82,7 @@ def clean(
     dataset = Dataset(open_source(data), max_unreadable=1.0)
     model = teacher if isinstance(teacher, Model) else load_model(teacher)
     others = _evaluation_sets(against)
-    _require_own(out, Path(str(data)))
+    require_own(out, out / FINDINGS, Path(data), "clean")
     with held_folder(out, out / ".lock", "cleaning into it"):
         found, unreadable = _examine(dataset, model, others, precision)
         findings = [*unreadable, *found]
@@ -105,14 +107,6 @@ def _evaluation_sets(against: Sequence[str | Path]) -> dict[str, Dataset]:
     return found
 
 
-def _require_own(out: Path, data: Path) -> None:
-    """Raise UsageError where OUT is inside the data set, or is something else's."""
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"clean: {out} is inside the data set {data}; choose another --out")
-    if in_use(out) and not (out / FINDINGS).exists():
-        raise UsageError(f"{out} exists and `clean` did not make it; choose another --out")
-
-
 def _examine(
     dataset: Dataset, model: Model, others: dict[str, Dataset], precision: float
 ) -> tuple[list[Finding], list[Finding]]:
@@ -120,7 +114,7 @@ def _examine(
     cache = cache_dir() / "embeddings"
     table = embed_dataset(model, dataset, cache=cache)
     against = {name: embed_dataset(model, other, cache=cache) for name, other in others.items()}
-    faces = faces_of(dataset, table)
+    faces = faces_of(dataset, table, model)
     readable = np.zeros(len(dataset), bool)
     readable[faces.rows] = True
     unreadable = [
@@ -131,15 +125,28 @@ def _examine(
     return examine(faces, precision, against), unreadable
 
 
-def faces_of(dataset: Dataset, table: Embeddings) -> Faces:
+def faces_of(dataset: Dataset, table: Embeddings, model: Model) -> Faces:
     """Look at the images of a data set that have an embedding in `table`."""
     place = {key: row for row, key in enumerate(dataset.keys)}
     rows = np.array([place[key] for key in table.keys], dtype=np.int64)
     if not len(rows):
         raise UserError(f"{dataset.source.path}: no image can be read; expected JPEG, PNG or another known format")
     pictures = look(dataset.source, dataset.indices[rows])
-    known = altered(dataset.source, dataset.indices[rows], np.random.default_rng(0))
-    return Faces(rows, table.keys, dataset.labels[rows], dataset.class_names, table.fused("sum"), pictures, known)
+    rng, labels = np.random.default_rng(0), dataset.labels[rows]
+    copies = altered(dataset.source, dataset.indices[rows], rng)
+    spoiled = rng.permutation(len(rows))[:SPOILED]
+    source = Spoiled(dataset.source, dataset.indices[rows[spoiled]])
+    made = embed_dataset(model, Dataset(source, max_unreadable=1.0), cache=cache_dir() / "embeddings")
+    label_of = dict(zip(source.keys, labels[spoiled].tolist(), strict=True))
+    unclear = Known(made.fused("sum"), _lengths(made), np.array([label_of[key] for key in made.keys], np.int64))
+    return Faces(
+        *(rows, table.keys, labels, dataset.class_names, table.fused("sum"), _lengths(table)),
+        *(pictures, copies, unclear),
+    )
+
+
+def _lengths(table: Embeddings) -> np.ndarray:
+    return np.linalg.norm(table.vectors[:, 0].astype(np.float64), axis=1)
 
 
 def _summary(out: Path, dataset: Dataset, findings: Sequence[Finding], names: Sequence[str]) -> Cleaned:

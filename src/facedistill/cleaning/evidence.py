@@ -12,7 +12,10 @@ import numpy as np
 
 GRID = 512  # places at which densities are computed
 FLOOR = 1e-12
+MOST = 0.5  # the largest share of errors that is believed
 STEPS = 200  # of expectation maximisation
+NEWTON, RIDGE = 20, 1e-3  # steps of the logistic regression, and what keeps its weights small
+SAME = 1e-5  # the spread of a feature that is the same for all
 
 
 @dataclass
@@ -35,8 +38,36 @@ class Verdict:
         return Verdict(probability, flagged, self.share, self.power)
 
 
+def parting(errors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the weights (k,) of the sum of k features that tells errors from others; errors have the lower sums.
+
+    Logistic regression by Newton's method; both groups weigh the same. A share of errors among the others moves the
+    threshold, but not the direction.
+
+    Shapes: (M, k), (N, k) -> (k,)
+    """
+    if not len(errors) or not len(others):
+        return np.zeros(others.shape[1])
+    x = np.concatenate([errors, others])
+    spread = x.std(0)
+    spread[spread < SAME] = np.inf  # such a feature says nothing
+    x = np.column_stack([(x - x.mean(0)) / spread, np.ones(len(x))])
+    target = np.arange(len(x)) >= len(errors)
+    mass = np.where(target, 0.5 / len(others), 0.5 / len(errors))
+    weights = np.zeros(x.shape[1])
+    for _ in range(NEWTON):
+        chance = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        slope = x.T @ (mass * (chance - target)) + RIDGE * weights
+        curve = (x * (mass * chance * (1 - chance))[:, None]).T @ x + RIDGE * np.eye(len(weights))
+        weights -= np.linalg.solve(curve, slope)
+    return weights[:-1] / spread
+
+
 def judge(scores: np.ndarray, errors: np.ndarray, precision: float, low: bool) -> Verdict:
     """Return which of `scores` (N,) are errors, so that a share of `precision` of those flagged are.
+
+    None is flagged whose own probability is less than half of that: sure findings do not pay for doubtful ones. If most
+    scores are like those of errors, then the scores do not tell them apart, and none is flagged.
 
     Args:
         errors: scores of known errors, a sample (M,). low: errors have lower scores than sound ones; else higher.
@@ -46,12 +77,15 @@ def judge(scores: np.ndarray, errors: np.ndarray, precision: float, low: bool) -
     sign = 1.0 if low else -1.0
     x, known = sign * scores.astype(np.float64), sign * errors.astype(np.float64)
     probability, share = _parted(x, known)
+    if share > MOST:
+        return Verdict(np.zeros(len(x)), np.zeros(len(x), bool), share, 0.0)
     order = np.argsort(-probability, kind="stable")
     sure = np.cumsum(probability[order]) / np.arange(1, len(order) + 1) >= precision
     count = int(np.flatnonzero(sure)[-1]) + 1 if sure.any() else 0
     flagged = np.zeros(len(scores), bool)
     flagged[order[:count]] = True
-    power = float((known <= x[flagged].max()).mean()) if count else 0.0
+    flagged &= probability >= precision / 2  # however sure the others are
+    power = float((known <= x[flagged].max()).mean()) if flagged.any() else 0.0
     return Verdict(probability, flagged, share, power)
 
 

@@ -1,8 +1,8 @@
 """All kinds of findings in a data set, from embeddings, labels and pixels, in an order in which each helps the next.
 
-Copies come first, because an image must not vouch for its copy. Then two people under one name, because the fewer
-images of one would look like errors. Then one person under two names, because these images look like another person's.
-Then images that show somebody else.
+Copies come first, because an image must not vouch for its copy. Then images that show nobody, because they are far from
+everybody. Then two people under one name, because the fewer images of one would look like errors. Then one person under
+two names, because these images look like another person's. Then images that show somebody else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +13,13 @@ import numpy as np
 from facedistill.cleaning.copies import Copies, find_copies, first_of_groups
 from facedistill.cleaning.evidence import Verdict
 from facedistill.cleaning.findings import KINDS, Finding
-from facedistill.cleaning.people import LEAST, People, Swapped, find_swapped
+from facedistill.cleaning.people import People, Swapped, find_swapped
 from facedistill.cleaning.persons import find_merged, find_overlap, find_split
 from facedistill.cleaning.pictures import Pictures
+from facedistill.cleaning.unclear import Known, find_unclear
 from facedistill.data import Embeddings, fuse
 
 LOOK = 0.25  # probability from which a finding that is not sure is listed, to look at
-BLURRED = 5.0  # sharpness, see `facedistill.data.sharpness`
 BESIDE = 4  # images of another person to look at
 
 
@@ -29,8 +29,8 @@ class Faces:
 
     Attributes:
         rows: int64 (N,), their places in the data set. keys: of each. labels: int64 (N,). class_names: all.
-        units: unit embeddings, float32 (N, d). pictures: of each.
-        known: how far copies are from their originals, see `pictures.altered`.
+        units: unit embeddings, float32 (N, d). lengths: of the raw ones, float64 (N,). pictures: of each.
+        copies: how far copies are from their originals, see `pictures.altered`. unclear: spoiled images.
     """
 
     rows: np.ndarray
@@ -38,8 +38,10 @@ class Faces:
     labels: np.ndarray
     class_names: list[str]
     units: np.ndarray
+    lengths: np.ndarray
     pictures: Pictures
-    known: np.ndarray
+    copies: np.ndarray
+    unclear: Known
 
 
 def examine(
@@ -60,11 +62,14 @@ class Examiner:
 
     def __init__(self, faces: Faces, precision: float, rng: np.random.Generator) -> None:
         self.faces, self.precision, self.rng = faces, precision, rng
-        self.copies = find_copies(faces.units, faces.pictures, faces.known, precision)
+        self.copies = find_copies(faces.units, faces.pictures, faces.copies, precision)
         count, labels = len(faces.class_names), faces.labels
         self.group = first_of_groups(self.copies.pairs[self.copies.flagged], len(labels))
         self.single = np.zeros(len(labels), bool)  # the first of each group's images under each name
         self.single[np.unique(self.group * count + labels, return_index=True)[1]] = True
+        people, lengths = self._people(self.single, labels), faces.lengths[self.single]
+        self.unclear = find_unclear(people, lengths, faces.unclear, precision).spread(self.single)
+        self.single &= ~self.unclear.flagged
         self.merged = find_merged(self._people(self.single, labels), precision, rng)
         self.split = find_split(self._people(self.single, labels), precision, rng)
         self.joined = first_of_groups(self.split.pairs[self.split.verdict.flagged], count)[labels]
@@ -73,7 +78,6 @@ class Examiner:
             count += 1
         people = self._people(self.single, self.joined)
         self.swapped = _everywhere(find_swapped(people, precision, rng), self.single)
-        self.judged = self.single & (np.bincount(people.labels, minlength=count)[self.joined] >= LEAST)
         self.sound = self.single & ~self.swapped.verdict.flagged
         self.people = self._people(self.sound, labels)
         self.core = np.zeros(len(labels), bool)
@@ -142,14 +146,10 @@ class Examiner:
                 yield self._of_image("swapped", i, name, float(self.swapped.scores[i]), probability, sure, beside)
 
     def _unclear(self, left: np.ndarray) -> Iterator[Finding]:
-        scores = self.swapped.scores
-        low = np.quantile(scores[self.judged], 1 - self.precision) if self.judged.any() else 0.0
-        confirmed = self.judged & (scores > low)
-        doubtful = left & ~confirmed & ~self.swapped.verdict.flagged
-        sharpness = self.faces.pictures.sharpness
-        for i in np.flatnonzero(doubtful & (sharpness < BLURRED)).tolist():
-            beside = self._core_of(int(self.joined[i]))
-            yield self._of_image("unclear", i, "", float(sharpness[i]), np.nan, True, beside)
+        for i, probability, sure in _listed(self.unclear):
+            if left[i] and not self.swapped.verdict.flagged[i]:
+                beside = self._core_of(int(self.joined[i]))
+                yield self._of_image("unclear", i, "", float(self.faces.lengths[i]), probability, sure, beside)
 
     def _merges(self) -> Iterator[Finding]:
         merged, taken = self.merged, set(self.faces.class_names)

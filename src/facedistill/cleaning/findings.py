@@ -19,7 +19,7 @@ KINDS = {
     "duplicate": ("a copy of another image", "image left out"),
     "split": ("one person under two names", "names joined"),
     "swapped": ("shows another person", "image left out"),
-    "unclear": ("too blurred to say who it is", "image left out"),
+    "unclear": ("no face, or too blurred or hidden to say whose", "image left out"),
     "merged": ("two people under one name", "images get a second name"),
     "overlap": ("also in an evaluation set", "person left out"),
 }

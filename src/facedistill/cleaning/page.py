@@ -26,7 +26,8 @@ header {{ position: sticky; top: 0; background: #fff; padding: .5rem 0 }}
 </style>
 <h1>Findings</h1><p>{summary}</p>
 <header><button id="save">Save decisions</button> <small>A tick: this is an error, and the next <code>clean --decisions
-decisions.json</code> acts on it. No tick: it is none.</small></header>
+decisions.json</code> acts on it. No tick: it is none. Pictures with a frame are in question; beside them are their own
+person's, then those of the other one.</small></header>
 {parts}
 <script>
 document.getElementById("save").onclick = () => {{

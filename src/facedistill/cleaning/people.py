@@ -1,4 +1,4 @@
-"""Which images are far from their person: each image's likeness to its own person and to the best other one.
+"""Which images show somebody else: each image's likeness to its own person and to the best other one.
 
 A person is the mean of its core, the images nearest to the person's mean, so that errors hardly change it. An image is
 left out of its own person.
@@ -7,13 +7,16 @@ left out of its own person.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from facedistill.cleaning.evidence import Verdict, judge
+from facedistill.cleaning.evidence import Verdict, judge, parting
 from facedistill.cleaning.neighbours import nearest
 
 CORE = 0.75  # of a person's images
 LEAST = 3  # images of a person, so that one can be said to differ from the others
-OTHERS = (0.25, 0.5, 0.75, 1.0)  # weights of the likeness to the best other person; the one that finds most is taken
+PLANTED = 0.05  # of the images get a wrong label at a time, to see what errors look like
+KNOWN, ROUNDS = 3000, 20  # errors that are enough, and the most times
+BLOCK = 1 << 24  # products at a time
 
 
 @dataclass
@@ -56,9 +59,8 @@ class People:
 
 def _sums(units: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Return the sum of the rows of each label, float64 (C, d)."""
-    sums = np.zeros((count, units.shape[1]))
-    np.add.at(sums, labels, units)
-    return sums
+    sums = torch.zeros(count, units.shape[1], dtype=torch.float64)
+    return sums.index_add_(0, torch.from_numpy(labels), torch.from_numpy(units).double()).numpy()
 
 
 @dataclass
@@ -76,46 +78,65 @@ class Swapped:
 def find_swapped(people: People, precision: float, rng: np.random.Generator) -> Swapped:
     """Judge which images show another person than their label says.
 
-    Known errors: each image with the person of another random image as its label.
+    Known errors are made: some images at a time get the label of another random image, and are looked at in these data.
+    The score is the weighted sum of an image's likenesses that tells them best from all images.
     """
-    own, labels = people.own(), people.labels
-    wrong = _another(labels, rng)
-    there = np.flatnonzero(people.sizes)
-    products, places = nearest(people.units, people.means[there], 3)
-    places = there[places]
-    away = np.einsum("nd,nd->n", people.units, people.means[wrong]).astype(np.float64)
-    best, other = _best(products, places, labels, labels)
-    best_away, _ = _best(products, places, labels, wrong)
-    best_away = np.maximum(best_away, np.where(wrong == labels, -1.0, own))  # its true person is among the others
+    labels = people.labels
     judged = people.counts[labels] >= LEAST
-    usable = judged & (wrong != labels)
-    found: Swapped | None = None
-    for weight in OTHERS:
-        scores = own - weight * best
-        verdict = judge(scores[judged], (away - weight * best_away)[usable], precision, low=True)
-        if found is None or verdict.power > found.verdict.power:
-            found = Swapped(verdict, scores, other)
-    assert found is not None
-    found.verdict = found.verdict.spread(judged)
-    return found
+    rows = np.flatnonzero(judged)
+    known = _planted(people, rows, rng)
+    likenesses, other = _likenesses(people, rows)
+    weights = parting(known, likenesses)
+    verdict = judge(likenesses @ weights, known @ weights, precision, low=True)
+    scores, others = np.full(len(labels), np.nan), np.full(len(labels), -1)
+    scores[rows], others[rows] = likenesses @ weights, other
+    return Swapped(verdict.spread(judged), scores, others)
 
 
-def _another(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the label of another random image for each; its own where there is no other person."""
-    drawn = labels[rng.integers(0, len(labels), len(labels))]
-    for _ in range(20):
-        same = drawn == labels
-        drawn[same] = labels[rng.integers(0, len(labels), int(same.sum()))]
-    return drawn
+def _planted(people: People, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the likenesses (M, 4) of images of `rows` to wrong persons, whose images they are for that time."""
+    known = [np.zeros((0, 4))]
+    for _ in range(ROUNDS):
+        moved = rng.permutation(rows)[: max(1, int(PLANTED * len(rows)))] if len(rows) else rows
+        labels = people.labels.copy()
+        labels[moved] = people.labels[rng.integers(0, len(labels), len(moved))]
+        changed = People.of(people.units, labels, len(people.counts))
+        wrong = moved[(labels != people.labels)[moved] & (changed.counts[labels] >= LEAST)[moved]]
+        known.append(_likenesses(changed, wrong)[0])
+        if sum(map(len, known)) >= KNOWN:
+            break
+    return np.concatenate(known)
 
 
-def _best(
-    products: np.ndarray, places: np.ndarray, own: np.ndarray, apart: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest product with a person that is neither `own` nor `apart`, and the person: 0 and -1 for none."""
-    allowed = (places != own[:, None]) & (places != apart[:, None])
-    column = allowed.argmax(1)
-    rows = np.arange(len(places))
-    some = allowed[rows, column] if allowed.shape[1] else np.zeros(len(places), bool)
-    best = np.where(some, products[rows, column], 0.0).astype(np.float64)
-    return best, np.where(some, places[rows, column], -1)
+def _likenesses(people: People, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how images are like persons, float64 (M, 4), and the other person that each is most like, -1 for none.
+
+    The mean cosine to the core of its own person, the best cosine to an image of it, the cosine to the mean of the best
+    other person's core, and the logarithm of the images of its own person.
+    """
+    labels, there = people.labels[rows], np.flatnonzero(people.sizes)
+    products, places = nearest(people.units[rows], people.means[there], 2)
+    places = there[places]
+    column = np.argmax(places != labels[:, None], axis=1) if places.shape[1] else np.zeros(len(rows), int)
+    at = np.arange(len(rows))
+    some = places.shape[1] > 1
+    best, other = (products[at, column], places[at, column]) if some else (np.zeros(len(rows)), np.full(len(rows), -1))
+    own = people.own()[rows], _nearest_own(people, rows)
+    return np.stack([*own, best, np.log(people.counts[labels])], axis=1).astype(np.float64), other
+
+
+def _nearest_own(people: People, rows: np.ndarray) -> np.ndarray:
+    """Return the best cosine of the images at `rows` to another image of their person: float64 (M,)."""
+    order = np.argsort(people.labels, kind="stable")
+    ends = np.cumsum(people.counts)
+    best = np.empty(len(rows))
+    by_person = np.argsort(people.labels[rows], kind="stable")
+    parts = np.split(by_person, np.flatnonzero(np.diff(people.labels[rows][by_person])) + 1)
+    for part in parts if len(rows) else []:
+        label = people.labels[rows[part[0]]]
+        units = people.units[order[ends[label] - people.counts[label] : ends[label]]]
+        step = max(1, BLOCK // len(units))
+        for some in (part[start : start + step] for start in range(0, len(part), step)):
+            products = people.units[rows[some]] @ units.T
+            best[some] = np.partition(products, -2, axis=1)[:, -2]  # the largest is its own
+    return best

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facedistill.cleaning.evidence import Verdict, judge
+from facedistill.cleaning.evidence import Verdict, judge, parting
 from facedistill.cleaning.neighbours import nearest
 from facedistill.cleaning.people import People
 
 LEAST = 4  # images of a person that may be two people: two on each side
 DRAWN, RARE = 20_000, 0.99  # pairs of strangers, and the share of them that are less alike than any two of a person
-HALVED = 6  # images of a person whose parts are compared: three on each side
+PARTED = 6  # images of a person whose parts are compared
+PART = (0.25, 0.5)  # of a person's images that may stand under another name
 SHARE = 0.1  # of a person's images; a smaller group is not another person, but errors
 MOST = 256  # images of a person that are linked; the others join the nearer side
 
@@ -40,7 +41,7 @@ def find_split(people: People, precision: float, rng: np.random.Generator) -> Pa
     pairs = np.sort(np.stack([there[: len(places)], there[places[:, 0]]], axis=1) if places.size else _NONE, axis=1)
     pairs, first = np.unique(pairs, axis=0, return_index=True)
     scores = products.ravel()[first]
-    known = _parted(people, people.counts // 2, rng)
+    known = _parted(people, (people.counts * rng.uniform(*PART, len(people.counts))).astype(int), rng)
     return Pairs(pairs, scores, judge(scores, known, precision, low=False))
 
 
@@ -70,7 +71,7 @@ def _parted(people: People, sizes: np.ndarray, rng: np.random.Generator) -> np.n
     rank[order] = np.arange(len(labels)) - first[labels[order]]
     small = rank < np.clip(sizes, 1, counts // 2)[labels]
     a, b = (_units(People.of(people.units[part], labels[part], len(counts)).means) for part in (small, ~small))
-    return np.einsum("cd,cd->c", a, b)[counts >= HALVED]
+    return np.einsum("cd,cd->c", a, b)[counts >= PARTED]
 
 
 def _units(means: np.ndarray) -> np.ndarray:
@@ -93,23 +94,28 @@ class Merged:
 
 
 def find_merged(people: People, precision: float, rng: np.random.Generator) -> Merged:
-    """Judge which persons are two people: each is parted in two where its images are linked most loosely."""
+    """Judge which persons are two people: each is parted in two where its images are linked most loosely.
+
+    Known errors are made: each person's images together with those of a random other one.
+    """
     order = np.argsort(people.labels, kind="stable")
     images = np.split(order, np.cumsum(people.counts)[:-1])
-    labels, parts, scores, known = [], [], [], []
+    labels, parts, found, known = [], [], [], []
     strange = _likeness_of_strangers(people, rng)
     for label, rows in enumerate(images):
-        if found := _two_sides(people.units[rows], strange, rng):
+        if sides := _two_sides(people.units[rows], strange, rng):
             labels.append(label)
-            parts.append(rows[found[1]])
-            scores.append(found[0])
+            parts.append(rows[sides[1]])
+            found.append(sides[0])
         stranger = int(people.labels[rng.integers(len(people.labels))])
         if stranger != label and min(len(rows), len(images[stranger])) > 1:
-            both = [rng.permutation(one)[: max(2, len(one) // 2)] for one in (rows, images[stranger])]
-            if found := _two_sides(people.units[np.concatenate(both)], strange, rng):
-                known.append(found[0])
-    verdict = judge(np.array(scores), np.array(known), precision, low=True)
-    return Merged(np.array(labels, np.int64), parts, np.array(scores), verdict)
+            both = np.concatenate([rows, images[stranger]])
+            if sides := _two_sides(people.units[both], strange, rng):
+                known.append(sides[0])
+    scores, errors = (np.array(cosines).reshape(-1, 2) for cosines in (found, known))
+    weights = parting(errors, scores)
+    verdict = judge(scores @ weights, errors @ weights, precision, low=True)
+    return Merged(np.array(labels, np.int64), parts, scores[:, 0], verdict)
 
 
 def _likeness_of_strangers(people: People, rng: np.random.Generator) -> float:
@@ -119,8 +125,12 @@ def _likeness_of_strangers(people: People, rng: np.random.Generator) -> float:
     return float(np.quantile(cosines, RARE)) if len(cosines) else 1.0
 
 
-def _two_sides(units: np.ndarray, strange: float, rng: np.random.Generator) -> tuple[float, np.ndarray] | None:
-    """Part images (n, d) in two; return the cosine of the sides' centroids and the places of the smaller side.
+def _two_sides(
+    units: np.ndarray, strange: float, rng: np.random.Generator
+) -> tuple[tuple[float, float], np.ndarray] | None:
+    """Part images (n, d) in two; return how alike the sides are, and the places of the smaller side.
+
+    Alike: the cosine of the sides' centroids, and the mean cosine between their images.
 
     Average linkage; of all joints of two groups that each are a person, the loosest: no single errors, and images more
     alike than strangers. None for fewer than LEAST images, and where no such joint is.
@@ -131,11 +141,13 @@ def _two_sides(units: np.ndarray, strange: float, rng: np.random.Generator) -> t
     found = _loosest(units[chosen], max(2, int(np.ceil(SHARE * len(chosen)))), strange)
     if found is None:
         return None
-    a, b = _units(np.stack([units[chosen[side]].sum(0) for side in found]))
+    means = np.stack([units[chosen[side]].mean(0) for side in found])
+    a, b = _units(means)
     nearer_b = units @ b > units @ a
     for side, of_b in zip(found, (False, True), strict=True):
         nearer_b[chosen[side]] = of_b
-    return float(a @ b), np.flatnonzero(nearer_b if nearer_b.sum() <= len(units) / 2 else ~nearer_b)
+    alike = (float(a @ b), float(means[0] @ means[1]))
+    return alike, np.flatnonzero(nearer_b if nearer_b.sum() <= len(units) / 2 else ~nearer_b)
 
 
 def _loosest(units: np.ndarray, least: int, strange: float) -> tuple[list[int], list[int]] | None:

@@ -1,4 +1,4 @@
-"""What the pixels of every image say: is it a copy of another, and is it sharp enough?"""
+"""What the pixels of every image say: is it a copy of another?"""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from facedistill.data import GREY, Source, decode_image, middle, resize, sharpness
+from facedistill.data import GREY, Source, decode_image, resize
 from facedistill.progress import track
 
 SIDE = 16  # pixels of the small image by which copies are told
@@ -22,17 +22,15 @@ class Pictures:
     Attributes:
         content: bytes (N, 16), a hash of each image as stored; equal ones are the same.
         small: float32 (N, SIDE * SIDE), each image in grey, of mean 0 and length 1.
-        sharpness: float32 (N,); NaN where the image cannot be read.
     """
 
     content: np.ndarray
     small: np.ndarray
-    sharpness: np.ndarray
 
 
 def look(source: Source, rows: np.ndarray) -> Pictures:
     """Read the images of a source at `rows`, each once."""
-    seen = Pictures(np.zeros(len(rows), "S16"), np.zeros((len(rows), SIDE**2), np.float32), np.full(len(rows), np.nan))
+    seen = Pictures(np.zeros(len(rows), "S16"), np.zeros((len(rows), SIDE**2), np.float32))
     chunks = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
 
     def fill(chunk: slice) -> int:
@@ -44,7 +42,7 @@ def look(source: Source, rows: np.ndarray) -> Pictures:
                 continue
             digest = hashlib.sha256(data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes())
             seen.content[place] = digest.hexdigest()[:16].encode()
-            seen.small[place], seen.sharpness[place] = small(pixels), sharpness(middle(pixels))
+            seen.small[place] = small(pixels)
         return len(rows[chunk])
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -3,6 +3,7 @@
 import base64
 import importlib
 import io
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 DAMAGE = ("remature end", "bad Huffman", "instead of RST", "bad progression")
 ORIENTATION = 0x0112  # the tag of EXIF
 MAX_PIXELS = 1 << 27  # of one image, about 134 million; a larger size in a header is refused before memory is taken
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's own limit is lower
 
 # The formats that are opened, by the bytes at a file's head. Pillow reads more; some of its readers start programs.
 MAGIC: list[tuple[bytes, str]] = [
@@ -69,6 +71,8 @@ def decode(data: bytes, upright: bool = False, at_least: int | None = None) -> n
                 image.draft(None, (width, height))
             pixels = _rgb(image)
             return turned(pixels, image.getexif().get(ORIENTATION, 1)) if upright else pixels
+    except Image.DecompressionBombError as e:
+        raise ValueError(f"more than the {MAX_PIXELS:,} pixels allowed; make the image smaller ({e})") from e
     except Image.UnidentifiedImageError:
         raise ValueError(f"a damaged {form} file") from None
     except Exception as e:  # broken bytes make Pillow's plugins raise almost anything
@@ -83,8 +87,15 @@ def reduced(photo: bytes, at_least: int) -> tuple[np.ndarray, float]:
     pixels = decode(photo, upright=True, at_least=at_least)
     if _form(photo) != "JPEG":
         return pixels, 1.0
-    with Image.open(io.BytesIO(photo), formats=["JPEG"]) as image:
-        return pixels, max(pixels.shape[:2]) / max(image.size)
+    return pixels, max(pixels.shape[:2]) / max(_jpeg_size(photo))
+
+
+def _jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    try:
+        return simplejpeg.decode_jpeg_header(jpeg)[:2]
+    except ValueError:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            return image.size
 
 
 def thumbnail(pixels: np.ndarray, side: int) -> str:

@@ -1,6 +1,7 @@
 """From photos to a data set of aligned faces: in parallel, resumable, with an index and a page to look at."""
 
 import importlib.util
+import math
 import multiprocessing
 import os
 from collections import Counter
@@ -15,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from facedistill.errors import UsageError, UserError, some
-from facedistill.files import atomic_write, held_folder, in_use, writing
+from facedistill.files import atomic_write, held_folder, require_own, writing
 from facedistill.preparation.detector import Detector, require_detector
 from facedistill.preparation.fetch import detector_file
 from facedistill.preparation.journal import INDEX, Journal, Row, write_index
@@ -30,6 +31,7 @@ WORK = ".prepare"  # the folder inside the data set that a later run goes on fro
 SHEET = "index.html"
 CHUNK = 8  # photos that a process takes at a time
 JPEG_QUALITY = 97
+LARGEST = 4096  # pixels of a crop
 FORMS = ("folder", "parquet")
 Form = Literal["folder", "parquet"]
 
@@ -101,15 +103,15 @@ def prepare(
         UserError: no photos, no detector, or `out` cannot be written. Unreadable photos are counted and named.
     """
     photos, out = Path(photos), Path(out)
-    settings = _settings(photos, detector, faces, size, landmarks, min_size, form)
+    settings = _settings(photos, detector, faces, size, landmarks, min_size, form, workers)
+    points = read_landmarks(landmarks) if landmarks else None
+    require_own(out, out / WORK, photos, "prepare")
     found = list_photos(photos)
-    if not (out / WORK).exists() and in_use(out):
-        raise UsageError(f"{out} exists and `prepare` did not make it; choose another --out")
     with held_folder(out, out / WORK / "lock", "preparing this data set"), writing(out):
         _require_same(out, settings)
         journal = Journal(out / WORK / "journal.jsonl")
         crops = out if form == "folder" else out / WORK / "crops"
-        work = Work(settings, str(crops), read_landmarks(landmarks) if landmarks else None)
+        work = Work(settings, str(crops), points)
         todo = [photo for photo in found if not journal.has(photo.source, photo.stamp)]
         if todo:
             _look(todo, len(found) - len(todo), work, journal, workers)
@@ -130,14 +132,19 @@ def _settings(
     landmarks: str | Path | None,
     min_size: float,
     form: str,
+    workers: int | None,
 ) -> Settings:
     for what, value, known in (("faces", faces, tuple(CHOICES)), ("form", form, FORMS)):
         if value not in known:
             raise UsageError(f"prepare: {what} '{value}'; expected one of {', '.join(known)}")
     if form == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UserError("prepare: --form parquet needs pyarrow; run: pip install 'facedistill[parquet]'")
-    if size < 16:
-        raise UsageError(f"prepare: size {size}; expected 16 pixels or more, usually 112")
+    if not 16 <= size <= LARGEST:
+        raise UsageError(f"prepare: size {size}; expected 16 to {LARGEST:,} pixels, usually 112")
+    if not 0 <= min_size < math.inf:
+        raise UsageError(f"prepare: min_size {min_size:g}; expected a number of pixels, 0 or more")
+    if workers is not None and workers < 1:
+        raise UsageError(f"prepare: workers {workers}; expected 1 or more")
     if landmarks is None and detector is None:
         raise UsageError(
             "prepare: finding faces needs a detector: give --detector yunet (230 kB are fetched once, licence MIT), "
@@ -228,10 +235,10 @@ def _rows(photo: Photo) -> Iterator[Row]:
             stem = f"{photo.stem}_{number}" if work.settings.faces == "all" else photo.stem
             crop = f"{photo.person}/{stem}.jpg"
             file = Path(work.crops) / crop
-            file.parent.mkdir(parents=True, exist_ok=True)  # a crop half written is not in the journal, and made again
-            file.write_bytes(
-                simplejpeg.encode_jpeg(np.ascontiguousarray(face.crop), quality=JPEG_QUALITY, colorsubsampling="444")
-            )
+            data = simplejpeg.encode_jpeg(np.ascontiguousarray(face.crop), quality=JPEG_QUALITY, colorsubsampling="444")
+            with writing(file):  # a crop half written is not in the journal, and made again
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
         yield Row.of(photo.source, photo.person, number, crop, replace(face, crop=None))
 
 

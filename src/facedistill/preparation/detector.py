@@ -22,7 +22,7 @@ class Layout(Protocol):
         """Return the network's input for RGB uint8 (1, H, W, 3): float32 (1, 3, H, W)."""
 
     def faces(self, outputs: list[np.ndarray], shape: tuple[int, int]) -> Faces:
-        """Return every cell's face; H and W of the input are `shape`."""
+        """Return the faces of at least the score SURE; H and W of the input are `shape`."""
 
 
 @dataclass
@@ -42,16 +42,17 @@ class YuNet:
         return cls([names.index(name) for name in wanted]) if set(wanted) <= set(names) else None
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+        return np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2)).astype(np.float32)
 
     def faces(self, outputs: list[np.ndarray], shape: tuple[int, int]) -> Faces:
         boxes, points, scores = [], [], []
         for level, stride in enumerate(STRIDES):
-            kind, is_object, box, five = (
-                outputs[i][0].astype(np.float64) for i in self.order[4 * level : 4 * level + 4]
-            )
-            cells = _cells(shape, stride, 1)
-            scores.append(np.sqrt(kind[:, 0].clip(0, 1) * is_object[:, 0].clip(0, 1)))
+            kind, is_object, box, five = (outputs[i][0] for i in self.order[4 * level : 4 * level + 4])
+            score = np.sqrt(kind[:, 0].clip(0, 1) * is_object[:, 0].clip(0, 1))
+            sure = np.flatnonzero(score >= SURE)
+            score, box, five = _exact(sure, score, box, five)
+            cells = _cells(sure, shape, stride, 1)
+            scores.append(score)
             centre, half = (cells + box[:, :2]) * stride, np.exp(box[:, 2:]) * stride / 2
             boxes.append(np.hstack([centre - half, centre + half]))
             points.append((cells[:, None] + five.reshape(-1, 5, 2)) * stride)
@@ -79,16 +80,18 @@ class Scrfd:
         return cls([by_width[width][level] for level in range(3) for width in (1, 4, 10)])
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
-        wide = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
+        wide = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32)
         return (wide - np.float32(127.5)) / np.float32(128)
 
     def faces(self, outputs: list[np.ndarray], shape: tuple[int, int]) -> Faces:
         boxes, points, scores = [], [], []
         for level, stride in enumerate(STRIDES):
-            score, box, five = (outputs[i].astype(np.float64) for i in self.order[3 * level : 3 * level + 3])
-            cells = _cells(shape, stride, 2) * stride
-            box = box.reshape(-1, 4) * stride
-            scores.append(score.reshape(-1))
+            score, box, five = (outputs[i] for i in self.order[3 * level : 3 * level + 3])
+            score = score.reshape(-1)
+            sure = np.flatnonzero(score >= SURE)
+            score, box, five = _exact(sure, score, box.reshape(-1, 4) * stride, five.reshape(-1, 10))
+            cells = _cells(sure, shape, stride, 2) * stride
+            scores.append(score)
             boxes.append(np.hstack([cells - box[:, :2], cells + box[:, 2:]]))
             points.append(cells[:, None] + five.reshape(-1, 5, 2) * stride)
         return Faces(np.vstack(boxes), np.concatenate(points), np.concatenate(scores))
@@ -131,8 +134,8 @@ class Detector:
         padded = np.zeros((1, *full, 3), np.uint8)
         padded[0, :height, :width] = pixels
         try:
-            faces = self.layout.faces(self._session.run(None, {self._input.name: self.layout.pixels(padded)}), full)
-            return merged([faces.take(np.flatnonzero(faces.scores >= SURE))])
+            found = self._session.run(None, {self._input.name: self.layout.pixels(padded)})
+            return merged([self.layout.faces(found, full)])
         except Exception as e:  # onnxruntime raises its own classes, and numpy its own for outputs of other shapes
             raise UserError(f"{self.path}: not a face detector that works ({one_line(e)}); take another") from e
 
@@ -157,7 +160,12 @@ def _up(side: int) -> int:
     return -(-side // MULTIPLE) * MULTIPLE
 
 
-def _cells(shape: tuple[int, int], stride: int, anchors: int) -> np.ndarray:
-    """Return column and row of every cell, row by row, each `anchors` times: (N, 2)."""
-    rows, columns = np.mgrid[: shape[0] // stride, : shape[1] // stride]
-    return np.repeat(np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float64), anchors, axis=0)
+def _exact(rows: np.ndarray, *outputs: np.ndarray) -> list[np.ndarray]:
+    """Return those rows of each, in float64."""
+    return [output[rows].astype(np.float64) for output in outputs]
+
+
+def _cells(places: np.ndarray, shape: tuple[int, int], stride: int, anchors: int) -> np.ndarray:
+    """Return column and row of the cells at `places` (N,), counted row by row, each `anchors` times: (N, 2)."""
+    rows, columns = np.divmod(places // anchors, shape[1] // stride)
+    return np.stack([columns, rows], axis=1).astype(np.float64)

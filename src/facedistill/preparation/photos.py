@@ -41,7 +41,7 @@ def list_photos(folder: Path) -> list[Photo]:
     others: list[str] = []
     found = sorted(_walk(folder, folder, {os.path.realpath(folder)}, others))
     if others:
-        say(f"{folder}: {len(others):,} files are no photos: {some(sorted(others))}")
+        say(f"{folder}: passed over, no photos: {len(others):,} ({some(sorted(others))})")
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise UserError(f"{folder}: no photos; expected PHOTOS/person/photo.jpg (or {kinds})")
