@@ -1,10 +1,11 @@
 """The store of the comparison's results: two committed files, and a folder of runs that are not in them yet.
 
-`runs.jsonl` has one line for each run: settings, seed, commit, cost and figures. `resamples.npz` has the TAR in every
+`runs.jsonl.gz` has one line for each run: settings, seed, commit, cost and figures. `resamples.npz` has the TAR in every
 bootstrap resample, for the runs that a table of paired differences needs. A process that trains writes its own files
 into the folder, so several processes never write to the same file. `collect` adds them to the two files.
 """
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -16,10 +17,16 @@ import numpy as np
 from facedistill.files import atomic_write, claimed
 
 COMMITTED = Path(__file__).parent / "results" / "comparison"
+RUNS = "runs.jsonl.gz"
 GALLERIES, FARS = ("student", "teacher"), ("1e-3", "1e-4", "1e-5")
 DIGITS = 5  # of a TAR in a resample, which is stored as an integer multiple of 1e-5
 Run = dict[str, Any]
 Resamples = dict[str, dict[str, list[float]]]  # "student-GALLERY" -> FAR -> the TAR in each resample
+
+
+def read_runs(file: Path) -> list[Run]:
+    """Return the runs of a file of RUNS; none if it does not exist."""
+    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()] if file.exists() else []
 
 
 class Results:
@@ -31,9 +38,7 @@ class Results:
 
     def __init__(self, waiting: Path | None = None, committed: Path = COMMITTED) -> None:
         self.waiting, self.committed = waiting, committed
-        runs = committed / "runs.jsonl"
-        lines = runs.read_text("utf-8").splitlines() if runs.exists() else []
-        self._runs: dict[str, Run] = {run["run"]: run for run in map(json.loads, lines)}
+        self._runs: dict[str, Run] = {run["run"]: run for run in read_runs(committed / RUNS)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._runs or self._file(name) is not None
@@ -88,7 +93,7 @@ def collect(waiting: Path, paired: Callable[[Results], set[str]], committed: Pat
         SystemExit: another process is collecting.
     """
     committed.mkdir(parents=True, exist_ok=True)
-    with claimed(committed / "runs.jsonl") as mine:
+    with claimed(committed / RUNS) as mine:
         if not mine:
             raise SystemExit("another process is collecting; wait for it and start again")
         results = Results(waiting, committed)
@@ -97,8 +102,9 @@ def collect(waiting: Path, paired: Callable[[Results], set[str]], committed: Pat
         whole = np.rint(np.array(tar) * 10**DIGITS).astype(np.int32)
         with atomic_write(committed / "resamples.npz") as temporary:
             np.savez_compressed(temporary, runs=np.array(list(drawn), dtype=np.str_), tar=whole)
-        with atomic_write(committed / "runs.jsonl") as temporary:
-            temporary.write_text("".join(f"{json.dumps(line(results[name]))}\n" for name in results), "utf-8")
+        with atomic_write(committed / RUNS) as temporary:
+            text = "".join(f"{json.dumps(line(results[name]))}\n" for name in results)
+            temporary.write_bytes(gzip.compress(text.encode(), mtime=0))  # the same bytes for the same results
     return results
 
 

@@ -1,7 +1,7 @@
 """The comparison's results: several processes add runs to a folder, `collect` moves them into the committed files."""
 
+import gzip
 import importlib
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_collected_runs_are_as_they_were_less_what_no_table_reads(store: ModuleT
     resampled = results.resampled("b")
 
     store.collect(waiting, lambda found: {name for name in found if name == "b"}, committed)
-    lines = [json.loads(line) for line in (committed / "runs.jsonl").read_text().splitlines()]
+    lines = store.read_runs(committed / store.RUNS)
     assert [line["run"] for line in lines] == ["a", "b"]
     for file in waiting.iterdir():
         file.unlink()
@@ -77,11 +77,12 @@ def test_collecting_again_adds_runs_and_changes_no_byte_without_new_ones(store: 
 
     store.Results(waiting, committed).add("b", run(0.5))
     first = collected()
-    assert collected() == first and first.keys() == {"runs.jsonl", "resamples.npz"}
+    assert collected() == first and first.keys() == {store.RUNS, "resamples.npz"}
     (waiting / "b.json").unlink()
     store.Results(waiting, committed).add("a", run(0.25))
     store.Results(waiting, committed).add("b", run(0.75))  # a committed result stays as it is
-    assert collected()["runs.jsonl"].endswith(first["runs.jsonl"])
+    lines = [gzip.decompress(found[store.RUNS]) for found in (first, collected())]
+    assert lines[1].endswith(lines[0])
     assert store.Results(None, committed).resampled("b")["student-teacher"]["1e-4"] == [0.5, 0.50001, 0.50002]
     assert list(store.Results(None, committed)) == ["a", "b"]
 
@@ -99,7 +100,7 @@ def test_several_writers_at_once(store: ModuleType, tmp_path: Path) -> None:
 
 
 def test_only_one_collects(store: ModuleType, tmp_path: Path) -> None:
-    with claimed(tmp_path / "runs.jsonl"), pytest.raises(SystemExit, match="another process is collecting"):
+    with claimed(tmp_path / store.RUNS), pytest.raises(SystemExit, match="another process is collecting"):
         store.collect(tmp_path / "waiting", set, tmp_path)
 
 

@@ -1,5 +1,6 @@
 """A file that is no evaluation is refused in one line, which names what is wrong and where; a real one is not."""
 
+import gzip
 import json
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,7 @@ from facedistill.results.shape import require_shape
 from facedistill.results.stored import load_evaluations
 from tiny_world import Tiny
 
-RUNS = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison" / "runs.jsonl"
+RUNS = Path(__file__).parents[2] / "benchmarks" / "results" / "comparison" / "runs.jsonl.gz"
 EVALUATION = {
     "schema": 1,
     "models": {"student": {"parameters": 5}},
@@ -111,7 +112,7 @@ def test_a_long_value_is_cut_short() -> None:
 def test_real_ones_are_read(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text(json.dumps(EVALUATION))
     assert list(load_evaluations([tmp_path / "e.json", tiny.student])) == ["e", "student"]
-    runs = [json.loads(line) for line in RUNS.read_text("utf-8").splitlines()]
+    runs = [json.loads(line) for line in gzip.decompress(RUNS.read_bytes()).splitlines()]
     assert len(runs) > 100
     for run in runs:
         require_shape(run["evaluation"], RUNS, "")
