@@ -1,6 +1,6 @@
 """The store of the comparison's results: two committed files, and a folder of runs that are not in them yet.
 
-`runs.jsonl.gz` has one line for each run: settings, seed, commit, cost and figures. `resamples.npz` has the TAR in every
+`runs.jsonl.gz` has one line for each run: settings, seed, commit, cost and figures. `resamples.npz` has the TAR in each
 bootstrap resample, for the runs that a table of paired differences needs. A process that trains writes its own files
 into the folder, so several processes never write to the same file. `collect` adds them to the two files.
 """
