@@ -42,7 +42,7 @@ def test_from_enrolling_to_forgetting(cli: Any, tiny: Tiny, tmp_path: Path) -> N
     assert code == 1 and not out and "Give --calibrate STRANGERS" in err and err.count("\n") == 1
     code, out, err = cli(
         *("identify", "g", image, person, "--model", tiny.student, "--calibrate", STRANGERS),
-        *("--far", "0.1", "--top", "2", "--json=-"),
+        *("--far", "0.1", "--top", "2", "--json", "-"),
     )
     assert code == 0, err
     answers = json.loads(out)["answers"]

@@ -77,12 +77,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes; stderr escapes them already
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(_joined(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as e:
         code, text = _told(e)
         print(f"facedistill: {printable(' '.join(text.split()))}", file=sys.stderr)  # a library's text may have lines
         raise SystemExit(code) from None
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with `--json -` as one word, because the parser takes a lone dash for no value."""
+    joined: list[str] = []
+    for word in arguments:
+        if word == str(STDOUT) and joined and joined[-1] == "--json":
+            joined[-1] = f"--json={STDOUT}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _told(error: BaseException) -> tuple[int, str]:
