@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facedistill.gallery import Gallery, enroll, summary, write_page
-from facedistill.gallery.summary import BINS, likeness
+from facedistill.gallery.holdings import BINS, likeness
 from facedistill.models import load_model
 from headless import find_browser, run_browser
 from tiny_world import Tiny

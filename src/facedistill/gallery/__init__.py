@@ -2,14 +2,14 @@
 
 from facedistill.gallery.advice import judge_upgrade
 from facedistill.gallery.enrolling import Enrolled, enroll
+from facedistill.gallery.holdings import summary
 from facedistill.gallery.identifying import Answer, identify
 from facedistill.gallery.mapping import Mapping, fit_mapping
 from facedistill.gallery.merging import merge
 from facedistill.gallery.page import write_page
-from facedistill.gallery.salvage import salvage
+from facedistill.gallery.salvaging import salvage
 from facedistill.gallery.search import Hit
 from facedistill.gallery.store import Gallery, Threshold
-from facedistill.gallery.summary import summary
 from facedistill.gallery.thresholds import calibrate
 from facedistill.gallery.upgrading import upgrade
 

@@ -10,8 +10,8 @@ import numpy as np
 from facedistill.data import decode_image, open_source, thumbnail
 from facedistill.errors import printable
 from facedistill.files import atomic_write
+from facedistill.gallery.holdings import BINS, Likeness, Summary, likeness, summary
 from facedistill.gallery.store import Gallery
-from facedistill.gallery.summary import BINS, Likeness, Summary, likeness, summary
 
 THUMB = 72  # pixels
 FACES = 3  # of each person

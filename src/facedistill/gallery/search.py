@@ -21,6 +21,7 @@ from facedistill.gallery.rows import Rows
 By = Literal["best", "mean", "top-mean"]
 BYS = ("best", "mean", "top-mean")
 BLOCK = 4096  # rows of a product
+GROUP = 64  # rows that are looked at together
 
 
 class Hit(NamedTuple):
@@ -75,9 +76,11 @@ def _nearest(
     else:
         for people, scores in _by_row(rows, probes) if by == "best" else _by_person(rows, probes, k):
             kept.take(people, scores)
+        kept.drop()
         probe, person = kept.probe, kept.person
     finer = _Kept(len(probes), top, _error(dim, torch.float32))
     finer.add(probe, person, _scores(rows, probes, probe, person, k, np.float32))
+    finer.drop()
     exact = _scores(rows, probes, finer.probe, finer.person, k, np.float64)
     return list(zip(finer.probe.tolist(), finer.person.tolist(), exact.tolist(), strict=True))
 
@@ -164,27 +167,34 @@ class _Kept:
     def __init__(self, probes: int, top: int, error: float) -> None:
         self.top, self.slack = top, 2 * error
         self.probe, self.person, self.score = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        self._new = 0  # candidates since the last `drop`
         self.least = torch.full((probes,), -torch.inf)  # the score that a candidate must reach
 
     def take(self, people: np.ndarray, scores: Tensor) -> None:
         """Add the candidates among `people` (n,) with `scores` (n, P)."""
-        columns = torch.nonzero(scores.amax(dim=0) >= self.least).ravel()
-        if not len(columns):
-            return
-        some = scores[:, columns]
-        row, column = torch.nonzero(some >= self.least[columns], as_tuple=True)
-        self.add(columns[column].numpy(), people[row.numpy()], some[row, column].numpy())
+        whole = len(scores) - len(scores) % GROUP
+        for first, part in ((0, scores[:whole].view(-1, GROUP, len(self.least))), (whole, scores[whole:][None])):
+            if part.numel():  # the largest score of a group of rows says whether to look at the rows
+                group, column = torch.nonzero(part.amax(dim=1) >= self.least, as_tuple=True)
+                some = part[group, :, column]
+                at, row = torch.nonzero(some >= self.least[column][:, None], as_tuple=True)
+                rows = first + group[at] * part.shape[1] + row
+                self.add(column[at].numpy(), people[rows.numpy()], some[at, row].numpy())
 
     def add(self, probe: np.ndarray, person: np.ndarray, score: np.ndarray) -> None:
         """Add candidates one by one: equally long arrays."""
         self.probe = np.concatenate([self.probe, probe])
         self.person = np.concatenate([self.person, person])
         self.score = np.concatenate([self.score, score])
-        if len(self.probe):
-            self._drop()
+        self._new += len(probe)
+        if self._new >= self.top * len(self.least):
+            self.drop()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Keep each person once for a probe, and drop who cannot be among the best any more."""
+        self._new = 0
+        if not len(self.probe):
+            return
         order = np.lexsort((-self.score, self.person, self.probe))
         probe, person = self.probe[order], self.person[order]
         first = np.r_[True, (probe[1:] != probe[:-1]) | (person[1:] != person[:-1])]
