@@ -261,7 +261,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     made = {}
     if rows := result.get("search"):
         head = ["vectors", "stored as", "open", "first search", "search", "product float32", "bfloat16", "read once"]
-        head += ["search over float32 product", "file", "same nearest, enrolled / strangers"]
+        head += ["float32 product over search", "file", "same nearest, enrolled / strangers"]
         made["gallery search"] = markdown(head, [_search_row(row) for row in rows])
     if rows := result.get("rivals"):
         names = ("facedistill", "numpy", "faiss-cpu", "sqlite-vec")

@@ -145,6 +145,7 @@ def test_a_kill_loses_nothing(work: Callable[[Path, int, random.Random], None], 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("work", [enrol_until_killed, forget_until_killed, merge_until_killed])
 def test_200_kills_lose_nothing(work: Callable[[Path, int, random.Random], None], tmp_path: Path) -> None:
     work(tmp_path, 70, random.Random(1))

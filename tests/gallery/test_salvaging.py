@@ -160,6 +160,7 @@ def test_fuzzed_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_many_fuzzed_files(tmp_path: Path) -> None:
     fuzzed(tmp_path, 10_000)
 
