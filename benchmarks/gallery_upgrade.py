@@ -54,9 +54,7 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {  # new last layers: the method
     "independent": ("scratch", SCALE),
     "bct": ("backward_compatible", SCALE | {"influence": {"scale": 32}}),
     "lce": ("lce", SCALE),
-    "lce_more": ("lce", SCALE | {"lce": {"align": 10_000, "boundary": 10}}),
     "mixbct": ("mixbct", {"mixbct": {"scale": 32}}),
-    "mixbct_more": ("mixbct", {"mixbct": {"scale": 32, "share": 0.6}}),
 }
 SEED, EPOCHS, BATCH = 0, 30, 256
 
@@ -296,9 +294,7 @@ NAMES = {
     "independent": "the new network, last layer independent",
     "bct": "the new network, last layer by `backward_compatible`",
     "lce": "the new network, last layer by `lce`",
-    "lce_more": "the same, align 10,000 and boundary 10",
     "mixbct": "the new network, last layer by `mixbct`",
-    "mixbct_more": "the same, share 0.6",
     "new": "the new network as it is, 512 dimensions",
 }
 
