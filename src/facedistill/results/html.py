@@ -7,7 +7,7 @@ forbids both), and names no image unless photographs are given.
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ class _Sections:
             note=tables.sizes(entries[0].result),
             tables=shown,
             plots=[
-                plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
+                replace(plot, title=f"{plot.title}, {pair}" if pair else plot.title)
                 for n, (pair, some) in enumerate(self._panels(self.compared.get(block, [])))
                 for plot in self._curves(some, ", ".join([*block, pair]).removesuffix(", "), f"{key}-{n}")
             ],
@@ -258,7 +258,7 @@ class _Sections:
             if found := _by_resolution(entries, path, low):
                 of = plots.Axis.of(path, [entry.result for entry in entries])
                 plot = plots.against_resolution(found, of, self.places, f"{about}, {low}", f"{key}-{low[:5]}")
-                yield plot._replace(title=f"{plot.title}, {low}")
+                yield replace(plot, title=f"{plot.title}, {low}")
 
     def _costs(self) -> Iterator[Plot]:
         """Yield plots of the first set's headline figure over the costs of the probes' models."""
@@ -277,7 +277,7 @@ class _Sections:
                         about = ", ".join([*block, pair]).removesuffix(", ")
                         of = plots.Axis.of(path, [entry.result for entry in entries])
                         plot = plots.against_cost(priced, cost, of, self.places, about, f"cost-{n}-{cost}")
-                        yield plot._replace(title=f"{plot.title}, {pair}" if pair else plot.title)
+                        yield replace(plot, title=f"{plot.title}, {pair}" if pair else plot.title)
 
     def _model(self, entry: Entry) -> dict[str, Any]:
         """Return the entry of the probe's model."""

@@ -10,6 +10,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
@@ -39,7 +40,8 @@ Results = Mapping[str, Mapping[str, Any]]  # of the evaluation JSON, by the name
 Places = Mapping[str, int]  # the number of a name's colour and dashes; the same in all plots of a page
 
 
-class Plot(NamedTuple):
+@dataclass(frozen=True)
+class Plot:
     """A plot in its forms.
 
     Attributes:
@@ -52,7 +54,7 @@ class Plot(NamedTuple):
     svg: str
     file: str
     csv: str
-    figure: Any = None
+    figure: Any = field(default=None, compare=False, repr=False)
 
     def png(self) -> bytes:
         """Return the plot as a PNG on white, twice as large."""
