@@ -1,5 +1,6 @@
 """Enrolling and identifying: real image files, a teacher and its student, photos with two faces and with none."""
 
+import io
 import os
 import random
 import shutil
@@ -260,3 +261,33 @@ def test_one_batch_is_one_transaction(tmp_path: Path, teacher: Model, monkeypatc
     monkeypatch.setattr(Gallery, "add", watched)
     enroll(tmp_path / "g", jpegs(tmp_path / "photos", people=3, images=6), teacher)
     assert [count for _, count in seen] == [6, 6, 6]
+
+
+def test_real_photos_with_yunet(tmp_path: Path, shared: Path) -> None:
+    """Faces of LFW in larger photos: one is enrolled and recognised, two are refused, a tiny one is told so."""
+    lfw, teacher = open_source(shared / "verification" / "lfw.bin"), shared / "models" / "mobilefacenet128.onnx"
+    model = load_model(teacher)
+
+    def scene(name: str, rows: list[int], side: int = 200) -> Path:
+        image = Image.new("RGB", (640, 400), (120, 110, 100))
+        for place, row in enumerate(rows):
+            face = Image.open(io.BytesIO(lfw.read(row)))  # type: ignore[arg-type]
+            image.paste(face.resize((side, side), Image.Resampling.BICUBIC), (60 + 300 * place, 90))
+        image.save(tmp_path / name, quality=95)
+        return tmp_path / name
+
+    detector = shared / "models" / "yunet_2026may.onnx"
+    path = tmp_path / "g"
+    assert enroll(path, scene("one.jpg", [0]), model, name="Ada", detector=detector).added == 1
+    for photo_, told in (
+        (scene("two.jpg", [0, 100]), "2 people"),
+        (scene("tiny.jpg", [0], 36), "pixels, less than 40"),
+    ):
+        with pytest.raises(UserError, match=told):
+            enroll(path, photo_, model, name="Ada", detector=detector)
+    with Gallery.open(path) as gallery:
+        gallery.set_threshold(model.fingerprint(), model.fingerprint(), far=1e-3, value=0.4)
+        same, both = scene("again.png", [0], 180), tmp_path / "two.jpg"
+        answers = identify(gallery, [same, both], model, far=1e-3, detector=detector)
+    assert [Path(one.photo).name for one in answers] == ["again.png", "two.jpg", "two.jpg"]
+    assert answers[0].accepted and sorted(one.accepted for one in answers[1:]) == [False, True]
