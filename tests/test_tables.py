@@ -120,6 +120,12 @@ def test_prepare() -> None:
         assert _module("docs_table").stored_table("prepare.md", name) == table.strip()
 
 
+def test_photos_to_device() -> None:
+    table = _module("photos_to_device").table(_json("photos_to_device.json"))
+    stored = _module("docs_table").stored_table("guides/photos_to_device.md", "photos to device")
+    assert stored == table.strip()
+
+
 def test_clean_worth() -> None:
     table = _module("clean_worth").table(_json("clean_worth.json"))
     assert _module("docs_table").stored_table("clean.md", "clean worth") == table.strip()
