@@ -40,11 +40,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "influence": ("influence", {"scale": 8.0}),
     "lce": ("lce", {}),
     "mixbct": ("mixbct", {"scale": 8.0, "share": 0.5}),
+    "gkd": ("gkd", {"scale": 8.0, "group": 2, "warmup": 1.0}),
+    "csd": ("csd", {"neighbours": 3, "gallery": 0.2}),
+    "rop": ("rop", {"neighbours": 4}),
+    "d3still": ("d3still", {"neighbours": 4}),
     **{
         name: (name, {})
         for name in (
             "attention_transfer", "shrinkteanet", "triplet_distillation", "similarity_preserving", "rkd", "darkrank",
-            "pkt", "cckd",
+            "pkt", "cckd", "raml", "aml",
         )
     },
 }  # fmt: skip
