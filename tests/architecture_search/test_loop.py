@@ -11,7 +11,7 @@ import torch
 from facedistill.architecture_search import loop
 from facedistill.architecture_search.halves import Part, halves
 from facedistill.architecture_search.loop import search
-from facedistill.backbones import read_genotype
+from facedistill.backbones import Supernet, read_genotype
 from facedistill.data import make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.recipe import make_recipe
@@ -138,3 +138,15 @@ def test_one_identity_is_too_few() -> None:
         halves(np.zeros(6, dtype=np.int64), 0)
     with pytest.raises(UserError, match="at least two people with two or more images each"):
         halves(np.arange(6), 0)
+
+
+@pytest.mark.parametrize("content", ["{", '{"normal": 3}', '{"normal": [[[-1]]]}'])
+def test_a_damaged_table_of_times_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / loop.TIMES).write_text(content)
+    with pytest.raises(UserError, match=r"latency\.json: damaged .*; start a new search with another --out"):
+        loop._times(tmp_path, Supernet(8, 32, channels=2, cells=4))
+
+
+def test_the_log_holds_the_gradients_norm(tiny: Tiny, tmp_path: Path) -> None:
+    out = search(recipe(tiny), tmp_path / "run")
+    assert all(row["gradient_norm"] > 0 for row in read_log(out / LOG))

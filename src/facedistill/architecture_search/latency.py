@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 
 import torch
+from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from torch import Tensor
 
 from facedistill.backbones import OPERATIONS, Supernet, edge_stride, operation
@@ -33,6 +34,14 @@ def measure(network: Supernet) -> dict[str, list[list[list[float]]]]:
                 for i, name in enumerate(OPERATIONS):
                     row[i] += timed(name, place.channels, size, stride)
     return table
+
+
+def read(content: bytes) -> Table:
+    """Return the table that `measure` made, from its JSON. Raises ValueError if it has another shape."""
+    try:
+        return TypeAdapter(dict[str, list[list[list[NonNegativeFloat]]]]).validate_json(content)
+    except ValidationError as e:
+        raise ValueError(e.errors()[0]["msg"]) from None
 
 
 @torch.no_grad()

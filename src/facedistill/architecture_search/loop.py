@@ -26,7 +26,7 @@ from facedistill.architecture_search.halves import Part, halves
 from facedistill.architecture_search.report import write_report
 from facedistill.backbones import Supernet
 from facedistill.data import Batch, Loader, make_sampler
-from facedistill.errors import UsageError
+from facedistill.errors import UsageError, UserError
 from facedistill.files import atomic_write
 from facedistill.progress import bar, say
 from facedistill.recipe import Recipe, Search, dump_recipe
@@ -149,11 +149,10 @@ def _fit(
                     group["lr"] = rate
                 pair = Step(*(to_batch(i, parallel.device(), step / total, assembly) for i in two))
                 judged = _move_alphas(settings, method, network, alphas, optimizers, pair, table)
-                losses = _move_weights(recipe, run, method, optimizers.weights, pair.training, step)
+                loss, norm, losses = _move_weights(recipe, run, method, optimizers.weights, pair.training, step)
                 step += 1
                 display.update(task, advance=schedule.batch)
                 if step % schedule.log_steps == 0 or step == total:
-                    loss, norm = torch.stack(list(losses.values())).sum(), torch.tensor(0.0)
                     log.write(step, epoch, rate, norm, loss, losses | judged, schedule.batch)
                 if step % (schedule.checkpoint_steps or steps) == 0 or step == total:
                     checkpoint(run, step, log.elapsed(), method, optimizers, bound)  # type: ignore[arg-type]
@@ -192,7 +191,11 @@ def _pairs(loaders: tuple[Loader, Loader], epoch: int, skip: int, steps: int) ->
 
 
 def _loss(method: nn.Module, batch: Batch) -> Tensor:
-    return torch.stack(list(method(batch).values())).sum()
+    return _sum(method(batch))
+
+
+def _sum(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
 
 
 def _move_alphas(
@@ -229,10 +232,13 @@ def _move_alphas(
 
 def _move_weights(
     recipe: Recipe, run: Path, method: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int
-) -> dict[str, Tensor]:
-    """Take a step of the weights on the training half; the alphas get no gradient of it. Return the terms' losses."""
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Take a step of the weights on the training half; the alphas get no gradient of it.
+
+    Return the loss, the norm of its gradient, and the loss of each term.
+    """
     losses = method(batch)
-    loss = torch.stack(list(losses.values())).sum()
+    loss = _sum(losses)
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients):
@@ -240,7 +246,7 @@ def _move_weights(
     norm = nn.utils.clip_grad_norm_(weights, recipe.schedule.clip or float("inf"))
     stop_if_not_finite(loss, norm, step, run)
     optimizer.step()
-    return {name: value.detach() for name, value in losses.items()}
+    return loss.detach(), norm, {name: value.detach() for name, value in losses.items()}
 
 
 def _times(run: Path, network: Supernet) -> latency.Table:
@@ -249,7 +255,10 @@ def _times(run: Path, network: Supernet) -> latency.Table:
     if not file.exists():
         with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(latency.measure(network)), encoding="utf-8")
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return latency.read(file.read_bytes())
+    except ValueError as e:
+        raise UserError(f"{file}: damaged ({e}); start a new search with another --out") from None
 
 
 def _finish(run: Path, network: Supernet) -> None:

@@ -24,8 +24,8 @@ def _cell(kind: str, nodes: tuple) -> str:
         y = TOP + ROW * i
         colour = COLOURS[name.split("_")[0]]
         parts += [
-            _box(10, y, _state(state)),
-            _box(WIDTH - BOX - 10, y, _state(node)),
+            _box(10, y, state_name(state)),
+            _box(WIDTH - BOX - 10, y, state_name(node)),
             f'<line x1="{10 + BOX}" y1="{y + HIGH / 2}" x2="{WIDTH - BOX - 18}" y2="{y + HIGH / 2}" stroke="{colour}" '
             f'stroke-width="2" marker-end="url(#tip)"/>',
             f'<text x="{WIDTH / 2}" y="{y + HIGH / 2 - 5}" text-anchor="middle" fill="{colour}">{escape(name)}</text>',
@@ -38,7 +38,8 @@ def _cell(kind: str, nodes: tuple) -> str:
     )
 
 
-def _state(state: int) -> str:
+def state_name(state: int) -> str:
+    """Return what a state of a cell is called: one of its inputs, or a node, counted from 1."""
     return INPUTS[state] if state < len(INPUTS) else f"node {state - len(INPUTS) + 1}"
 
 

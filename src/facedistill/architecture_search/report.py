@@ -3,7 +3,7 @@
 from html import escape
 from pathlib import Path
 
-from facedistill.architecture_search.picture import draw
+from facedistill.architecture_search.picture import draw, state_name
 from facedistill.backbones import OPERATIONS, Supernet
 from facedistill.files import atomic_write
 from facedistill.run import LOG, read_log
@@ -47,17 +47,14 @@ def _weights(network: Supernet, kind: str) -> str:
     rows = []
     for node, matrix in enumerate(network.rows(kind), 1):
         for state, weights in enumerate(matrix.detach().softmax(1).tolist()):
-            source = ("cell before last", "last cell")[state] if state < 2 else f"node {state - 1}"
-            rows.append([f"{source} to node {node}", *(f"{w:.3f}" for w in weights)])
+            rows.append([f"{state_name(state)} to node {node}", *(f"{w:.3f}" for w in weights)])
     return f"<h3>{kind.capitalize()}</h3>" + _table(["edge", *OPERATIONS, "none"], rows)
 
 
 def _losses(run: Path) -> str:
     log = read_log(run / LOG)
     log = log[:: max(1, -(-len(log) // LINES))]
-    names = sorted(
-        {name for row in log for name in row} - {"step", "epoch", "lr", "gradient_norm", "images_per_second"}
-    )
+    names = sorted({name for row in log for name in row} - NO_LOSS)
     return _table(["step", *names], [[str(row["step"]), *(_number(row.get(name)) for name in names)] for row in log])
 
 

@@ -1,5 +1,6 @@
 """The parts that all architectures share: the interface, channel rounding, and the output block."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -59,6 +60,15 @@ def scaled(channels: int, width: float) -> int:
     if width <= 0:
         raise UsageError(f"width {width}: expected a number above 0, e.g. 0.5")
     return max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+def outputs_of(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """Return what each stage makes of the one before; the first gets x."""
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
 
 
 class OutputBlock(nn.Module):

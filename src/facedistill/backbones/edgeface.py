@@ -7,12 +7,13 @@ authors' files.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.backbones.base import Backbone
+from facedistill.backbones.base import Backbone, outputs_of
 from facedistill.errors import UsageError
 
 KERNELS = (3, 5, 7, 9)
@@ -197,9 +198,9 @@ class EdgeFace(Backbone):
         dims: tuple[int, int, int, int],
         depths: tuple[int, int, int, int],
         heads: int,
-        embedding_dim: int,
-        input_size: int,
-        rank: float | None,
+        embedding_dim: int = 512,
+        input_size: int = 112,
+        rank: float | None = None,
     ) -> None:
         super().__init__(embedding_dim, input_size)
         if input_size < 32 or input_size % 4:
@@ -217,24 +218,10 @@ class EdgeFace(Backbone):
                     nn.init.zeros_(module.bias)
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return self.head(x), tuple(maps)
+        maps = outputs_of(self.stages, self.stem(x))
+        return self.head(maps[-1]), tuple(maps)
 
 
-def edgeface_xxs(embedding_dim: int = 512, input_size: int = 112, rank: float | None = None) -> EdgeFace:
-    """EdgeFace-xxs: 1,244,744 parameters, full rank."""
-    return EdgeFace((24, 48, 88, 168), (2, 2, 6, 2), 4, embedding_dim, input_size, rank)
-
-
-def edgeface_xs(embedding_dim: int = 512, input_size: int = 112, rank: float | None = 0.6) -> EdgeFace:
-    """EdgeFace-XS: 1,770,492 parameters, rank 0.6."""
-    return EdgeFace((32, 64, 100, 192), (3, 3, 9, 3), 4, embedding_dim, input_size, rank)
-
-
-def edgeface_s(embedding_dim: int = 512, input_size: int = 112, rank: float | None = 0.5) -> EdgeFace:
-    """EdgeFace-S: 3,652,520 parameters, rank 0.5."""
-    return EdgeFace((48, 96, 160, 304), (3, 3, 9, 3), 8, embedding_dim, input_size, rank)
+edgeface_xxs = partial(EdgeFace, (24, 48, 88, 168), (2, 2, 6, 2), 4)
+edgeface_xs = partial(EdgeFace, (32, 64, 100, 192), (3, 3, 9, 3), 4, rank=0.6)
+edgeface_s = partial(EdgeFace, (48, 96, 160, 304), (3, 3, 9, 3), 8, rank=0.5)

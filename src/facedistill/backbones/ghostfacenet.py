@@ -6,11 +6,13 @@ the authors' code: PReLU everywhere, a global depthwise convolution at the end. 
 pad both sides, where TensorFlow pads one.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.backbones.base import Backbone, OutputBlock, init_kaiming
+from facedistill.backbones.base import Backbone, OutputBlock, init_kaiming, outputs_of
 from facedistill.backbones.layers import SqueezeExcite, check_activation, conv, global_depthwise
 from facedistill.errors import UsageError
 
@@ -153,12 +155,8 @@ class GhostFaceNet(Backbone):
         init_kaiming(self)
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return self.output(self.gdc(self.last(x))), tuple(maps[1:])
+        maps = outputs_of(self.stages, self.stem(x))
+        return self.output(self.gdc(self.last(maps[-1]))), tuple(maps[1:])
 
 
 def fourfold(channels: float) -> int:
@@ -167,27 +165,5 @@ def fourfold(channels: float) -> int:
     return rounded + 4 if rounded < 0.9 * channels else rounded
 
 
-def ghostfacenet_v1(
-    embedding_dim: int = 512,
-    input_size: int = 112,
-    width: float = 1.3,
-    stride: int = 2,
-    bias: bool = False,
-    activation: str = "prelu",
-    output: str = "affine",
-) -> GhostFaceNet:
-    """GhostFaceNetV1: plain convolutions only, which NPUs compute well."""
-    return GhostFaceNet(1, embedding_dim, input_size, width, stride, bias, activation, output)
-
-
-def ghostfacenet_v2(
-    embedding_dim: int = 512,
-    input_size: int = 112,
-    width: float = 1.3,
-    stride: int = 2,
-    bias: bool = False,
-    activation: str = "prelu",
-    output: str = "affine",
-) -> GhostFaceNet:
-    """GhostFaceNetV2: with attention over rows and columns from the third block on."""
-    return GhostFaceNet(2, embedding_dim, input_size, width, stride, bias, activation, output)
+# V1: plain convolutions only, which NPUs compute well. V2: attention over rows and columns from the third block on.
+ghostfacenet_v1, ghostfacenet_v2 = (partial(GhostFaceNet, version) for version in (1, 2))

@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from facedistill.backbones.base import Backbone, check_size, embed_fp32, output_norm, scaled
+from facedistill.backbones.base import Backbone, check_size, embed_fp32, output_norm, outputs_of, scaled
 from facedistill.backbones.prelu import PReLU
 from facedistill.recipe import Share
 
@@ -77,12 +77,9 @@ class IResNet(Backbone):
                 nn.init.normal_(m.weight, std=0.1)
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        maps: list[Tensor] = []
-        x = self.prelu(self.bn1(self.conv1(x)))
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            maps.append(x)
-        x = self.dropout(self.bn2(x))
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        maps = outputs_of(layers, self.prelu(self.bn1(self.conv1(x))))
+        x = self.dropout(self.bn2(maps[-1]))
         return embed_fp32(x, self.fc, self.features), tuple(maps)
 
 

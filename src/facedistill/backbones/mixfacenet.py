@@ -4,10 +4,12 @@ Boutros et al., "MixFaceNets" (arXiv 2107.13046), on MixConv (1907.09595), as in
 112x112: XS 1,040,866 parameters and 76.6 M MACs, S 3,073,110 and 218.1 M, M 3,953,046 and 303.4 M.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from facedistill.backbones.base import Backbone, OutputBlock, check_size
+from facedistill.backbones.base import Backbone, OutputBlock, check_size, outputs_of
 from facedistill.backbones.layers import ACTIVATIONS, SqueezeExcite, conv, global_depthwise, unshuffle
 from facedistill.errors import UsageError
 
@@ -91,7 +93,8 @@ class MixFaceNet(Backbone):
     Args:
         stages: of units, S or M.
         inner: channels of the last convolutions.
-        width: scales the other numbers of channels, rounded to a multiple of 8.
+        base: the width of the network of this name.
+        width: beside it, scales the other numbers of channels, rounded to a multiple of 8.
         shuffle: if the channels are shuffled after each unit (ShuffleMixFaceNet). After the stem they always are.
         output: what follows the last normalisation, see `OutputBlock`.
 
@@ -103,13 +106,15 @@ class MixFaceNet(Backbone):
         stages: tuple[tuple[Unit, ...], ...],
         stem: int,
         inner: int,
-        embedding_dim: int,
-        input_size: int,
-        width: float,
-        shuffle: bool,
-        output: str,
+        base: float,
+        embedding_dim: int = 512,
+        input_size: int = 112,
+        width: float = 1.0,
+        shuffle: bool = False,
+        output: str = "bias",
     ) -> None:
         super().__init__(embedding_dim, input_size)
+        width = base * width
         final = check_size(input_size)
         inputs = eightfold(stem * width)
         self.stem = nn.Sequential(
@@ -131,12 +136,8 @@ class MixFaceNet(Backbone):
                 nn.init.kaiming_uniform_(module.weight)
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return self.output(self.gdc(self.last(x))), tuple(maps)
+        maps = outputs_of(self.stages, self.stem(x))
+        return self.output(self.gdc(self.last(maps[-1]))), tuple(maps)
 
 
 def eightfold(channels: float) -> int:
@@ -147,22 +148,6 @@ def eightfold(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def mixfacenet_xs(
-    embedding_dim: int = 512, input_size: int = 112, width: float = 1.0, shuffle: bool = False, output: str = "bias"
-) -> MixFaceNet:
-    """MixFaceNet-XS: half the channels of S; 1,040,866 parameters at 512-d."""
-    return MixFaceNet(S, 16, 512, embedding_dim, input_size, width / 2, shuffle, output)
-
-
-def mixfacenet_s(
-    embedding_dim: int = 512, input_size: int = 112, width: float = 1.0, shuffle: bool = False, output: str = "bias"
-) -> MixFaceNet:
-    """MixFaceNet-S: 3,073,110 parameters at 512-d."""
-    return MixFaceNet(S, 16, 1024, embedding_dim, input_size, width, shuffle, output)
-
-
-def mixfacenet_m(
-    embedding_dim: int = 512, input_size: int = 112, width: float = 1.0, shuffle: bool = False, output: str = "bias"
-) -> MixFaceNet:
-    """MixFaceNet-M: 3,953,046 parameters at 512-d."""
-    return MixFaceNet(M, 24, 1024, embedding_dim, input_size, width, shuffle, output)
+mixfacenet_xs = partial(MixFaceNet, S, 16, 512, 0.5)
+mixfacenet_s = partial(MixFaceNet, S, 16, 1024, 1.0)
+mixfacenet_m = partial(MixFaceNet, M, 24, 1024, 1.0)

@@ -6,7 +6,7 @@ at 512-d the papers' has 1,199,488 parameters and 221.2 M MACs, insightface's `m
 
 from torch import Tensor, nn
 
-from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming, scaled
+from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming, outputs_of, scaled
 from facedistill.backbones.layers import check_activation, conv, global_depthwise
 
 # For each stage: the expansion of its strided block, the number of residual blocks after it, and their expansion.
@@ -76,9 +76,7 @@ class MobileFaceNet(Backbone):
         init_kaiming(self)
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        maps = [self.stem(x)]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
+        maps = outputs_of([self.stem, *self.stages], x)
         return self.output(self.gdc(self.last(maps[-1]))), tuple(maps)
 
 

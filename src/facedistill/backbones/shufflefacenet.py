@@ -8,7 +8,7 @@ rounded sizes and no code; at 128-d and 112x112 it is 0.5x 0.5 M parameters and 
 import torch
 from torch import Tensor, nn
 
-from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming
+from facedistill.backbones.base import Backbone, OutputBlock, check_size, init_kaiming, outputs_of
 from facedistill.backbones.layers import conv, global_depthwise, shuffle
 from facedistill.errors import UsageError
 
@@ -72,7 +72,5 @@ class ShuffleFaceNet(Backbone):
         init_kaiming(self)
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        maps = [self.stem(x)]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
+        maps = outputs_of([self.stem, *self.stages], x)
         return self.output(self.gdc(self.last(maps[-1]))), tuple(maps)

@@ -4,6 +4,8 @@ Dosovitskiy et al. (arXiv 2010.11929), as in insightface's arcface_torch: patche
 tokens side by side before the last layers. At 512-d and 112x112, T has 256 channels, S 512.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,7 +89,14 @@ class VisionTransformer(Backbone):
     `with_features` returns the tokens after blocks 3, 6, 9 and 12 as maps (B, C, h, w), all of one size.
     """
 
-    def __init__(self, dim: int, embedding_dim: int, input_size: int, drop_path: float, output: str) -> None:
+    def __init__(
+        self,
+        dim: int,
+        embedding_dim: int = 512,
+        input_size: int = 112,
+        drop_path: Share = 0.1,
+        output: str = "affine",
+    ) -> None:
         super().__init__(embedding_dim, input_size)
         self.side = input_size // PATCH
         if input_size < 32:
@@ -120,15 +129,4 @@ class VisionTransformer(Backbone):
             return self.feature(self.norm(x.float()).flatten(1)), tuple(maps)
 
 
-def vit_t(
-    embedding_dim: int = 512, input_size: int = 112, drop_path: Share = 0.1, output: str = "affine"
-) -> VisionTransformer:
-    """ViT-T of arcface_torch: 256 channels."""
-    return VisionTransformer(256, embedding_dim, input_size, drop_path, output)
-
-
-def vit_s(
-    embedding_dim: int = 512, input_size: int = 112, drop_path: Share = 0.1, output: str = "affine"
-) -> VisionTransformer:
-    """ViT-S of arcface_torch: 512 channels."""
-    return VisionTransformer(512, embedding_dim, input_size, drop_path, output)
+vit_t, vit_s = (partial(VisionTransformer, dim) for dim in (256, 512))
