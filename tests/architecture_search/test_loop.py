@@ -128,6 +128,11 @@ def test_what_a_search_cannot_do(tiny: Tiny, tmp_path: Path, changes: dict[str, 
         search(recipe(tiny, **changes), tmp_path / "run")
 
 
+def test_a_mistyped_key_gets_a_suggestion(tiny: Tiny) -> None:
+    with pytest.raises(UsageError, match=r"unknown key 'search\.ordr' \(did you mean 'order'\?\); known here: channels"):
+        recipe(tiny, search={"ordr": 1})
+
+
 def test_train_refuses_a_search(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the recipe has the group 'search': run `facedistill search`"):
         train(recipe(tiny), tmp_path / "run")

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from facedistill.errors import UsageError, closest
 from facedistill.recipe.dialect import MOST_CHARACTERS, _Dumper, parse_value, read_yaml
-from facedistill.recipe.schema import GROUPS, Recipe, TeacherSpec, TermSpec
+from facedistill.recipe.schema import GROUPS, Recipe, Search, TeacherSpec, TermSpec
 
 
 def shipped_recipes() -> list[str]:
@@ -163,7 +163,7 @@ def _group(place: list[str]) -> Any:
         return TeacherSpec
     if place[:2] == ["method", "terms"]:
         return TermSpec
-    group: Any = Recipe()
+    group: Any = Recipe(search=Search())
     for key in place:
         group = getattr(group, key)
     return group
