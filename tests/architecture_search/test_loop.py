@@ -129,7 +129,9 @@ def test_what_a_search_cannot_do(tiny: Tiny, tmp_path: Path, changes: dict[str, 
 
 
 def test_a_mistyped_key_gets_a_suggestion(tiny: Tiny) -> None:
-    with pytest.raises(UsageError, match=r"unknown key 'search\.ordr' \(did you mean 'order'\?\); known here: channels"):
+    with pytest.raises(
+        UsageError, match=r"unknown key 'search\.ordr' \(did you mean 'order'\?\); known here: channels"
+    ):
         recipe(tiny, search={"ordr": 1})
 
 
