@@ -38,6 +38,7 @@ IN_THE_TEACHERS_SPACE = {
     "backward_compatible",
     "lce",
     "mixbct",
+    "residual",
 }
 
 

@@ -1,0 +1,71 @@
+"""Residual distillation: a student imitates the teacher, and an assistant imitates what the student lacks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facedistill.data import Batch, Output
+from facedistill.errors import UsageError
+from facedistill.terms.features import common_size
+from facedistill.terms.term import Term, require_same_dimension
+
+
+def residual(student: Tensor, assistant: Tensor, teacher: Tensor) -> Tensor:
+    """MSE(s, t) + MSE(a, t - s), where s in the second is a constant, so that each network has a loss of its own.
+
+    RIM (arXiv 1905.10777); the formula is that of the authors' code with its faults mended (there s is no constant, and
+    the second loss moves the student in place of the assistant). MSE is the mean over batch and dimensions.
+
+    Shapes: (B, d) three times, raw embeddings -> scalar.
+    """
+    return F.mse_loss(student, teacher) + F.mse_loss(assistant, teacher - student.detach())
+
+
+def residual_stage(student: Tensor, assistant: Tensor, teacher: Tensor, project: nn.Module) -> Tensor:
+    """MSE(r(a_l), t_l - r(s_l)) of one stage map, where s_l is a constant and r is linear.
+
+    Shapes: (B, C, h, w) of both parts and (B, C', h', w') of the teacher; if the sizes differ, the larger is averaged
+    down. r is the identity if C = C', the paper's case; else a 1x1 convolution without bias that this loss trains (a
+    reconstruction).
+    """
+    added, target = common_size(assistant + student.detach(), teacher)
+    return F.mse_loss(project(added), target)
+
+
+class Residual(Term):
+    """Residual distillation of a student of two networks (backbone `residual`): see `residual`, `residual_stage`.
+
+    The sum over the stages is left out if the teacher gives no stage maps, as an ONNX file does. Gradients of student
+    and assistant do not mix, so one optimiser trains them as two would, unless `schedule.clip` scales both by their
+    common norm.
+    """
+
+    needs = frozenset({"embedding", "features"})
+    optional = frozenset({"features"})
+    parts = ("student", "assistant")
+    anchors = True
+
+    def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
+        if len(student) != len(teacher):
+            raise UsageError(
+                f"residual: the student has {len(student)} stages, the teacher {len(teacher)}; choose a student with "
+                "as many stages (student.options.network)"
+            )
+        self.projections = nn.ModuleList(
+            nn.Identity() if own[0] == other[0] else nn.Conv2d(own[0], other[0], 1, bias=False)
+            for own, other in zip(student, teacher)
+        )
+
+    def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
+        assert teacher is not None
+        require_same_dimension("residual", student, teacher)
+        first, second = (student.parts[name] for name in self.parts)
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            loss = residual(first.embedding.float(), second.embedding.float(), teacher.embedding.float())
+            if "features" in self.needs:
+                maps = zip(first.features, second.features, teacher.features, self.projections, strict=True)
+                for s, a, t, project in maps:
+                    loss = loss + residual_stage(s.float(), a.float(), t.float(), project)
+            return loss
