@@ -125,9 +125,9 @@ def test_one_optimiser_does_what_two_would(kind: str) -> None:
         own[0].step()
         a, a_maps = second.with_features(x)
         s, s_maps = s.detach(), [m.detach() for m in s_maps]
-        loss = F.mse_loss(a, teacher.embedding - s)
+        loss = F.mse_loss(s + a, teacher.embedding)  # in the term's order, for the same rounding
         for a_map, s_map, t_map in zip(a_maps, s_maps, teacher.features):
-            loss = loss + F.mse_loss(a_map + s_map, t_map)  # in the term's order, for the same rounding
+            loss = loss + F.mse_loss(a_map + s_map, t_map)
         own[1].zero_grad()
         loss.backward()
         own[1].step()

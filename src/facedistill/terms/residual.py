@@ -8,19 +8,26 @@ from torch.nn import functional as F
 
 from facedistill.data import Batch, Output
 from facedistill.errors import UsageError
+from facedistill.terms.embedding_l2 import embedding_l2
 from facedistill.terms.features import common_size
 from facedistill.terms.term import Term, require_same_dimension
 
 
-def residual(student: Tensor, assistant: Tensor, teacher: Tensor) -> Tensor:
+def residual(student: Tensor, assistant: Tensor, teacher: Tensor, normalise: bool = False) -> Tensor:
     """MSE(s, t) + MSE(a, t - s), where s in the second is a constant, so that each network has a loss of its own.
 
     RIM (arXiv 1905.10777); the formula is that of the authors' code with its faults mended (there s is no constant, and
     the second loss moves the student in place of the assistant). MSE is the mean over batch and dimensions.
 
+    The second is MSE(s + a, t). So with `normalise` (ours), t, s and s + a are unit vectors, and the squares are summed
+    over dimensions as in `embedding_l2`: 2 - 2 cos(s, t) + 2 - 2 cos(s + a, t).
+
     Shapes: (B, d) three times, raw embeddings -> scalar.
     """
-    return F.mse_loss(student, teacher) + F.mse_loss(assistant, teacher - student.detach())
+    pairs = ((student, teacher), (student.detach() + assistant, teacher))
+    if normalise:
+        return torch.stack([embedding_l2(own, other) for own, other in pairs]).sum()
+    return torch.stack([F.mse_loss(own, other) for own, other in pairs]).sum()
 
 
 def residual_stage(student: Tensor, assistant: Tensor, teacher: Tensor, project: nn.Module) -> Tensor:
@@ -40,12 +47,20 @@ class Residual(Term):
     The sum over the stages is left out if the teacher gives no stage maps, as an ONNX file does. Gradients of student
     and assistant do not mix, so one optimiser trains them as two would, unless `schedule.clip` scales both by their
     common norm.
+
+    Args:
+        normalise: compare directions alone. Then the loss is small only if they agree; else it is as small as the
+            teacher's variance if both networks give 0, which is where they first go, and learn slowly from there.
     """
 
     needs = frozenset({"embedding", "features"})
     optional = frozenset({"features"})
     parts = ("student", "assistant")
     anchors = True
+
+    def __init__(self, normalise: bool = False) -> None:
+        super().__init__()
+        self.normalise = normalise
 
     def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
         if len(student) != len(teacher):
@@ -63,7 +78,8 @@ class Residual(Term):
         require_same_dimension("residual", student, teacher)
         first, second = (student.parts[name] for name in self.parts)
         with torch.autocast(student.embedding.device.type, enabled=False):
-            loss = residual(first.embedding.float(), second.embedding.float(), teacher.embedding.float())
+            embeddings = (output.embedding.float() for output in (first, second, teacher))
+            loss = residual(*embeddings, normalise=self.normalise)
             if "features" in self.needs:
                 maps = zip(first.features, second.features, teacher.features, self.projections, strict=True)
                 for s, a, t, project in maps:
