@@ -17,10 +17,13 @@ def _entry(name: str, tar: float, low: bool = False, run: str = "") -> Entry:
 
 @pytest.mark.parametrize(("student", "lost"), [(0.50, "3.0"), (0.519, "1.1"), (0.521, None), (0.9, None)])
 def test_more_than_a_point_is_a_line(student: float, lost: str | None) -> None:
-    entries = [_entry("student", student), _entry("baseline", 0.53), _entry("teacher", 0.2), _entry("student", 0.1, True)]
-    expected = [
-        f"The student loses {lost} points of TAR at FAR 1e-3 at full resolution against the baseline (gate: 1)"
+    entries = [
+        _entry("student", student),
+        _entry("baseline", 0.53),
+        _entry("teacher", 0.2),
+        _entry("student", 0.1, True),
     ]
+    expected = [f"The student loses {lost} points of TAR at FAR 1e-3 at full resolution against the baseline (gate: 1)"]
     assert lost_at_full_resolution(entries) == (expected if lost else [])
 
 
