@@ -51,21 +51,22 @@ OCTUPLET = {
     "sampler": {"kind": "pk", "k": 4},
     "view": DEGRADE | {"options": {"pairs": True, "clean": 0}},
 }
-RAW = {"name": "l2kd", "terms": {"embedding_l2": {"weight": 1 / 128, "normalise": False}}, "view": DEGRADE}
+L2 = {"name": "l2kd", "view": DEGRADE}
+RESIDUAL = {"name": "residual", "terms": {"residual": {"normalise": True}}, "view": DEGRADE}
 ONE = {"backbone": "mobilefacenet", "options": {"width": WIDTH}}
 AFFINE = {"output": "affine"}
 # What is trained, in this order: the student, the method, the learning rate. Octuplet starts from "clean".
 TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "clean": (ONE, INHERITED, 0.3),
     "proxylesskd_low": (ONE, INHERITED | {"view": DEGRADE}, 0.3),
-    "l2kd_low": (ONE, {"name": "l2kd", "view": DEGRADE}, 1.0),
+    "l2kd_low": (ONE, L2, 1.0),
     "octuplet_low": (ONE, OCTUPLET, 0.1),
     "residual": (
         {"backbone": "residual", "options": {"options": {"width": WIDTH} | AFFINE}},
-        {"name": "residual", "view": DEGRADE},
+        RESIDUAL,
         1.0,
     ),
-    "single": ({"backbone": "mobilefacenet", "options": {"width": TWIN} | AFFINE}, RAW, 1.0),
+    "single": ({"backbone": "mobilefacenet", "options": {"width": TWIN} | AFFINE}, L2, 1.0),
 }
 PARTS = {"residual_s": "residual"}  # rows that are a part of another row's model
 ROWS = {

@@ -14,7 +14,7 @@ from facedistill.data.batch import Output
 from facedistill.errors import UsageError
 from facedistill.models.model import Model
 from facedistill.terms.residual import Residual, residual, residual_stage
-from term_toys import batch_of, draw
+from term_toys import batch_of, draw, unit
 
 SHAPES = [torch.Size([3, 4, 4]), torch.Size([5, 2, 2])]
 
@@ -35,6 +35,30 @@ def test_formula() -> None:
     assert residual(s, a, t).item() == pytest.approx(expected, rel=1e-12)
     assert residual(s, t - s, t).item() == pytest.approx(np.mean((s - t).numpy() ** 2), rel=1e-12)
     assert residual(t, torch.zeros_like(t), t).item() == 0
+
+
+def test_directions_are_compared_by_their_cosines() -> None:
+    s, a, t = (draw(6, 5, seed) for seed in range(3))
+    own, both, other = unit(s), unit(s + a), unit(t)
+    expected = np.mean(2 - 2 * (own * other).sum(1)) + np.mean(2 - 2 * (both * other).sum(1))
+    assert residual(s, a, t, normalise=True).item() == pytest.approx(expected, rel=1e-10)
+    assert residual(3 * s, t - 3 * s, 0.1 * t, normalise=True).item() == pytest.approx(
+        np.mean(2 - 2 * (own * other).sum(1)), rel=1e-10
+    )
+    output = _composed(s.float(), a.float(), [], [])
+    term = Residual(normalise=True)
+    term.needs -= {"features"}
+    assert term(output, Output(t.float()), batch_of(range(6))).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_no_gradient_of_the_assistants_loss_reaches_the_student(normalise: bool) -> None:
+    s, a, t = draw(4, 3, 0, trained=True), draw(4, 3, 1), draw(4, 3, 2)
+    gradients = []
+    for assistant in (a, 5 * a, t - s.detach()):
+        gradients.append(torch.autograd.grad(residual(s, assistant, t, normalise), s)[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[2])
 
 
 def test_the_student_learns_from_the_teacher_alone() -> None:

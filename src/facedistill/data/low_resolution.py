@@ -57,11 +57,11 @@ class Degrade(View):
     def __call__(self, batch: Batch, seed: int) -> Batch:
         moment = int(batch.progress * 2**40)
         images = batch.images.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
-        changed = [
+        degraded = [
             self.degraded(image, np.random.default_rng([seed, moment, *where]))
             for image, where in zip(images, batch.index.tolist(), strict=True)
         ]
-        found = torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(batch.images.device)
+        found = torch.from_numpy(np.stack(degraded)).permute(0, 3, 1, 2).to(batch.images.device)
         changed = replace(batch, images=found, teacher_images=found if self.teacher_sees else batch.teacher_images)
         return paired(batch, changed) if self.pairs else changed
 

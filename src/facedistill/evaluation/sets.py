@@ -118,7 +118,7 @@ Spec = str | Path | Dataset | EvaluationSet
 def open_sets(
     specs: Sequence[Spec] | Mapping[str, Spec], gallery: str | None = None, distractors: str | None = None
 ) -> dict[str, EvaluationSet]:
-    """Open sets by name: data sets, IJB, TinyFace and QMUL-SurvFace folders; with a `gallery`, probes to search for in it.
+    """Open sets by name: data sets, folders of IJB, TinyFace or QMUL-SurvFace; with a `gallery`, its probes.
 
     A folder of several .bin files is a group of sets (RFW), named "folder/file". Raises UsageError for a repeated name.
     """
