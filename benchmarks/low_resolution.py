@@ -206,7 +206,7 @@ def _loss(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     clean, own = (_values(runs, one, (PROBE, FULL, far_key(FARS[0]))) for one in ("clean", name))
     if name in ("teacher", "clean") or not clean or not own:
         return ""
-    lost = 100 * (np.mean(clean) - np.mean(own))
+    lost = round(100 * float(np.mean(clean) - np.mean(own)), 1) + 0.0  # no -0.0
     return f"**{lost:.1f}**" if lost > 1 else f"{lost:.1f}"
 
 

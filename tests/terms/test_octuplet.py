@@ -23,7 +23,7 @@ def _expected(high: np.ndarray, low: np.ndarray, labels: list[int], margin: floa
         if positives and negatives:
             total = 0.0
             for anchor, others in ((high, high), (high, low), (low, high), (low, low)):
-                distance = [np.linalg.norm(anchor[i] - other) for other in others]
+                distance = [float(np.linalg.norm(anchor[i] - other)) for other in others]
                 gap = max(distance[p] for p in positives) - min(distance[n] for n in negatives)
                 total += max(0.0, gap + margin)
             sums.append(total)

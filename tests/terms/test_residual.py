@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedistill.backbones import create_backbone
+from facedistill.backbones.residual import Residual as Pair
 from facedistill.data.batch import Output
 from facedistill.errors import UsageError
 from facedistill.models.model import Model
@@ -139,7 +140,8 @@ def test_one_optimiser_does_what_two_would(kind: str) -> None:
         term(model.outputs(images), teacher, batch_of([0, 1, 2, 3])).backward()
         optimizer.step()
 
-    first, second = parts.backbone.student, parts.backbone.assistant  # type: ignore[union-attr]
+    assert isinstance(parts.backbone, Pair)
+    first, second = parts.backbone.student, parts.backbone.assistant
     own = [_optimiser(kind, part.parameters()) for part in (first, second)]
     x = parts.normalise(images)
     for _ in range(3):

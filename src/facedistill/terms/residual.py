@@ -78,8 +78,8 @@ class Residual(Term):
         require_same_dimension("residual", student, teacher)
         first, second = (student.parts[name] for name in self.parts)
         with torch.autocast(student.embedding.device.type, enabled=False):
-            embeddings = (output.embedding.float() for output in (first, second, teacher))
-            loss = residual(*embeddings, normalise=self.normalise)
+            s, a, t = (output.embedding.float() for output in (first, second, teacher))
+            loss = residual(s, a, t, self.normalise)
             if "features" in self.needs:
                 maps = zip(first.features, second.features, teacher.features, self.projections, strict=True)
                 for s, a, t, project in maps:
