@@ -150,7 +150,7 @@ def test_one_optimiser_does_what_two_would(kind: str) -> None:
         F.mse_loss(s, teacher.embedding).backward()
         own[0].step()
         a, a_maps = second.with_features(x)
-        s, s_maps = s.detach(), [m.detach() for m in s_maps]
+        s, s_maps = s.detach(), tuple(m.detach() for m in s_maps)
         loss = F.mse_loss(s + a, teacher.embedding)  # in the term's order, for the same rounding
         for a_map, s_map, t_map in zip(a_maps, s_maps, teacher.features):
             loss = loss + F.mse_loss(a_map + s_map, t_map)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from facedistill.evaluation import Declaration, Figure, declaration
-from facedistill.results.gate import lost_at_full_resolution
 from facedistill.results.reading import (
     EVERY,
     FEW_IMPOSTORS,
@@ -31,6 +30,7 @@ from facedistill.results.reading import (
     shown_interval,
     who,
 )
+from facedistill.results.resolution_gate import lost_at_full_resolution
 
 FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate) decide the threshold"
 FOREIGN = "† the two models do not share a space: a control that should come out near chance"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from facedistill.results.gate import lost_at_full_resolution
 from facedistill.results.reading import Entry
+from facedistill.results.resolution_gate import lost_at_full_resolution
 
 
 def _entry(name: str, tar: float, low: bool = False, run: str = "") -> Entry:
