@@ -49,8 +49,8 @@ class Residual(Term):
     common norm.
 
     Args:
-        normalise: compare directions alone. Then the loss is small only if they agree; else it is as small as the
-            teacher's variance if both networks give 0, which is where they first go, and learn slowly from there.
+        normalise: compare directions alone. The raw loss is no more than the teacher's mean square, twice, if both
+            networks give 0; in short trainings they stayed near there.
     """
 
     needs = frozenset({"embedding", "features"})
