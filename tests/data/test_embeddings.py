@@ -80,3 +80,12 @@ def test_what_was_saved_has_a_checksum(tmp_path: Path) -> None:
     assert Embeddings.load(tmp_path / "t.npz").keys == ["x", "y"]
     with pytest.raises(UserError, match="its checksum differs"):
         Embeddings.load(tmp_path / "t.npz", saved=True)
+
+
+@pytest.mark.parametrize("name", ["keys", "class_names"])
+def test_one_text_is_no_list_of_names(tmp_path: Path, name: str) -> None:
+    """Its letters would be the names."""
+    arrays = {"keys": ["x", "y"], "class_names": ["a", "b"], "labels": [0, 1], "vectors": np.ones((2, 3), np.float32)}
+    np.savez(tmp_path / "t.npz", **(arrays | {name: "ab"}))
+    with pytest.raises(UserError, match=rf"t\.npz: {name} of shape \(\)"):
+        Embeddings.load(tmp_path / "t.npz")

@@ -73,6 +73,10 @@ def test_a_graph_that_is_no_detector_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(UserError, match="not a usable ONNX model"):
         Detector(tmp_path / "text.onnx")
+    whole = save_detector(tmp_path / "d.onnx").read_bytes()
+    (tmp_path / "name.onnx").write_bytes(whole.replace(b"n16", b"n\x00\x80"))  # of a side, and no text
+    with pytest.raises(UserError, match="not a usable ONNX model"):
+        Detector(tmp_path / "name.onnx")
 
 
 def _by_opencv(file: Path, image: np.ndarray) -> np.ndarray:

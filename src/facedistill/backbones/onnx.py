@@ -158,7 +158,10 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for port in (*session.get_inputs(), *session.get_outputs()):
+            _ = port.name, port.shape  # a name that is no text raises only when it is read
+        return session
     except Exception as e:  # onnxruntime raises its own classes, which share no base but Exception
         raise UserError(f"{path}: not a usable ONNX model ({one_line(e)}); export or copy it again") from e
 

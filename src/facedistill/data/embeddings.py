@@ -84,6 +84,9 @@ class Embeddings:
             raise UserError(f"{path}: not a table of embeddings ({e or type(e).__name__}); {expected}") from e
         if vectors.ndim == 2:
             vectors = vectors[:, None]
+        for name in ("keys", "class_names"):
+            if found[name].ndim != 1:
+                raise UserError(f"{path}: {name} of shape {found[name].shape}; {expected}")
         if not keys or vectors.ndim != 3 or len(vectors) != len(keys) or labels.shape != (len(keys),):
             raise UserError(f"{path}: {len(keys)} keys, labels {labels.shape}, vectors {vectors.shape}; {expected}")
         if not 0 <= labels.min() <= labels.max() < len(class_names):
