@@ -283,6 +283,30 @@ def test_resumed_with_dropout_rounding_and_decoding_workers_ends_with_the_same_b
     assert all(torch.equal(expected[name], tensor) for name, tensor in _weights(run).items())
 
 
+@pytest.mark.parametrize("sees", ["clean", "same"])
+def test_augmented_and_resumed_ends_with_the_same_bits(
+    sees: str, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = {"kind": "augment", "options": {"strength": 0.8, "teacher": sees}}
+    recipe = _recipe(teacher=str(teacher), method={"name": "l2kd", "terms": {}, "view": view})
+    recipe.student.embedding_dim = None
+    recipe.data.workers = 1
+    run = train(recipe, tmp_path / "run")
+    said = "teacher 'teacher' sees the augmented images, so its network runs at every step"
+    assert (said in " ".join(capsys.readouterr().err.split())) == (sees == "same")
+    training = json.loads((run / "evaluation.json").read_text())["training"]
+    assert training["teacher_forwards"] == 144  # 72 images: both flips before training, or in two epochs
+    expected = _weights(run)
+    (run / "evaluation.json").unlink()
+    for checkpoint in sorted((run / "checkpoints").glob("*.pt"))[-1:]:
+        checkpoint.unlink()
+    train(recipe, run)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in _weights(run).items())
+    plain = _recipe(teacher=str(teacher), method="l2kd", student={"embedding_dim": None})
+    other = _weights(train(plain, tmp_path / "plain"))
+    assert not all(torch.equal(expected[name], tensor) for name, tensor in other.items())
+
+
 def test_stopped_between_the_checkpoint_and_the_end_of_the_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,8 @@ def _loaders(recipe: Recipe, assembly: Assembly) -> tuple[Loader, Loader]:
             assembly.train,
             Part(make(labels[half], recipe.schedule.batch, recipe.seed + i), half),
             workers=recipe.data.workers,
+            view=assembly.view,
+            seed=recipe.seed,
         )
         for i, half in enumerate(halves(labels, recipe.seed))
     )

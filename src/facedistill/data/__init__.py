@@ -32,7 +32,7 @@ from facedistill.data.sources import (
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
 from facedistill.data.stored import ArrayWriter, load_array, save_array
-from facedistill.data.view import View
+from facedistill.data.view import ImageView, TeacherSees, View, seen
 from facedistill.data.views import VIEWS, make_view
 
 __all__ = [
@@ -50,10 +50,12 @@ __all__ = [
     "Flip",
     "IjbSource",
     "ImageBatch",
+    "ImageView",
     "Loader",
     "Output",
     "Sampler",
     "Source",
+    "TeacherSees",
     "UnreadableImage",
     "VerificationSet",
     "View",
@@ -88,6 +90,7 @@ __all__ = [
     "save_array",
     "save_selection",
     "save_verification",
+    "seen",
     "sharpness",
     "similarity",
     "thumbnail",

@@ -35,12 +35,14 @@ class ImageBatch:
 
     images: uint8 (B, 3, H, W), RGB, mirrored where flipped. labels: int64 (B,).
     index: int64 (B, 2): the sample's place in its Dataset, and 1 where flipped. unreadable: names.
+    shown: the images as a view shows them to the student; None if it sees `images`.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     unreadable: list[str] = field(default_factory=list)
+    shown: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -127,11 +129,11 @@ class Dataset(torch.utils.data.Dataset):
         self, indices: Sequence[int] | np.ndarray, flips: Sequence[bool] | np.ndarray | None = None
     ) -> ImageBatch:
         """Return the readable images at `indices`, mirrored where `flips` is true (default: nowhere)."""
-        indices = np.asarray(indices, dtype=np.int64)
-        flips = np.zeros(len(indices), dtype=bool) if flips is None else np.asarray(flips, dtype=bool)
-        return self.count(self._batch(indices, flips))
+        return self.count(self.read(indices, np.zeros(len(indices), dtype=bool) if flips is None else flips))
 
-    def _batch(self, indices: np.ndarray, flips: np.ndarray) -> ImageBatch:
+    def read(self, indices: Sequence[int] | np.ndarray, flips: Sequence[bool] | np.ndarray) -> ImageBatch:
+        """Return what `batch` does without counting it, e.g. in another process."""
+        indices, flips = np.asarray(indices, dtype=np.int64), np.asarray(flips, dtype=bool)
         unreadable: list[str] = []
         if isinstance(self.source, MemorySource) and self.is_in_memory:
             pixels = self.source.pixels[self.indices[indices]]  # numpy copies whole images: faster than torch here
@@ -156,7 +158,7 @@ class Dataset(torch.utils.data.Dataset):
     def __getitems__(self, items: list[tuple[int, bool]]) -> "ImageBatch | UserError":
         """Return a batch, or its error as a value: torch would wrap it in a traceback. Runs in worker processes."""
         try:
-            return self._batch(np.array([i for i, _ in items]), np.array([f for _, f in items]))
+            return self.read([i for i, _ in items], [f for _, f in items])
         except UserError as e:
             return e
 

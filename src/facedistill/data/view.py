@@ -1,13 +1,22 @@
-"""The interface of views: functions that change a batch's images before the networks see them."""
+"""The interface of views: what changes images before the networks see them."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
 
 from facedistill.data.batch import Batch
+from facedistill.data.dataset import ImageBatch
+
+TeacherSees = Literal["clean", "same"]
 
 
 class View:
-    """A function Batch -> Batch on pixels. The signature of __init__ is the schema of its options in a recipe.
+    """What the networks see of a batch. The signature of __init__ is the schema of its options in a recipe.
+
+    A view overrides `image` to change each image by itself, or `__call__` to change a batch.
 
     Attributes:
         teacher_sees: words for a message that name the changed images of the teacher, e.g. "the mixed images". The
@@ -20,13 +29,54 @@ class View:
     teacher_sees: str = ""
     rules_out: ClassVar[Mapping[str, str]] = {}
 
+    @property
+    def by_image(self) -> bool:
+        """True if the view changes each image by itself, which the processes that decode images do."""
+        return type(self).image is not View.image
+
+    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the changed image, uint8 (H, W, 3), RGB. It depends on the arguments alone; `image` stays as it is.
+
+        Args:
+            rng: a generator of its own for each image and epoch. So neither a resume nor the number of processes nor
+                the other images of the batch matter.
+        """
+        return image
+
     def __call__(self, batch: Batch, seed: int) -> Batch:
         """Return the changed batch. It depends on the arguments alone, so a resumed run sees the same images."""
-        raise NotImplementedError
+        return batch
 
 
 class Same(View):
     """Both networks see unchanged images."""
 
-    def __call__(self, batch: Batch, seed: int) -> Batch:
-        return batch
+
+class ImageView(View):
+    """A view that changes each image by itself; subclasses define `image`.
+
+    Args:
+        teacher: what the teacher sees: "clean" images (its cached embeddings stay valid), or the "same" as the student,
+            changed in the same way; its network then runs at every step.
+    """
+
+    changed: ClassVar[str] = "changed"
+
+    def __init__(self, teacher: TeacherSees = "clean") -> None:
+        self.teacher_sees = f"the {self.changed} images" if teacher == "same" else ""
+
+
+def seen(view: View, images: ImageBatch, seed: int, epoch: int, turns: np.ndarray) -> ImageBatch:
+    """Return the batch with each image as the view shows it to the student, and to the teacher if it sees the same.
+
+    Args:
+        turns: how many times each image has come before in the epoch: it looks different each time.
+    """
+    pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+    numbers = images.index[:, 0].tolist()
+    shown = np.empty_like(images.images.numpy())
+    for place, (number, turn) in enumerate(zip(numbers, turns.tolist(), strict=True)):
+        rng = np.random.default_rng([seed, epoch, number, turn])
+        shown[place] = view.image(pixels[place], rng).transpose(2, 0, 1)
+    found = torch.from_numpy(shown)
+    return replace(images, images=found if view.teacher_sees else images.images, shown=found)

@@ -10,6 +10,7 @@ from facedistill.data import Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import EvaluationSet, open_sets
 from facedistill.models import Model, load_model
+from facedistill.progress import say
 from facedistill.recipe import Recipe
 from facedistill.run import epoch_file
 from facedistill.training.images import embed_training_images, open_training_data
@@ -37,6 +38,7 @@ class Assembly:
         origin: the origin of the first W, or None without a W.
         a_row_an_image: True if W has a row for every image, so that an image's number is its label.
         sets: the student's evaluation sets by name: the recipe's, and the held-out identities.
+        view: what the networks see. It changes images by themselves where they are decoded, and batches in `method`.
         embedded: the number of images, mirror images included, that teachers embed before training, or embedded when
             the cache was made.
     """
@@ -49,6 +51,7 @@ class Assembly:
     origin: str | None
     a_row_an_image: bool
     sets: dict[str, EvaluationSet]
+    view: View
     embedded: int
 
 
@@ -101,6 +104,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         classifier.origin if classifier else None,
         method.start.a_row_an_image,
         sets,
+        method.view,
         sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values()),
     )
 
@@ -172,13 +176,19 @@ def _epoch_files(recipe: Recipe, name: str) -> list[Path]:
 
 def _cached(recipe: Recipe, method: ResolvedMethod, asked: Needs, epochs: Mapping[str, list[Path]]) -> Set[str]:
     """Return the teachers that answer from a cache: it holds the finished teacher's outputs for unchanged images."""
-    if method.view.teacher_sees:
-        return frozenset()
-    return {
+    found = {
         name
         for name, spec in recipe.teachers.items()
         if spec.cache and name not in epochs and asked.get(name) and asked[name] <= Teacher.CACHED
     }
+    if not method.view.teacher_sees:
+        return found
+    for name in sorted(found) if parallel.rank() == 0 else ():
+        say(
+            f"teacher '{name}' sees {method.view.teacher_sees}, so its network runs at every step: its cached "
+            "embeddings are those of clean images"
+        )
+    return frozenset()
 
 
 def _teachers(

@@ -122,7 +122,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
     if schedule.channels_last:
         method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(method, schedule)
-    loader = Loader(assembly.train, assembly.sampler, parallel.rank(), parallel.world(), recipe.data.workers)
+    rank, world, workers = parallel.rank(), parallel.world(), recipe.data.workers
+    loader = Loader(assembly.train, assembly.sampler, rank, world, workers, assembly.view, recipe.seed)
     total = schedule.epochs * loader.steps
     bound = bound_to(recipe, assembly, total)
     step, seconds = restore(run, method, optimizer, bound)
@@ -192,11 +193,12 @@ def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: 
 
 def to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
     """Return the images as the method takes them; `progress` is the share of training that is done."""
-    pixels = images.images.to(device, non_blocking=True)
+    clean = images.images.to(device, non_blocking=True)
+    shown = clean if images.shown is None else images.shown.to(device, non_blocking=True)
     index = images.index.to(device, non_blocking=True)
     labels = images.labels.to(device, non_blocking=True)
     rows = index[:, 0] if assembly.a_row_an_image else labels
-    return Batch(pixels, pixels, [(rows, 1.0)], index, progress, labels)
+    return Batch(shown, clean, [(rows, 1.0)], index, progress, labels)
 
 
 def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
