@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import File, Flag, Folder, Json, Many, Report, answer, app
+from facedistill.cli.app import File, Flag, Folder, Json, Many, Repeated, Report, answer, app
 from facedistill.errors import UsageError
 
 
@@ -89,7 +89,7 @@ def check(
     model: Path,
     /,
     *,
-    data: str,
+    data: Annotated[list[str], Repeated],
     against: Path | None = None,
     gallery: Path | None = None,
     margin: str = "arcface",
@@ -114,7 +114,8 @@ def check(
     model:
         The teacher; with --against the student, or a new model.
     data:
-        The images that a student will be trained on, or any others with class names.
+        The images that a student will be trained on, or any others with class names. Several data sets,
+        `--data A --data B`, become one.
     against:
         The teacher whose gallery the student will probe.
     gallery:

@@ -13,7 +13,7 @@ import torch.utils.data
 from torch import Tensor
 
 from facedistill.data.decode import decode, resize
-from facedistill.data.sources.open import open_source
+from facedistill.data.sources.open import open_source, open_union
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
@@ -107,6 +107,21 @@ class Dataset(torch.utils.data.Dataset):
             return height, width
         smaller = math.sqrt(MOST_PIXELS / (height * width))
         return max(1, int(height * smaller)), max(1, min(int(width * smaller), MOST_PIXELS))
+
+    @cached_property
+    def unlabelled(self) -> np.ndarray:
+        """True where an image shows an unknown person and is a class of its own; bool (N,)."""
+        return np.zeros(len(self), bool) if self.source.unlabelled is None else self.source.unlabelled[self.indices]
+
+    @cached_property
+    def extra(self) -> np.ndarray:
+        """True where an image only adds to the training, so that nobody is held out of them; bool (N,)."""
+        return np.zeros(len(self), bool) if self.source.extra is None else self.source.extra[self.indices]
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """How often each image comes in an epoch, float (N,); None: once."""
+        return None if self.source.weights is None else self.source.weights[self.indices]
 
     @property
     def is_in_memory(self) -> bool:
@@ -233,6 +248,8 @@ class MemorySource(Source):
         self.pixels = pixels if kept.all() else pixels[kept]
         self.labels = dataset.labels[kept]
         self.keys = [key for key, good in zip(dataset.keys, kept, strict=True) if good]
+        self.unlabelled, self.extra = dataset.unlabelled[kept], dataset.extra[kept]
+        self.weights = None if dataset.weights is None else dataset.weights[kept]
 
     def read(self, i: int) -> np.ndarray:
         return self.pixels[i].transpose(1, 2, 0)
@@ -243,10 +260,11 @@ def _some(names: list[str]) -> str:
 
 
 def open_dataset(
-    spec: str | Path,
+    spec: str | Path | Sequence[str | Path],
     size: int | None = None,
     max_unreadable: float = 0.01,
     columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Open the data that `spec` names (see `open_source`) as a Dataset."""
-    return Dataset(open_source(spec, columns), size=size, max_unreadable=max_unreadable)
+    """Open the data that `spec` names (see `open_source`) as a Dataset; several as one, see `open_union`."""
+    source = open_source(spec, columns) if isinstance(spec, str | Path) else open_union(spec, columns)
+    return Dataset(source, size=size, max_unreadable=max_unreadable)

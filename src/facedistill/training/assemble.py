@@ -64,11 +64,12 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     terms = wire_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
     asked = teacher_needs(terms, method.moved_by)
-    _refuse_contradictions(method)
+    _refuse_contradictions(method, terms)
     _require_networks(asked, models, method.view)
     epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
     train, held_out = open_training_data(recipe.data)
+    _require_labels(method, terms, train)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
 
@@ -98,7 +99,10 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     return Assembly(
         train,
         held_out,
-        make_sampler(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, **method.sampler_options),
+        make_sampler(
+            *(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, train.weights),
+            **method.sampler_options,
+        ),
         Method(student, first, teachers, terms, partial(method.view, seed=recipe.seed), weights),
         models,
         classifier.origin if classifier else None,
@@ -109,8 +113,16 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     )
 
 
-def _refuse_contradictions(method: ResolvedMethod) -> None:
-    """Raise UsageError if the view rules out what moves W, or if a W that something moves is not stored in fp32."""
+def _refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> None:
+    """Raise UsageError if the view rules out what moves W, if a W that something moves is not stored in fp32, or if a
+    term compares classes where W has images."""
+    for key, wired in terms.items():
+        if method.start.a_row_an_image and "logits" in wired.term.needs:
+            raise UsageError(
+                f"term '{key}' compares the classes of student and teacher, but W has a row for every image "
+                f"(method.classifier.start={method.spec.classifier.start}); choose another start, or set "
+                f"method.terms.{key}.weight=0"
+            )
     if why := method.view.rules_out.get(method.moved_by):
         raise UsageError(why)
     if method.rows != "fp32" and method.moved_by != "nothing":
@@ -118,6 +130,23 @@ def _refuse_contradictions(method: ResolvedMethod) -> None:
             f"method.classifier.rows={method.rows} needs a W that nothing moves, not one moved by {method.moved_by}; "
             "set fp32"
         )
+
+
+def _require_labels(method: ResolvedMethod, terms: Mapping[str, WiredTerm], train: Dataset) -> None:
+    """Raise UserError if images have no label and a term needs one.
+
+    A W made of the teacher's embeddings has a row for each of these images, which is a class of its own.
+    """
+    unknown = int(train.unlabelled.sum())
+    for key, wired in terms.items() if unknown else ():
+        term, has_rows = wired.term, "embeddings" in method.start.needs
+        if term.needs_labels or "logits" in term.needs or (term.needs_weight and not has_rows):
+            instead = "" if term.needs_labels or has_rows else ", make W of the teacher's embeddings "
+            instead += "(method.classifier.start=instances)" if instead else ""
+            raise UserError(
+                f"data: {unknown:,} of {len(train):,} images have no label, and the term '{key}' needs one; leave out "
+                f"the unlabelled data{instead}, or choose a method without labels, such as l2kd"
+            )
 
 
 def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from facedistill.check import check_teacher
-from facedistill.data import Dataset, open_dataset
+from facedistill.data import Dataset
 from facedistill.errors import UserError, some
 from facedistill.files import cache_dir
 from facedistill.head import Centres, Margin
@@ -16,6 +16,7 @@ from facedistill.models import Model, load_model
 from facedistill.recipe import Recipe, make_recipe
 from facedistill.run import begun
 from facedistill.terms import MarginSoftmax
+from facedistill.training.images import open_images
 from facedistill.training.method import WiredTerm, missing_teachers, teacher_needs, wire_terms
 from facedistill.training.resolved import resolve
 
@@ -35,13 +36,19 @@ ON_FEW = (
 
 
 def distillation_recipe(
-    teacher: Path, data: str, student: str, out: Path, method: str | None = None, overrides: Sequence[str] = ()
+    teacher: Path,
+    data: str | list[str],
+    student: str,
+    out: Path,
+    method: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Recipe:
     """Make the recipe of a distillation, and print the check of teacher and data unless the run in `out` has begun.
 
     W starts from class centres if the teacher's classifier lacks classes of the data.
 
     Args:
+        data: a data set, or several.
         method: None leaves the choice to the program.
         overrides: key=value, see make_recipe.
 
@@ -50,8 +57,7 @@ def distillation_recipe(
     """
     raw: dict[str, Any] = {"data": {"train": data, "hold_out": HOLD_OUT}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
-    unreadable, columns = recipe.data.max_unreadable, recipe.data.columns
-    dataset = open_dataset(recipe.data.train, max_unreadable=unreadable, columns=columns)
+    dataset = open_images(recipe.data)
     if recipe.data.hold_out == HOLD_OUT and not any(o.startswith("data.hold_out=") for o in overrides):
         recipe = replace(recipe, data=replace(recipe.data, hold_out=_held_out(len(dataset))))
     resolved = resolve(recipe.method)
@@ -83,7 +89,8 @@ def distillation_recipe(
     print(report.text())
     if not report.passed:
         lower = ", or lower check.own_class to train anyway" if "own_class" in report.faults else ""
-        raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: correct that{lower}")
+        sets = ", ".join(recipe.data.sets)
+        raise UserError(f"{teacher} and {sets} do not fit, see above; nothing was trained: correct that{lower}")
     # A user who names the method, or W's start, needs no hint.
     named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
     chosen = method is not None or any(override.startswith(named) for override in overrides)
