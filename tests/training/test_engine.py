@@ -27,6 +27,7 @@ from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import Model
 from facedistill.recipe.read import dump_recipe, make_recipe
 from facedistill.recipe.schema import Recipe
+from facedistill.results import load_evaluations, render_table
 from facedistill.run.claim import Busy
 from facedistill.training.engine import train
 
@@ -591,16 +592,29 @@ def test_a_w_behind_a_projection_is_not_the_students_own(teacher: Path, tmp_path
     assert student.classifier is None and student.space == load_model(teacher).space
 
 
-@pytest.mark.parametrize(("method", "tied"), [("rkd", False), ("kd", False), ("proxylesskd", True)])
+@pytest.mark.parametrize(
+    ("method", "purpose", "tied"),
+    [
+        ("rkd", None, False),
+        ("kd", "asymmetric", False),
+        ("rkd", "symmetric", False),
+        ("proxylesskd", "asymmetric", True),
+    ],
+)
 def test_a_student_that_no_term_ties_to_its_teacher_is_told_so(
-    method: str, tied: bool, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str, purpose: str | None, tied: bool, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(
-        _recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}, schedule={"epochs": 1}),
-        tmp_path / "run",
-    )
-    note = f"note: no term of {method} ties the student to its teacher's space"
+    recipe = _recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}, schedule={"epochs": 1})
+    recipe.purpose = purpose  # type: ignore[assignment]
+    run = train(recipe, tmp_path / "run")
+    warning = f"warning: no term of {method} ties the student to its teacher's space"
     said = " ".join(capsys.readouterr().err.split())
-    assert (note in said and "0.1% mAP" in said) != tied
+    assert (warning in said and "0.1% mAP" in said) == (not tied and purpose != "symmetric")
+    (evaluation,) = load_evaluations([run]).values()
+    assert evaluation["training"]["anchored"] == tied
+    assert f"| {'the teacher’s' if tied else 'its own':14}|" in render_table(evaluation)
+    assert (
+        "A student in a space of its own matches the teacher’s gallery at chance" in render_table(evaluation)
+    ) != tied
     student, space = load_model(run), load_model(teacher).space
     assert student.made["teachers"] == [space] and bool(untied(student, space)) != tied

@@ -79,8 +79,9 @@ def dump_recipe(recipe: Recipe) -> str:
     for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
         if not raw["method"][group]["options"]:
             del raw["method"][group]["options"]
-    if raw["search"] is None:  # left out too
-        del raw["search"]
+    for key in ("purpose", "search"):  # left out too
+        if raw[key] is None:
+            del raw[key]
     for key, usual in (("classes", "prefix"), ("weights", {})):
         if raw["data"][key] == usual:
             del raw["data"][key]

@@ -201,6 +201,9 @@ class Search:
 
 @typed(config=STRICT)
 class Recipe:
+    """`purpose`: whose gallery the student will search: asymmetric = its teacher's, symmetric = one of its own; null =
+    asymmetric if there is a teacher. `train` warns if the method does not suit it."""
+
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
@@ -210,7 +213,8 @@ class Recipe:
     check: Check = field(default_factory=Check)
     track: Literal["none"] | Tracker | list[Tracker] = "none"
     seed: Seed = 0
+    purpose: Literal["asymmetric", "symmetric"] | None = field(default=None, repr=False)  # as NO_OPTIONS
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
 
 
-GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "search"}
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", "search"}

@@ -65,8 +65,10 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
                 say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
-            if assembly.models and assembly.method.anchors is None and parallel.rank() == 0:
-                say(f"note: {not_tied(describe(recipe.method, assembly.origin))}")
+            asymmetric = recipe.purpose != "symmetric" and assembly.models
+            if asymmetric and assembly.method.anchors is None and parallel.rank() == 0:
+                told = "; purpose=symmetric says that this is meant"
+                say(f"warning: {not_tied(describe(recipe.method, assembly.origin))}{told}")
             trackers = Trackers(recipe.track if parallel.rank() == 0 else "none", run)
             try:
                 seconds = _fit(recipe, run, assembly, trackers)
@@ -281,8 +283,9 @@ def _cost(recipe: Recipe, assembly: Assembly, seconds: float) -> dict[str, Any]:
     at_every_step = sum(
         seen for name, teacher in assembly.method.teachers.items() if assembly.method.needs[name] and not teacher.cached
     )
-    return {
-        "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none"))),
+    anchored = {"anchored": assembly.method.anchors is not None} if assembly.models else {}
+    return anchored | {
+        "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none", purpose=None))),
         "epochs": recipe.schedule.epochs,
         "seed": recipe.seed,
         "images": len(assembly.train),

@@ -94,13 +94,8 @@ def test_columns_are_those_of_the_tables(folder: Path, tmp_path: Path) -> None:
 
 
 def test_sets_have_short_different_names(tmp_path: Path) -> None:
-    specs = [
-        tmp_path / "a" / "faces",
-        tmp_path / "b" / "faces",
-        "synthetic:size=16",
-        "unlabelled:x/web",
-        "unlabelled:synthetic:seed=2",
-    ]
+    specs: list[str | Path] = [tmp_path / "a" / "faces", tmp_path / "b" / "faces", "synthetic:size=16"]
+    specs += ["unlabelled:x/web", "unlabelled:synthetic:seed=2"]
     assert names_of_sets(specs) == ["faces", "faces-2", "synthetic", "web", "synthetic-2"]
     assert names_of_sets(["my:Own:x", "train.rec", "faces/"]) == ["my", "train.rec", "faces"]
 
@@ -117,7 +112,8 @@ def test_weights_are_those_of_the_images_wherever_they_go(folder: Path) -> None:
 def test_people_are_held_out_of_the_first_set_as_if_it_were_alone(folder: Path) -> None:
     people = "synthetic:identities=20,images=2,size=16"
     alone = hold_out(open_dataset(people), 0.2, 3)[1]
-    for specs in ([people, DRAWN], ["unlabelled:" + DRAWN, people], [people, "unlabelled:" + DRAWN, folder]):
+    unknown = f"unlabelled:{DRAWN}"
+    for specs in ([people, DRAWN], [unknown, people], [people, unknown, str(folder)]):
         train, held = hold_out(open_dataset(specs), 0.2, 3)
         assert [name.partition("/")[2] for name in held.class_names] == alone.class_names
         assert [key.partition("/")[2] for key in held.keys] == alone.keys
