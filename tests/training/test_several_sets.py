@@ -118,7 +118,8 @@ def test_a_recipe_names_one_set_or_several(tiny: Tiny) -> None:
     for recipe in (several, make_recipe({"data": "photos"}, [f"data=[photos, '{DRAWN}']", "data.weights={photos: 2}"])):
         assert make_recipe(_read(dump_recipe(recipe))) == recipe and recipe.data.sets == ["photos", DRAWN]
     two: dict[str, Any] = {"train": ["a", "b"]}
-    for bad in ({"train": []}, two | {"weights": {"a": 0}}, two | {"weights": {"a": "x"}}):
+    wrong: list[dict[str, Any]] = [{"train": []}, two | {"weights": {"a": 0}}, two | {"weights": {"a": "x"}}]
+    for bad in wrong:
         with pytest.raises(UsageError, match=r"data\.(train|weights)"):
             make_recipe({"data": bad})
 
