@@ -612,9 +612,8 @@ def test_a_student_that_no_term_ties_to_its_teacher_is_told_so(
     assert (warning in said and "0.1% mAP" in said) == (not tied and purpose != "symmetric")
     (evaluation,) = load_evaluations([run]).values()
     assert evaluation["training"]["anchored"] == tied
-    assert f"| {'the teacher’s' if tied else 'its own':14}|" in render_table(evaluation)
-    assert (
-        "A student in a space of its own matches the teacher’s gallery at chance" in render_table(evaluation)
-    ) != tied
+    table = render_table(evaluation)
+    assert re.search(r"\| the teacher’s +\|" if tied else r"\| its own +\|", table)
+    assert ("A student in a space of its own matches the teacher’s gallery at chance" in table) != tied
     student, space = load_model(run), load_model(teacher).space
     assert student.made["teachers"] == [space] and bool(untied(student, space)) != tied
