@@ -39,6 +39,8 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "gallery_upgrade",
         "all_pairs_memory",
         "fuzzing",
+        "augmentation",
+        "augmentation_rivals",
     ):
         sys.modules.pop(name, None)
 
@@ -165,3 +167,10 @@ def test_damaged_files() -> None:
     stored = _module("docs_table").stored_table("hardness.md", "all-pairs memory")
     assert stored == _module("all_pairs_memory").table(memory).strip()
     assert max(row["mb"] for row in memory["rows"]) < 1024 and memory["rows"][-1]["images"] == 1_000_000
+
+
+def test_augmentation() -> None:
+    tables = _module("augmentation").tables(_json("augmentation.json"))
+    assert {"augmentation", "augmentation changes"} == set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("augmentation.md", name) == table.strip()

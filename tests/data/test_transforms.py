@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from facedistill.data import transforms
-from facedistill.data.transforms import covered, moved, noise, recoloured
+from facedistill.data.transforms import blurred, covered, moved, noise, recoloured
 
 
 def smooth(height: int = 40, width: int = 48) -> np.ndarray:
@@ -90,3 +90,12 @@ def test_covered_is_a_rectangle_of_the_share() -> None:
     assert found[50, 40].tolist() == [1, 2, 3] and (image == 7).all()
     corner = covered(image, 0.2, 1.0, (0.0, 1.0), np.zeros(3, np.uint8))
     assert (corner == 0).all(-1).sum() == pytest.approx(0.05 * 8000, rel=0.1)  # a quarter of it is inside
+
+
+def test_blurred_has_the_deviation_it_is_asked_for() -> None:
+    point = np.zeros((41, 41, 3), np.uint8)
+    point[20, 20] = 255
+    for sigma in (0.8, 2.0):
+        spread = np.asarray(blurred(Image.fromarray(point), sigma)).astype(float)[..., 0]
+        across = spread.sum(0) / spread.sum()
+        assert np.sqrt((across * (np.arange(41) - 20) ** 2).sum()) == pytest.approx(sigma, rel=0.05)

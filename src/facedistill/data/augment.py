@@ -1,10 +1,13 @@
 """The view `augment`: what happens to a face between a person and a file, with one number for how much of it."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 from facedistill.data.degrade import shrink
-from facedistill.data.transforms import covered, moved, noise, recoloured
+from facedistill.data.transforms import blurred, covered, moved, noise, recoloured
 from facedistill.data.view import ImageView, TeacherSees
 from facedistill.recipe import Share
 
@@ -22,13 +25,13 @@ CHANCE = {
 }
 LARGEST = {
     "cover": 0.3,  # of the area
-    "scale": 0.25,  # the face is up to 1.25 times as large, so that its borders are cut off, or as small
+    "scale": math.log(1.25),  # of the factor: enlarged, so that the borders are cut off, or smaller
     "shift": 0.1,  # of the side
     "turn": 20.0,  # degrees
     "colour": 0.5,  # brightness, contrast and saturation from 0.5 to 1.5
     "light": 0.2,  # red, green and blue each from 0.8 to 1.2
     "blur": 0.025,  # sigma, of the side
-    "shrink": 7.0,  # times smaller, and enlarged again
+    "shrink": math.log(7),  # of the factor; the face is then enlarged again
     "noise": 16.0,  # standard deviation, of 0..255
     "jpeg": 80.0,  # quality from 100 down to 20
 }
@@ -55,44 +58,53 @@ class Augment(ImageView):
         happens = {name: draw < CHANCE[name] for name, draw in zip(CHANCE, rng.random(len(CHANCE)).tolist())}
         happens["grey"] = happens["grey"] and rng.random() < self.strength
         if happens["cover"]:
-            ratio = 3 ** rng.uniform(-0.5, 0.5)
-            share = self._size("cover", rng)
-            image = covered(image, share, ratio, rng.random(2).tolist(), rng.integers(0, 256, 3, dtype=np.uint8))
+            image = self._covered(image, rng)
         picture = self._moved(image, happens, rng)
         if happens["colour"] or happens["grey"]:
-            picture = self._recoloured(picture, happens["colour"], happens["grey"], rng)
-        if happens["blur"] or happens["shrink"] or happens["noise"] or happens["jpeg"]:
-            return self._taken(picture, happens, rng)
+            picture = self._recoloured(picture, happens, rng)
+        if happens["blur"]:
+            picture = blurred(picture, self._size("blur", rng) * min(picture.size))
+        if happens["shrink"] or happens["noise"] or happens["jpeg"]:
+            return self._stored(picture, happens, rng)
         return np.asarray(picture)
 
     def _size(self, name: str, rng: np.random.Generator) -> float:
+        """Return a size between 0 and the largest."""
         return self.strength * LARGEST[name] * rng.random()
+
+    def _sizes(self, names: Sequence[str], rng: np.random.Generator) -> list[float]:
+        """Return sizes between the largest and its negative."""
+        draws = rng.random(len(names)).tolist()
+        return [self.strength * LARGEST[name] * (2 * draw - 1) for name, draw in zip(names, draws, strict=True)]
+
+    def _covered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        ratio, *place = rng.random(3).tolist()
+        return covered(image, self._size("cover", rng), 3 ** (ratio - 0.5), place, rng.integers(256, size=3))
 
     def _moved(self, image: np.ndarray, happens: dict[str, bool], rng: np.random.Generator) -> Image.Image:
         if not (happens["move"] or happens["turn"]):
             return Image.fromarray(image)
-        draws = rng.uniform(-self.strength, self.strength, 4)
-        turn = LARGEST["turn"] * draws[3] if happens["turn"] else 0.0
-        scale, across, down = draws[:3] if happens["move"] else np.zeros(3)
-        shift = LARGEST["shift"] * min(image.shape[:2])
-        return moved(image, turn, (1 + LARGEST["scale"]) ** scale, across * shift, down * shift)
+        turn, scale, across, down = self._sizes(("turn", "scale", "shift", "shift"), rng)
+        side = min(image.shape[:2])
+        if not happens["turn"]:
+            return moved(image, 0.0, math.exp(scale), across * side, down * side)
+        if not happens["move"]:
+            return moved(image, turn)
+        return moved(image, turn, math.exp(scale), across * side, down * side)
 
-    def _recoloured(self, picture: Image.Image, colour: bool, grey: bool, rng: np.random.Generator) -> Image.Image:
-        draws = rng.uniform(-self.strength, self.strength, 6) if colour else np.zeros(6)
-        brightness, contrast, saturation = (1 + LARGEST["colour"] * draws[:3]).tolist()
-        light = (1 + LARGEST["light"] * draws[3:]).tolist()
-        return recoloured(picture, brightness, contrast, 0.0 if grey else saturation, light)
+    def _recoloured(self, picture: Image.Image, happens: dict[str, bool], rng: np.random.Generator) -> Image.Image:
+        if not happens["colour"]:
+            return recoloured(picture, saturation=0.0)
+        sizes = self._sizes((*["colour"] * 3, *["light"] * 3), rng)
+        brightness, contrast, saturation, *light = (1 + size for size in sizes)
+        return recoloured(picture, brightness, contrast, 0.0 if happens["grey"] else saturation, light)
 
-    def _taken(self, picture: Image.Image, happens: dict[str, bool], rng: np.random.Generator) -> np.ndarray:
+    def _stored(self, picture: Image.Image, happens: dict[str, bool], rng: np.random.Generator) -> np.ndarray:
         """Return the picture as a camera of few pixels takes it and a file keeps it."""
         width, height = picture.size
-        smaller = LARGEST["shrink"] ** (self.strength * rng.random())
+        smaller = math.exp(self._size("shrink", rng))
         side = max(1, round(min(width, height) / smaller)) if happens["shrink"] else None
         shape = (side, side, 3) if side else (height, width, 3)
-        return shrink(
-            picture,
-            side,
-            self._size("blur", rng) * min(width, height) if happens["blur"] else 0,
-            round(100 - self._size("jpeg", rng)) if happens["jpeg"] else None,
-            noise(shape, self._size("noise", rng), rng) if happens["noise"] else None,
-        )
+        quality = round(100 - self._size("jpeg", rng)) if happens["jpeg"] else None
+        grain = noise(shape, self._size("noise", rng), rng) if happens["noise"] else None
+        return shrink(picture, side, 0, quality, grain)

@@ -1,11 +1,12 @@
 """Changes of one image: moved, turned and scaled, recoloured, covered; and noise. Images are uint8 RGB (H, W, 3)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601: the brightness of red, green and blue
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: the brightness of red, green and blue
 NOISE = np.random.default_rng(0).standard_normal(1 << 18, dtype=np.float32)
 
 
@@ -25,11 +26,11 @@ def moved(
         filter: how pixels between pixels are made.
     """
     height, width = image.shape[:2]
-    cos, sin = np.cos(np.deg2rad(angle)) / scale, np.sin(np.deg2rad(angle)) / scale
+    cos, sin = math.cos(math.radians(angle)) / scale, math.sin(math.radians(angle)) / scale
     x, y = width / 2, height / 2
     wide, high = abs(cos) * x + abs(sin) * y, abs(sin) * x + abs(cos) * y  # half of what is seen of the source
     reach = max(wide + abs(across) - x, high + abs(down) - y, 0)
-    margin = int(np.ceil(reach)) + 2  # a bicubic filter reads two pixels more
+    margin = math.ceil(reach) + 2  # a bicubic filter reads two pixels more
     padded = Image.fromarray(_padded(image, margin))
     x_source, y_source = margin + x + across, margin + y + down
     if not angle:  # a third of the time
@@ -51,7 +52,11 @@ def _padded(image: np.ndarray, margin: int) -> np.ndarray:
 
 
 def recoloured(
-    image: Image.Image, brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0, gains: Sequence = ()
+    image: Image.Image,
+    brightness: float = 1.0,
+    contrast: float = 1.0,
+    saturation: float = 1.0,
+    gains: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Image.Image:
     """Return the image in other light. 1 leaves everything as it is.
 
@@ -59,10 +64,17 @@ def recoloured(
         brightness, contrast, saturation: factors; contrast is about middle grey, and saturation 0 makes the image grey.
         gains: factors of red, green and blue, for coloured light.
     """
-    matrix = saturation * np.eye(3) + (1 - saturation) * LUMA
-    matrix = matrix * contrast * brightness * (np.asarray(gains)[:, None] if len(gains) else 1)
-    rows = np.column_stack([matrix, np.full(3, 127.5 * (1 - contrast) * brightness)])
-    return image.convert("RGB", tuple(rows.ravel().tolist()))
+    matrix: list[float] = []  # plain numbers: numpy needs as long for this as Pillow for all pixels
+    for row, gain in enumerate(gains):
+        by = brightness * contrast * gain
+        matrix += [by * ((1 - saturation) * luma + saturation * (row == column)) for column, luma in enumerate(LUMA)]
+        matrix.append(brightness * 127.5 * (1 - contrast))
+    return image.convert("RGB", tuple(matrix))
+
+
+def blurred(image: Image.Image, sigma: float) -> Image.Image:
+    """Return the mean over a square whose standard deviation is `sigma` pixels: a third of a Gaussian filter's time."""
+    return image.filter(ImageFilter.BoxBlur((math.sqrt(12 * sigma**2 + 1) - 1) / 2))
 
 
 def noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
