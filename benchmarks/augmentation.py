@@ -15,6 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from docs_table import DOCS, put_table
 from PIL import Image
 from result_file import write_result
 
-from facedistill.data import Dataset, ImageBatch, make_view, open_dataset, resize, seen
+from facedistill.data import Dataset, ImageBatch, View, make_view, open_dataset, resize, seen
 from facedistill.data.augment import CHANCE, LARGEST
 
 RESULTS = Path(__file__).parent / "results" / "augmentation.json"
@@ -68,13 +69,13 @@ def decoded(images: Sequence[bytes]) -> ImageBatch:
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    images, turns = files(args.faces), np.zeros(BATCH, dtype=np.int64)
+    images = files(args.faces)
     steps: dict[str, Callable[[int], Any]] = {DECODING: lambda _: decoded(images)}
     for name, (kind, options) in VIEWS.items():
         view = make_view(kind, **options)
-        steps[name] = lambda epoch, view=view: seen(view, decoded(images), 0, epoch, turns)
+        steps[name] = partial(viewed, view, images)
     for name, rival in RIVALS.items():
-        steps[name] = lambda epoch, rival=rival: changed(rival, images, epoch)
+        steps[name] = partial(changed, rival, images)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for epoch in range(REPEATS + 1):
         for name, step in steps.items():
@@ -95,6 +96,10 @@ def run(args: argparse.Namespace) -> None:
     about = {"command": "python benchmarks/augmentation.py run --faces FOLDER", "side": SIDE, "repeats": REPEATS}
     write_result(RESULTS, about | {"threads": 1} | versions | {"rows": rows})
     put()
+
+
+def viewed(view: View, images: Sequence[bytes], epoch: int) -> None:
+    seen(view, decoded(images), 0, epoch, np.zeros(BATCH, dtype=np.int64))
 
 
 def changed(rival: Callable[..., np.ndarray], images: Sequence[bytes], epoch: int) -> None:

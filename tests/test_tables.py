@@ -41,6 +41,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "fuzzing",
         "augmentation",
         "augmentation_rivals",
+        "instances",
     ):
         sys.modules.pop(name, None)
 
@@ -174,3 +175,9 @@ def test_augmentation() -> None:
     assert {"augmentation", "augmentation changes"} == set(tables)
     for name, table in tables.items():
         assert _module("docs_table").stored_table("augmentation.md", name) == table.strip()
+
+
+def test_instances() -> None:
+    table = _module("instances").table(_json("instances.json"))
+    assert _module("docs_table").stored_table("classifier.md", "instances") == table.strip()
+    assert "| 1,000,000 | int8 | exact | 1 |" in table and "| 1,000,000 | bf16 | nearest 64 | 1 |" in table
