@@ -14,6 +14,7 @@ from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
 from facedistill.data.view import ImageView, View
 from facedistill.data.views import VIEWS, make_view
+from facedistill.errors import UserError
 from viewed import look, squares
 
 BY_IMAGE = [name for name, kind in VIEWS.items() if issubclass(kind, ImageView)]
@@ -86,6 +87,33 @@ def test_processes_workers_and_memory_do_not_matter(folder: Path) -> None:
     assert _seen(dataset, workers=2) == _seen(dataset.in_memory(), workers=1) == _seen(dataset.in_memory()) == alone
     ranks = [_seen(dataset, rank=rank, world=2) for rank in (0, 1)]
     assert [(a[0] + b[0], a[1] + b[1]) for a, b in zip(*ranks)] == alone
+
+
+class Faulty(View):
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.fault == "raises":
+            raise KeyError("x")
+        return {"float": image / 2, "crop": image[1:], "none": None}[self.fault]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raises", "^view Faulty: KeyError: 'x'$"),
+        ("float", r"returned float64 of shape \(16, 16, 3\); expected uint8 of shape \(16, 16, 3\)"),
+        ("crop", r"returned uint8 of shape \(15, 16, 3\); expected"),
+        ("none", "returned NoneType; expected"),
+    ],
+)
+def test_a_faulty_view_is_one_line(folder: Path, fault: str, message: str, workers: int) -> None:
+    dataset = open_dataset(folder)
+    loader = Loader(dataset, make_sampler("uniform", dataset.labels, 4, 5), view=Faulty(fault), workers=workers)
+    with pytest.raises(UserError, match=message):
+        list(loader.epoch(0))
 
 
 def test_a_data_set_in_memory_gets_workers_only_for_a_view_of_images(folder: Path) -> None:

@@ -62,7 +62,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 RECIPE: dict[str, Any] = {
     "data": {"train": "synthetic:identities=6,images=4,size=32,seed=1"},
     "student": {"input_size": 32, "embedding_dim": 8, "options": {"width": 0.25}},
-    "method": {"name": "scratch", "terms": {"margin_softmax": {"scale": 16, "margin": "adaface"}}},
+    "method": {
+        "name": "scratch",
+        "terms": {"margin_softmax": {"scale": 16, "margin": "adaface"}},
+        "view": {"kind": "augment"},
+    },
     "schedule": {"epochs": 2, "batch": 8, "lr": 0.05, "checkpoint_steps": 2, "log_steps": 1},
 }
 

@@ -9,6 +9,7 @@ import torch
 
 from facedistill.data.batch import Batch
 from facedistill.data.dataset import ImageBatch
+from facedistill.errors import UserError
 
 TeacherSees = Literal["clean", "same"]
 
@@ -71,12 +72,28 @@ def seen(view: View, images: ImageBatch, seed: int, epoch: int, turns: np.ndarra
 
     Args:
         turns: how many times each image has come before in the epoch: it looks different each time.
+
+    Raises:
+        UserError: the view fails, or returns something other than an image of the same size.
     """
     pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
     numbers = images.index[:, 0].tolist()
     shown = np.empty_like(images.images.numpy())
     for place, (number, turn) in enumerate(zip(numbers, turns.tolist(), strict=True)):
         rng = np.random.default_rng([seed, epoch, number, turn])
-        shown[place] = view.image(pixels[place], rng).transpose(2, 0, 1)
+        shown[place] = _image(view, pixels[place], rng).transpose(2, 0, 1)
     found = torch.from_numpy(shown)
     return replace(images, images=found if view.teacher_sees else images.images, shown=found)
+
+
+def _image(view: View, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return what the view makes of an image. The view may be a user's, and run in another process."""
+    name = type(view).__name__
+    try:
+        found = view.image(image, rng)
+    except Exception as e:
+        raise UserError(f"view {name}: {type(e).__name__}: {e}") from e
+    if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != image.shape:
+        what = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        raise UserError(f"view {name}: `image` returned {what}; expected uint8 of shape {image.shape}, as it was given")
+    return found

@@ -94,8 +94,9 @@ class SamplerSpec:
 
 @typed(config=STRICT)
 class ViewSpec:
-    """How images change before the networks see them; null = the method's choice (else same; alpha = 0.2). `mixup`:
-    pairs of images and their labels are mixed, with shares from Beta(alpha, alpha). `options`: further options."""
+    """How images change before the networks see them; null = the method's choice (else same; alpha = 0.2). `augment`,
+    `degrade` and the published ones change each image by itself. `mixup`: pairs of images and their labels are mixed,
+    with shares from Beta(alpha, alpha). `options`: further options."""
 
     kind: str | None = None
     alpha: Positive | None = None
