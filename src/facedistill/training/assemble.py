@@ -64,12 +64,12 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     terms = wire_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
     asked = teacher_needs(terms, method.moved_by)
-    _refuse_contradictions(method, terms)
+    refuse_contradictions(method, terms)
     _require_networks(asked, models, method.view)
     epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
     train, held_out = open_training_data(recipe.data)
-    _require_labels(method, terms, train)
+    require_labels(method, terms, train)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
 
@@ -113,7 +113,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     )
 
 
-def _refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> None:
+def refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> None:
     """Raise UsageError if the view rules out what moves W, if a W that something moves is not stored in fp32, or if a
     term compares classes where W has images."""
     for key, wired in terms.items():
@@ -132,7 +132,7 @@ def _refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm
         )
 
 
-def _require_labels(method: ResolvedMethod, terms: Mapping[str, WiredTerm], train: Dataset) -> None:
+def require_labels(method: ResolvedMethod, terms: Mapping[str, WiredTerm], train: Dataset) -> None:
     """Raise UserError if images have no label and a term needs one.
 
     A W made of the teacher's embeddings has a row for each of these images, which is a class of its own.

@@ -33,8 +33,11 @@ def test_images_may_lie_at_any_depth(folder: Path) -> None:
     (folder / "loose.jpg").write_bytes((folder / "c" / "00.jpg").read_bytes() + b"0")
     assert open_source(f"unlabelled:{folder}").fingerprint != before.fingerprint
     (folder / "loose.jpg").unlink()
-    (folder / "loop").symlink_to(folder)
+    (folder / "a" / "loop").symlink_to(folder)
     assert len(open_source(f"unlabelled:{folder}")) == 11
+    (folder.parent / "links").mkdir()
+    (folder.parent / "links" / "c").symlink_to(folder / "c")
+    assert open_source(f"unlabelled:{folder.parent / 'links'}").keys[0] == "c/00.jpg"
 
 
 def test_what_is_no_folder_of_images(tmp_path: Path) -> None:

@@ -55,11 +55,14 @@ class LooseImages(Source):
         return read_file(Path(self.path, self.keys[i]))
 
 
-def _images(folder: str, below: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield path, size and time of every image; links to folders are not followed, because they may lead back up."""
+def _images(folder: str, below: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield path, size and time of every image; a link to a folder that leads back up is not followed."""
+    place = os.path.realpath(folder)
+    if place in above:
+        return
     with os.scandir(folder) as entries:
         for entry in (entry for entry in entries if not is_hidden(entry.name)):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _images(entry.path, f"{below}{entry.name}/")
+            if entry.is_dir():
+                yield from _images(entry.path, f"{below}{entry.name}/", (*above, place))
             elif is_image(entry.name):
                 yield f"{below}{entry.name}", size_and_time(entry)
