@@ -255,14 +255,14 @@ def cache(*, limit: float | None = None, clear: Annotated[bool, Flag] = False) -
 
 @app.command(name="list", sort_key=11)
 def list_(what: str, /) -> None:
-    """List the methods, terms, backbones, margins, protocols or recipes.
+    """List the methods, terms, backbones, margins, views, protocols or recipes.
 
     Example: `facedistill list methods`
 
     Parameters
     ----------
     what:
-        methods, terms, backbones, margins, protocols or recipes.
+        methods, terms, backbones, margins, views, protocols or recipes.
     """
     from facedistill.cli.listing import listing
 

@@ -83,8 +83,10 @@ class Loader:
         mine = slice(self.rank * share, (self.rank + 1) * share)
         parts = (part[skip:, mine] for part in (indices, flips, turns))
         plan = [Draws(i, f, t, e) for i, f, t in zip(*parts, strict=True)]
-        for batch in self._from_workers(plan) if self.workers and plan else map(self.shown.batch, plan):
-            yield self._readable(self.dataset.count(batch))
+        if self.workers and plan:
+            yield from self._from_workers(plan)
+        else:
+            yield from (self._counted(self.shown.batch(draws)) for draws in plan)
         self.dataset.check_unreadable()
 
     def _from_workers(self, plan: "list[Draws]") -> Iterator[ImageBatch]:
@@ -102,13 +104,14 @@ class Loader:
             for batch in self._pool:
                 if isinstance(batch, UserError):
                     raise type(batch)(*batch.args)
-                yield batch
+                yield self._counted(batch)
         except UserError:
             self._pool = None  # else the traceback keeps the workers alive, and torch takes 5 s to end each
             raise
 
-    def _readable(self, batch: ImageBatch) -> ImageBatch:
-        """Return the batch, or raise UserError if it has no image."""
+    def _counted(self, batch: ImageBatch) -> ImageBatch:
+        """Return the batch, or raise UserError if it has no image, or if too many images are unreadable by now."""
+        self.dataset.count(batch)
         if not len(batch):
             where, example = self.dataset.source.path, batch.unreadable[0]
             raise UserError(f"{where}: a whole batch of images is unreadable, e.g. {example}")

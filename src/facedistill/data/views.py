@@ -17,7 +17,7 @@ from facedistill.recipe import Positive, build, find
 
 
 class Mixup(View):
-    """Both networks see mixed images: see `mixup`."""
+    """Both networks see mixed pairs of images, see `mixup`."""
 
     teacher_sees = "the mixed images"
     rules_out: ClassVar[Mapping[str, str]] = {

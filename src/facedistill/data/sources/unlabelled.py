@@ -21,7 +21,7 @@ class UnlabelledSource(Source):
 
     @classmethod
     def of(cls, argument: str, open_original: Callable[[str], Source]) -> "UnlabelledSource":
-        """Open the data set that `argument` names. Of a folder of files every image counts, wherever it lies."""
+        """Open the data set that `argument` names. In a folder, every image counts, however deep it lies."""
         if not argument:
             raise UserError(
                 "data unlabelled: no data set; expected unlabelled:PATH, a folder of images or any data set"
