@@ -12,7 +12,7 @@ from torch import Tensor
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.loader import Loader
 from facedistill.data.samplers import make_sampler
-from facedistill.data.view import ImageView, View
+from facedistill.data.view import ImageView
 from facedistill.data.views import VIEWS, make_view
 from facedistill.errors import UserError
 from viewed import look, squares
@@ -61,7 +61,7 @@ def test_the_teacher_sees_clean_images_or_the_same(kind: str) -> None:
     assert found.images is found.shown and clean.images is batch.images
 
 
-class Number(View):
+class Number(ImageView):
     """An image is its draw of the generator: one number."""
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -89,8 +89,9 @@ def test_processes_workers_and_memory_do_not_matter(folder: Path) -> None:
     assert [(a[0] + b[0], a[1] + b[1]) for a, b in zip(*ranks)] == alone
 
 
-class Faulty(View):
+class Faulty(ImageView):
     def __init__(self, fault: str) -> None:
+        super().__init__()
         self.fault = fault
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from facedistill.data.batch import Batch, paired
 from facedistill.data.degrade import shrink
 from facedistill.data.transforms import moved, noise
 from facedistill.data.view import ImageView, TeacherSees
@@ -28,6 +29,7 @@ class Degrade(ImageView):
         jpeg: down to this quality of the small image; null for no compression.
         shift: up to this share of the side. rotate: up to so many degrees.
         teacher: see ImageView.
+        pairs: the batch becomes twice as long: each image as it is, and after it the degraded one.
     """
 
     changed = "degraded"
@@ -43,12 +45,22 @@ class Degrade(ImageView):
         shift: Share = 0.03,
         rotate: Rate = 4.0,
         teacher: TeacherSees = "clean",
+        pairs: bool = False,
     ) -> None:
         super().__init__(teacher)
         if smallest > largest:
             raise UsageError(f"view 'degrade': smallest {smallest} is above largest {largest}")
         self.smallest, self.largest, self.clean = smallest, largest, clean
         self.blur, self.noise, self.jpeg, self.shift, self.rotate = blur, noise, jpeg, shift, rotate
+        self.pairs = pairs
+
+    @property
+    def by_image(self) -> bool:
+        return not self.pairs  # pairs are made of a batch
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        degraded = super().__call__(batch, seed)
+        return paired(batch, degraded) if self.pairs else degraded
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() < self.clean:

@@ -1,4 +1,4 @@
-"""The interface of views: what changes images before the networks see them."""
+"""The interface of views: functions that change images before the networks see them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from facedistill.data.batch import Batch
 from facedistill.data.dataset import ImageBatch
@@ -15,9 +16,7 @@ TeacherSees = Literal["clean", "same"]
 
 
 class View:
-    """What the networks see of a batch. The signature of __init__ is the schema of its options in a recipe.
-
-    A view overrides `image` to change each image by itself, or `__call__` to change a batch.
+    """A function Batch -> Batch on pixels. The signature of __init__ is the schema of its options in a recipe.
 
     Attributes:
         teacher_sees: words for a message that name the changed images of the teacher, e.g. "the mixed images". The
@@ -32,25 +31,23 @@ class View:
 
     @property
     def by_image(self) -> bool:
-        """True if the view changes each image by itself, which the processes that decode images do."""
-        return type(self).image is not View.image
+        """True if it changes each image by itself, so that training leaves it to the processes that decode (`seen`)."""
+        return False
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the changed image, uint8 (H, W, 3), RGB. It depends on the arguments alone; `image` stays as it is.
-
-        Args:
-            rng: a generator of its own for each image and epoch. So neither a resume nor the number of processes nor
-                the other images of the batch matter.
-        """
-        return image
+        """Return the changed image, see ImageView."""
+        raise NotImplementedError
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         """Return the changed batch. It depends on the arguments alone, so a resumed run sees the same images."""
-        return batch
+        raise NotImplementedError
 
 
 class Same(View):
     """Both networks see unchanged images."""
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        return batch
 
 
 class ImageView(View):
@@ -66,9 +63,30 @@ class ImageView(View):
     def __init__(self, teacher: TeacherSees = "clean") -> None:
         self.teacher_sees = f"the {self.changed} images" if teacher == "same" else ""
 
+    @property
+    def by_image(self) -> bool:
+        return True
+
+    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the changed image, uint8 (H, W, 3), RGB. It depends on the arguments alone; `image` stays as it is.
+
+        Args:
+            rng: a generator of its own for each image and moment. So neither a resume nor the number of processes nor
+                the other images of the batch matter.
+        """
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        """Return the batch with changed images, drawn anew for each value of its progress. Training calls `seen`."""
+        moment = int(batch.progress * 2**40)
+        pixels = batch.images.to("cpu", torch.uint8)
+        found = _changed(self, pixels, [[seed, moment, *where] for where in batch.index.tolist()])
+        found = found.to(batch.images.device)
+        return replace(batch, images=found, teacher_images=found if self.teacher_sees else batch.teacher_images)
+
 
 def seen(view: View, images: ImageBatch, seed: int, epoch: int, turns: np.ndarray) -> ImageBatch:
-    """Return the batch with each image as the view shows it to the student, and to the teacher if it sees the same.
+    """Return the batch with each image as a view by image shows it, as a function of (seed, epoch, image, turn).
 
     Args:
         turns: how many times each image has come before in the epoch: it looks different each time.
@@ -76,14 +94,19 @@ def seen(view: View, images: ImageBatch, seed: int, epoch: int, turns: np.ndarra
     Raises:
         UserError: the view fails, or returns something other than an image of the same size.
     """
-    pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
     numbers = images.index[:, 0].tolist()
-    shown = np.empty_like(images.images.numpy())
-    for place, (number, turn) in enumerate(zip(numbers, turns.tolist(), strict=True)):
-        rng = np.random.default_rng([seed, epoch, number, turn])
-        shown[place] = _image(view, pixels[place], rng).transpose(2, 0, 1)
-    found = torch.from_numpy(shown)
-    return replace(images, images=found if view.teacher_sees else images.images, shown=found)
+    seeds = [[seed, epoch, number, turn] for number, turn in zip(numbers, turns.tolist(), strict=True)]
+    shown = _changed(view, images.images, seeds)
+    return replace(images, images=shown if view.teacher_sees else images.images, shown=shown)
+
+
+def _changed(view: View, images: Tensor, seeds: list[list[int]]) -> Tensor:
+    """Return the images, uint8 (B, 3, H, W), each changed by the view with a generator of its own seed."""
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    shown = np.empty(tuple(images.shape), np.uint8)
+    for place, numbers in enumerate(seeds):
+        shown[place] = _image(view, pixels[place], np.random.default_rng(numbers)).transpose(2, 0, 1)
+    return torch.from_numpy(shown)
 
 
 def _image(view: View, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

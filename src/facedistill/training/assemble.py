@@ -1,12 +1,12 @@
 """From a recipe to the parts of a run: data, teachers, W, student, method."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from facedistill import parallel
-from facedistill.data import Dataset, Embeddings, Sampler, View, make_sampler
+from facedistill.data import Batch, Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import EvaluationSet, open_sets
 from facedistill.models import Model, load_model
@@ -63,6 +63,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     """
     terms = wire_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
+    _do_without(terms, models)
     asked = teacher_needs(terms, method.moved_by)
     refuse_contradictions(method, terms)
     _require_networks(asked, models, method.view)
@@ -103,7 +104,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
             *(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, train.weights),
             **method.sampler_options,
         ),
-        Method(student, first, teachers, terms, partial(method.view, seed=recipe.seed), weights),
+        Method(student, first, teachers, terms, _of_batches(method.view, recipe.seed), weights),
         models,
         classifier.origin if classifier else None,
         method.start.a_row_an_image,
@@ -111,6 +112,23 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         method.view,
         sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values()),
     )
+
+
+def _of_batches(view: View, seed: int) -> Callable[[Batch], Batch] | None:
+    """Return the view as a function of batches; None if the processes that decode do its work."""
+    return None if view.by_image else partial(view, seed=seed)
+
+
+def _do_without(terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> None:
+    """Take the stage features from what a term needs if it can do without them and its teacher has none; say so."""
+    for key, wired in terms.items():
+        model, term = models.get(wired.teacher), wired.term
+        if model is None or "features" not in term.needs & term.optional:
+            continue
+        if model.backbone is None or not model.backbone.has_features:
+            term.needs -= {"features"}
+            if parallel.rank() == 0:
+                say(f"term '{key}': teacher '{wired.teacher}' gives no stage maps, so its embedding alone is imitated")
 
 
 def refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> None:
