@@ -40,6 +40,9 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "low_resolution",
         "all_pairs_memory",
         "fuzzing",
+        "augmentation",
+        "augmentation_rivals",
+        "instances",
     ):
         sys.modules.pop(name, None)
 
@@ -172,3 +175,16 @@ def test_low_resolution() -> None:
     benchmark, result = _module("low_resolution"), _json("low_resolution.json")
     for name, table in benchmark.tables(result).items():
         assert _module("docs_table").stored_table("low_resolution.md", name) == table.strip()
+
+
+def test_augmentation() -> None:
+    tables = _module("augmentation").tables(_json("augmentation.json"))
+    assert {"augmentation", "augmentation changes"} == set(tables)
+    for name, table in tables.items():
+        assert _module("docs_table").stored_table("augmentation.md", name) == table.strip()
+
+
+def test_instances() -> None:
+    table = _module("instances").table(_json("instances.json"))
+    assert _module("docs_table").stored_table("classifier.md", "instances") == table.strip()
+    assert "| 1,000,000 | int8 | exact | 1 |" in table and "| 1,000,000 | bf16 | nearest 64 | 1 |" in table

@@ -161,11 +161,11 @@ def test_an_unknown_key_in_a_recipe_file(cli: Cli) -> None:
     refused(cli("train", "r.yaml", "--out", "r"), 2, "r.yaml", "not YAML")
 
 
-@pytest.mark.parametrize("what", ["methods", "terms", "backbones", "margins", "protocols", "recipes"])
+@pytest.mark.parametrize("what", ["methods", "terms", "backbones", "margins", "views", "protocols", "recipes"])
 def test_list(cli: Cli, what: str) -> None:
     ran = cli("list", what)
     known = {"methods": "proxylesskd", "terms": "margin_softmax", "backbones": "iresnet50", "margins": "arcface"}
-    known |= {"protocols": "templates 1:1      Templates"}
+    known |= {"protocols": "templates 1:1      Templates", "views": "augment            Faces are cropped"}
     assert ran.code == 0 and known.get(what, "l2kd") in ran.out
 
 

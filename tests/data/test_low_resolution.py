@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from facedistill.data import low_resolution
 from facedistill.data.batch import Batch
 from facedistill.data.degrade import shrink
 from facedistill.data.low_resolution import Degrade
@@ -47,31 +48,20 @@ def test_an_image_depends_on_seed_image_and_progress_alone() -> None:
     assert not torch.equal(view(mirrored, 7).images, whole)
 
 
-def test_sizes_are_log_uniform_and_the_clean_share_is_kept() -> None:
-    seen: list[int] = []
+def test_sizes_are_log_uniform_and_the_clean_share_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
 
-    class Watched(Degrade):
-        def _moved(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-            seen.append(1)
-            return image
+    def watched(image: Image.Image, side: int, *_: Any) -> np.ndarray:
+        sides.append(side)
+        return np.asarray(image)
 
-    image, view = faces(1).images[0].permute(1, 2, 0).numpy(), Watched(clean=0.25)
+    monkeypatch.setattr(low_resolution, "shrink", watched)
+    image, view = faces(1).images[0].permute(1, 2, 0).numpy(), Degrade(clean=0.25, smallest=8, largest=32)
     for i in range(2000):
-        view.degraded(image, np.random.default_rng(i))
-    assert len(seen) / 2000 == pytest.approx(0.75, abs=0.03)
-
-
-def test_moving_keeps_the_middle_and_repeats_the_edge() -> None:
-    image = np.full((33, 33, 3), 200, np.uint8)
-    image[14:19, 14:19] = 20
-    still = Degrade(shift=0, rotate=45)._moved(image, np.random.default_rng(3))
-    assert still[16, 16].max() < 60 and still.min() < 60 and abs(int(still[0, 0, 0]) - 200) < 3
-    rows = []
-    for seed in range(40):
-        moved = Degrade(shift=0.2, rotate=0)._moved(image, np.random.default_rng(seed))
-        assert abs(int(moved[0, 0, 0]) - 200) < 3 and abs(int(moved[-1, -1, 0]) - 200) < 3
-        rows.append(np.argwhere(moved[..., 0] < 100)[:, 0].mean() - 16)
-    assert max(map(abs, rows)) <= 0.2 * 33 + 1 and max(rows) > 2 and min(rows) < -2
+        view.image(image, np.random.default_rng(i))
+    assert len(sides) / 2000 == pytest.approx(0.75, abs=0.03)
+    assert min(sides) == 8 and max(sides) == 32
+    assert np.mean(np.array(sides) < 16) == pytest.approx(0.5, abs=0.05)  # half of the sizes below the geometric mean
 
 
 def test_a_teacher_that_sees_the_same_cannot_be_cached() -> None:
@@ -80,6 +70,10 @@ def test_a_teacher_that_sees_the_same_cannot_be_cached() -> None:
     changed = view(batch, 0)
     assert view.teacher_sees == "the degraded images" and torch.equal(changed.teacher_images, changed.images)
     assert not make_view("degrade").teacher_sees
+
+
+def test_the_processes_that_decode_degrade_what_is_not_in_pairs() -> None:
+    assert make_view("degrade").by_image and not make_view("degrade", pairs=True).by_image
 
 
 def test_pairs_are_each_image_as_it_is_and_degraded() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from facedistill.data.samplers import make_sampler
+from facedistill.data.samplers import Uniform, make_sampler
 from facedistill.errors import UsageError, UserError
 
 labels_of = st.lists(st.integers(0, 6), min_size=6, max_size=60).map(np.array)
@@ -86,3 +86,48 @@ def test_faults_are_named() -> None:
         make_sampler("pk", labels, 4, 0, k=3)
     with pytest.raises(UserError, match="4 classes a batch, but the data has 3"):
         make_sampler("pk", labels, 8, 0, k=2)
+
+
+@given(st.lists(st.sampled_from([0.25, 0.5, 1.0, 1.6, 3.0]), min_size=8, max_size=60).map(np.array), st.integers(0, 99))
+def test_uniform_gives_an_image_as_often_as_its_weight_says(weights: np.ndarray, seed: int) -> None:
+    sampler = make_sampler("uniform", np.arange(len(weights)), 1, seed, weights)
+    counts = np.bincount(sampler.epoch(2)[0].ravel(), minlength=len(weights))
+    for weight in np.unique(weights):
+        of_weight = counts[weights == weight]
+        assert of_weight.sum() == round(weight * len(of_weight))
+        assert of_weight.min() >= np.floor(weight) and of_weight.max() <= np.ceil(weight)
+
+
+def test_whole_weights_are_exact_and_no_weights_change_nothing() -> None:
+    weights = np.array([2.0] * 5 + [1.0] * 6)
+    indices, _ = make_sampler("uniform", np.arange(11), 4, 0, weights).epoch(3)
+    assert np.bincount(indices.ravel()).tolist() == [2] * 5 + [1] * 6
+    plain = make_sampler("pk", np.arange(40) % 8, 8, 0, None, k=2).epoch(1)[0]
+    assert (plain == make_sampler("pk", np.arange(40) % 8, 8, 0, k=2).epoch(1)[0]).all()
+
+
+@pytest.mark.parametrize(("kind", "options"), [("class_balanced", {}), ("pk", {"k": 2})])
+def test_classes_come_in_proportion_to_their_weights(kind: str, options: dict[str, int]) -> None:
+    labels = np.arange(400) % 40
+    weights = np.where(labels < 20, 1.0, 0.25)
+    sampler = make_sampler(kind, labels, 20, 0, weights, **options)
+    assert sampler.steps == 250 // 20
+    drawn = np.concatenate([sampler.epoch(e)[0] for e in range(30)])
+    for batch in drawn if kind == "pk" else []:
+        assert len(np.unique(labels[batch])) == 10
+    of_class = np.bincount(labels[drawn.ravel()])
+    assert of_class[:20].mean() / of_class[20:].mean() == pytest.approx(4, rel=0.1)
+
+
+def test_weights_that_cannot_be_heeded_are_named() -> None:
+    labels = np.arange(12) % 3
+    with pytest.raises(UserError, match=r"data.weights: 2 images an epoch are fewer than a batch of 4"):
+        make_sampler("uniform", labels, 4, 0, np.full(12, 0.2))
+    with pytest.raises(UserError, match=r"pk sampler: 3 classes a batch, but by their weights about 1 classes come"):
+        make_sampler("pk", labels, 6, 0, np.where(labels == 0, 4.0, 0.4), k=2)
+
+    class Own(Uniform):
+        takes_weights = False
+
+    with pytest.raises(UsageError, match=r"data.weights: the sampler Own takes none; use uniform or class_balanced"):
+        Own(labels, 4, 0).weigh(np.ones(12))

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from facedistill.errors import UserError
@@ -45,6 +47,14 @@ def test_w_is_the_teachers_where_it_knows_the_people_and_else_their_centres(prep
     recipe, said = prepared("method.classifier.start=fitted")
     assert recipe.method.classifier.start == "fitted" and not any("W starts" in line for line in said)
     assert prepared(method="scratch")[1] == [], "no W of the teacher, nothing to check"
+
+
+def test_people_whom_nobody_knows_have_a_row_an_image_and_nobody_is_held_out(tiny: Tiny, prepared: Prepare) -> None:
+    recipe, said = prepared(data=Path(f"unlabelled:{tiny.photos}"))
+    assert recipe.method.classifier.start == "instances" and recipe.data.hold_out == 0
+    assert "W starts from its embeddings" in said[0] and said[1].startswith("not checked: 0 identities have several")
+    with pytest.raises(UserError, match="72 of 72 images have no label, and the term 'margin_softmax' needs one"):
+        prepared(method="adadistill", data=Path(f"unlabelled:{tiny.photos}"))
 
 
 def test_what_was_better_on_few_identities(prepared: Prepare, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +120,10 @@ def test_what_does_not_fit_is_refused(prepared: Prepare, tiny: Tiny) -> None:
         prepared("check.own_class=1", data=tiny.photos)
 
 
-@pytest.mark.parametrize(("images", "share"), [(10, 0.1), (500_000, 0.1), (1_000_000, 0.05), (42_000_000, 0.00119)])
-def test_the_hold_out_of_a_huge_set_is_bounded(images: int, share: float) -> None:
-    assert module._held_out(images) == pytest.approx(share)
+@pytest.mark.parametrize(
+    ("images", "extra", "share"),
+    [(10, 0, 0.1), (500_000, 9, 0.1), (1_000_000, 0, 0.05), (42_000_000, 1000, 0.00119), (0, 9, 0.0)],
+)
+def test_the_hold_out_of_a_huge_set_is_bounded(images: int, extra: int, share: float) -> None:
+    dataset = SimpleNamespace(extra=np.repeat([False, True], [images, extra]))
+    assert module._held_out(dataset) == pytest.approx(share)  # type: ignore[arg-type]

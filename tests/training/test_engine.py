@@ -27,6 +27,7 @@ from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import Model
 from facedistill.recipe.read import dump_recipe, make_recipe
 from facedistill.recipe.schema import Recipe
+from facedistill.results import load_evaluations, render_table
 from facedistill.run.claim import Busy
 from facedistill.training.engine import train
 
@@ -281,6 +282,30 @@ def test_resumed_with_dropout_rounding_and_decoding_workers_ends_with_the_same_b
     max((run / "checkpoints").glob("*.pt")).unlink()
     train(recipe, run)
     assert all(torch.equal(expected[name], tensor) for name, tensor in _weights(run).items())
+
+
+@pytest.mark.parametrize("sees", ["clean", "same"])
+def test_augmented_and_resumed_ends_with_the_same_bits(
+    sees: str, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = {"kind": "augment", "options": {"strength": 0.8, "teacher": sees}}
+    recipe = _recipe(teacher=str(teacher), method={"name": "l2kd", "terms": {}, "view": view})
+    recipe.student.embedding_dim = None
+    recipe.data.workers = 1
+    run = train(recipe, tmp_path / "run")
+    said = "teacher 'teacher' sees the augmented images, so its network runs at every step"
+    assert (said in " ".join(capsys.readouterr().err.split())) == (sees == "same")
+    training = json.loads((run / "evaluation.json").read_text())["training"]
+    assert training["teacher_forwards"] == 144  # 72 images: both flips before training, or in two epochs
+    expected = _weights(run)
+    (run / "evaluation.json").unlink()
+    for checkpoint in sorted((run / "checkpoints").glob("*.pt"))[-1:]:
+        checkpoint.unlink()
+    train(recipe, run)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in _weights(run).items())
+    plain = _recipe(teacher=str(teacher), method="l2kd", student={"embedding_dim": None})
+    other = _weights(train(plain, tmp_path / "plain"))
+    assert not all(torch.equal(expected[name], tensor) for name, tensor in other.items())
 
 
 def test_stopped_between_the_checkpoint_and_the_end_of_the_epoch(
@@ -567,16 +592,28 @@ def test_a_w_behind_a_projection_is_not_the_students_own(teacher: Path, tmp_path
     assert student.classifier is None and student.space == load_model(teacher).space
 
 
-@pytest.mark.parametrize(("method", "tied"), [("rkd", False), ("kd", False), ("proxylesskd", True)])
+@pytest.mark.parametrize(
+    ("method", "purpose", "tied"),
+    [
+        ("rkd", None, False),
+        ("kd", "asymmetric", False),
+        ("rkd", "symmetric", False),
+        ("proxylesskd", "asymmetric", True),
+    ],
+)
 def test_a_student_that_no_term_ties_to_its_teacher_is_told_so(
-    method: str, tied: bool, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str, purpose: str | None, tied: bool, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(
-        _recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}, schedule={"epochs": 1}),
-        tmp_path / "run",
-    )
-    note = f"note: no term of {method} ties the student to its teacher's space"
+    recipe = _recipe(teacher=str(teacher), method=method, student={"embedding_dim": None}, schedule={"epochs": 1})
+    recipe.purpose = purpose  # type: ignore[assignment]
+    run = train(recipe, tmp_path / "run")
+    warning = f"warning: no term of {method} ties the student to its teacher's space"
     said = " ".join(capsys.readouterr().err.split())
-    assert (note in said and "0.1% mAP" in said) != tied
+    assert (warning in said and "0.1% mAP" in said) == (not tied and purpose != "symmetric")
+    (evaluation,) = load_evaluations([run]).values()
+    assert evaluation["training"]["anchored"] == tied
+    table = render_table(evaluation)
+    assert re.search(r"\| the teacher’s +\|" if tied else r"\| its own +\|", table)
+    assert ("A student in a space of its own matches the teacher’s gallery at chance" in table) != tied
     student, space = load_model(run), load_model(teacher).space
     assert student.made["teachers"] == [space] and bool(untied(student, space)) != tied

@@ -15,6 +15,11 @@ from torch import Tensor, nn
 from check_toys import table_of
 from facedistill import parallel
 from facedistill.data.batch import Batch, Output
+from facedistill.data.dataset import open_dataset
+from facedistill.data.loader import Loader
+from facedistill.data.samplers import make_sampler
+from facedistill.data.views import make_view
+from facedistill.errors import UsageError
 from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.recipe.read import make_recipe
 from facedistill.recipe.schema import MovedBy
@@ -57,7 +62,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 RECIPE: dict[str, Any] = {
     "data": {"train": "synthetic:identities=6,images=4,size=32,seed=1"},
     "student": {"input_size": 32, "embedding_dim": 8, "options": {"width": 0.25}},
-    "method": {"name": "scratch", "terms": {"margin_softmax": {"scale": 16, "margin": "adaface"}}},
+    "method": {
+        "name": "scratch",
+        "terms": {"margin_softmax": {"scale": 16, "margin": "adaface"}},
+        "view": {"kind": "augment"},
+    },
     "schedule": {"epochs": 2, "batch": 8, "lr": 0.05, "checkpoint_steps": 2, "log_steps": 1},
 }
 
@@ -166,6 +175,15 @@ def _moved(mine: slice) -> Tensor:
     return weight.weight
 
 
+def _augmented(rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+    """The images of an epoch as the view `augment` shows them, and which they are; decoded in another process."""
+    dataset = open_dataset(RECIPE["data"]["train"])
+    loader = Loader(dataset, make_sampler("uniform", dataset.labels, 8, 0), rank, world, 1, make_view("augment"), 5)
+    batches = list(loader.epoch(1))
+    shown = [batch.shown for batch in batches if batch.shown is not None]
+    return {"shown": torch.stack(shown), "index": torch.stack([batch.index for batch in batches])}
+
+
 def _worker(out: str) -> None:
     torch.set_num_threads(1)
     with parallel.processes():
@@ -176,6 +194,7 @@ def _worker(out: str) -> None:
         # Images that could not be read make slices unequal: 5 here, 3 there.
         found["unequal"] = _gathered(slice(0, 5) if rank == 0 else slice(5, BATCH))
         found["moved"] = _moved(mine)
+        found["augmented"] = _augmented(rank, world)
         found["rows"] = parallel.gather(_inputs()[2][mine])
         torch.save({"world": world, "rank": rank} | found, f"{out}/{rank}.pt")
         recipe = make_recipe(RECIPE)
@@ -244,6 +263,11 @@ def test_the_teacher_moves_one_w_in_all_processes(two: list[dict[str, Any]]) -> 
     torch.testing.assert_close(two[0]["moved"], _moved(slice(None)))
 
 
+def test_two_processes_augment_as_one_does(two: list[dict[str, Any]]) -> None:
+    for name, whole in _augmented().items():
+        assert torch.equal(torch.cat([found["augmented"][name] for found in two], dim=1), whole)
+
+
 def test_every_term_is_tried() -> None:
     assert {kind for kind, _ in CASES.values()} == set(TERMS)
 
@@ -291,11 +315,6 @@ def test_what_two_processes_began_one_ends(folder: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    from facedistill.data.dataset import open_dataset
-    from facedistill.data.loader import Loader
-    from facedistill.data.samplers import make_sampler
-    from facedistill.errors import UsageError
-
     dataset = open_dataset(RECIPE["data"]["train"])
     with pytest.raises(UsageError, match="9 images cannot be shared equally by 2"):
         Loader(dataset, make_sampler("uniform", dataset.labels, 9, 0), 0, 2)

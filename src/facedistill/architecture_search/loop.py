@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -172,16 +173,16 @@ def _optimizers(recipe: Recipe, settings: Search, method: nn.Module, alphas: lis
 
 def _loaders(recipe: Recipe, assembly: Assembly) -> tuple[Loader, Loader]:
     """Return the loaders of the two halves, each with a sampler of the method's kind."""
-    method, labels = resolve(recipe.method), assembly.train.labels
+    method, train = resolve(recipe.method), assembly.train
     make = partial(make_sampler, method.sampler, **method.sampler_options)
-    first, second = (
-        Loader(
-            assembly.train,
-            Part(make(labels[half], recipe.schedule.batch, recipe.seed + i), half),
-            workers=recipe.data.workers,
-        )
-        for i, half in enumerate(halves(labels, recipe.seed))
-    )
+
+    def loader(i: int, half: np.ndarray) -> Loader:
+        weights = None if train.weights is None else train.weights[half]
+        inner = make(train.labels[half], recipe.schedule.batch, recipe.seed + i, weights)
+        workers = recipe.data.workers
+        return Loader(train, Part(inner, half), workers=workers, view=assembly.view, seed=recipe.seed)
+
+    first, second = (loader(i, half) for i, half in enumerate(halves(train.labels, recipe.seed)))
     return first, second
 
 

@@ -25,6 +25,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 Many = Parameter(consume_multiple=True, negative="")
+Repeated = Parameter(negative="")  # `--x A --x B`: words after A may belong to something else
 Flag = Parameter(negative="", show_default=False)
 STDOUT = Path("-")
 OUT_OF_MEMORY = (

@@ -12,6 +12,7 @@ def listing(what: str) -> str:
         "terms": _terms,
         "backbones": _backbones,
         "margins": _margins,
+        "views": _views,
         "protocols": _protocols,
         "recipes": _recipes,
     }
@@ -54,6 +55,12 @@ def _margins() -> list[str]:
     from facedistill.head import MARGINS
 
     return [f"{name:18} {_summary(margin)}" for name, margin in MARGINS.items()]
+
+
+def _views() -> list[str]:
+    from facedistill.data import VIEWS
+
+    return [f"{name:18} {_summary(view)}" for name, view in VIEWS.items()]
 
 
 def _protocols() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from facedistill.cli.app import File, Flag, Folder, Json, Many, Report, answer, app
+from facedistill.cli.app import File, Flag, Folder, Json, Many, Repeated, Report, answer, app
 from facedistill.errors import UsageError
 
 
@@ -89,7 +89,7 @@ def check(
     model: Path,
     /,
     *,
-    data: str,
+    data: Annotated[list[str], Repeated],
     against: Path | None = None,
     gallery: Path | None = None,
     margin: str = "arcface",
@@ -114,7 +114,8 @@ def check(
     model:
         The teacher; with --against the student, or a new model.
     data:
-        The images that a student will be trained on, or any others with class names.
+        The images that a student will be trained on, or any others with class names. Several data sets,
+        `--data A --data B`, become one.
     against:
         The teacher whose gallery the student will probe.
     gallery:
@@ -254,14 +255,14 @@ def cache(*, limit: float | None = None, clear: Annotated[bool, Flag] = False) -
 
 @app.command(name="list", sort_key=11)
 def list_(what: str, /) -> None:
-    """List the methods, terms, backbones, margins, protocols or recipes.
+    """List the methods, terms, backbones, margins, views, protocols or recipes.
 
     Example: `facedistill list methods`
 
     Parameters
     ----------
     what:
-        methods, terms, backbones, margins, protocols or recipes.
+        methods, terms, backbones, margins, views, protocols or recipes.
     """
     from facedistill.cli.listing import listing
 

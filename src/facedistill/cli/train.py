@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from facedistill.cli.app import Flag, Folder, answer, app
+from facedistill.cli.app import Flag, Folder, Repeated, answer, app
 from facedistill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ def train(recipe: str, /, *overrides: str, out: Folder) -> None:
 
 @app.command(sort_key=4)
 def distill(
-    *overrides: str, teacher: Path, data: str, student: str = "mobilefacenet", out: Folder, method: str | None = None
+    *overrides: str,
+    teacher: Path,
+    data: Annotated[list[str], Repeated],
+    student: str = "mobilefacenet",
+    out: Folder,
+    method: str | None = None,
 ) -> None:
     """Distil a student from a teacher: check, train, evaluate.
 
@@ -80,7 +85,7 @@ def distill(
     teacher:
         A model folder, a run, or an .onnx.
     data:
-        The images to train on, with class names.
+        The images to train on, with class names. Several data sets, `--data A --data B`, become one.
     student:
         The network (`facedistill list backbones`).
     out:
@@ -90,7 +95,7 @@ def distill(
     """
     from facedistill.training import distillation_recipe
 
-    _train(distillation_recipe(teacher, data, student, out, method, overrides), out)
+    _train(distillation_recipe(teacher, data[0] if len(data) == 1 else data, student, out, method, overrides), out)
 
 
 @app.command(sort_key=7)

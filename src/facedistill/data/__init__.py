@@ -26,6 +26,7 @@ from facedistill.data.sources import (
     open_source,
     open_survface,
     open_tinyface,
+    open_union,
     read_lines,
     read_table,
     read_text,
@@ -34,7 +35,7 @@ from facedistill.data.sources import (
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
 from facedistill.data.stored import ArrayWriter, load_array, save_array
-from facedistill.data.view import View
+from facedistill.data.view import ImageView, TeacherSees, View, seen
 from facedistill.data.views import VIEWS, make_view
 
 __all__ = [
@@ -52,10 +53,12 @@ __all__ = [
     "Flip",
     "IjbSource",
     "ImageBatch",
+    "ImageView",
     "Loader",
     "Output",
     "Sampler",
     "Source",
+    "TeacherSees",
     "UnreadableImage",
     "VerificationSet",
     "View",
@@ -84,6 +87,7 @@ __all__ = [
     "open_source",
     "open_survface",
     "open_tinyface",
+    "open_union",
     "read_lines",
     "read_table",
     "read_text",
@@ -92,6 +96,7 @@ __all__ = [
     "save_array",
     "save_selection",
     "save_verification",
+    "seen",
     "sharpness",
     "similarity",
     "thumbnail",

@@ -13,7 +13,7 @@ import torch.utils.data
 from torch import Tensor
 
 from facedistill.data.decode import decode, resize
-from facedistill.data.sources.open import open_source
+from facedistill.data.sources.open import open_source, open_union
 from facedistill.data.sources.source import Source, classes_with_images
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
@@ -35,12 +35,14 @@ class ImageBatch:
 
     images: uint8 (B, 3, H, W), RGB, mirrored where flipped. labels: int64 (B,).
     index: int64 (B, 2): the sample's place in its Dataset, and 1 where flipped. unreadable: names.
+    shown: the images as a view shows them to the student; None if it sees `images`.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     unreadable: list[str] = field(default_factory=list)
+    shown: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,6 +108,21 @@ class Dataset(torch.utils.data.Dataset):
         smaller = math.sqrt(MOST_PIXELS / (height * width))
         return max(1, int(height * smaller)), max(1, min(int(width * smaller), MOST_PIXELS))
 
+    @cached_property
+    def unlabelled(self) -> np.ndarray:
+        """True where an image shows an unknown person and is a class of its own; bool (N,)."""
+        return np.zeros(len(self), bool) if self.source.unlabelled is None else self.source.unlabelled[self.indices]
+
+    @cached_property
+    def extra(self) -> np.ndarray:
+        """True where an image only adds to the training, so that nobody is held out of them; bool (N,)."""
+        return np.zeros(len(self), bool) if self.source.extra is None else self.source.extra[self.indices]
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """How often each image comes in an epoch, float (N,); None: once."""
+        return None if self.source.weights is None else self.source.weights[self.indices]
+
     @property
     def is_in_memory(self) -> bool:
         """True if batches are copied from decoded pixels, so that no worker processes are needed."""
@@ -127,11 +144,11 @@ class Dataset(torch.utils.data.Dataset):
         self, indices: Sequence[int] | np.ndarray, flips: Sequence[bool] | np.ndarray | None = None
     ) -> ImageBatch:
         """Return the readable images at `indices`, mirrored where `flips` is true (default: nowhere)."""
-        indices = np.asarray(indices, dtype=np.int64)
-        flips = np.zeros(len(indices), dtype=bool) if flips is None else np.asarray(flips, dtype=bool)
-        return self.count(self._batch(indices, flips))
+        return self.count(self.read(indices, np.zeros(len(indices), dtype=bool) if flips is None else flips))
 
-    def _batch(self, indices: np.ndarray, flips: np.ndarray) -> ImageBatch:
+    def read(self, indices: Sequence[int] | np.ndarray, flips: Sequence[bool] | np.ndarray) -> ImageBatch:
+        """Return what `batch` does without counting it, e.g. in another process."""
+        indices, flips = np.asarray(indices, dtype=np.int64), np.asarray(flips, dtype=bool)
         unreadable: list[str] = []
         if isinstance(self.source, MemorySource) and self.is_in_memory:
             pixels = self.source.pixels[self.indices[indices]]  # numpy copies whole images: faster than torch here
@@ -156,7 +173,7 @@ class Dataset(torch.utils.data.Dataset):
     def __getitems__(self, items: list[tuple[int, bool]]) -> "ImageBatch | UserError":
         """Return a batch, or its error as a value: torch would wrap it in a traceback. Runs in worker processes."""
         try:
-            return self._batch(np.array([i for i, _ in items]), np.array([f for _, f in items]))
+            return self.read([i for i, _ in items], [f for _, f in items])
         except UserError as e:
             return e
 
@@ -231,6 +248,8 @@ class MemorySource(Source):
         self.pixels = pixels if kept.all() else pixels[kept]
         self.labels = dataset.labels[kept]
         self.keys = [key for key, good in zip(dataset.keys, kept, strict=True) if good]
+        self.unlabelled, self.extra = dataset.unlabelled[kept], dataset.extra[kept]
+        self.weights = None if dataset.weights is None else dataset.weights[kept]
 
     def read(self, i: int) -> np.ndarray:
         return self.pixels[i].transpose(1, 2, 0)
@@ -241,10 +260,11 @@ def _some(names: list[str]) -> str:
 
 
 def open_dataset(
-    spec: str | Path,
+    spec: str | Path | Sequence[str | Path],
     size: int | None = None,
     max_unreadable: float = 0.01,
     columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Open the data that `spec` names (see `open_source`) as a Dataset."""
-    return Dataset(open_source(spec, columns), size=size, max_unreadable=max_unreadable)
+    """Open the data that `spec` names (see `open_source`) as a Dataset; several as one, see `open_union`."""
+    source = open_source(spec, columns) if isinstance(spec, str | Path) else open_union(spec, columns)
+    return Dataset(source, size=size, max_unreadable=max_unreadable)

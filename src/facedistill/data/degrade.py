@@ -17,19 +17,20 @@ BICUBIC = Image.Resampling.BICUBIC
 
 
 def shrink(
-    image: Image.Image, pixels: int, blur: float = 0, jpeg: int | None = None, noise: np.ndarray | None = None
+    image: Image.Image, pixels: int | None, blur: float = 0, jpeg: int | None = None, noise: np.ndarray | None = None
 ) -> np.ndarray:
     """Return the image, uint8 (H, W, 3), shrunk to `pixels` x `pixels` and enlarged to its own size again, bicubic.
 
     Shrinking averages (antialias), as Pillow does.
 
     Args:
+        pixels: None keeps the image's size.
         blur: sigma of a Gaussian blur before shrinking, in pixels of the original image; 0 for none.
         jpeg: JPEG quality of the small image, 1 to 100; None for no compression.
-        noise: added to the small image, (pixels, pixels, 3), before it is compressed.
+        noise: added to the small image, in its shape, before it is compressed.
     """
     small = image.filter(ImageFilter.GaussianBlur(blur)) if blur else image
-    small = small.resize((pixels, pixels), BICUBIC)
+    small = small.resize((pixels, pixels) if pixels else image.size, BICUBIC)
     if noise is not None:
         small = Image.fromarray((np.asarray(small) + noise).round().clip(0, 255).astype(np.uint8))
     if jpeg is not None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import wraps
 from itertools import islice
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 from weakref import WeakSet
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch.utils.data
 
 from facedistill.data.dataset import Dataset, ImageBatch
 from facedistill.data.samplers import Sampler
+from facedistill.data.view import Same, View, seen
 from facedistill.errors import UsageError, UserError
 
 P = ParamSpec("P")
@@ -45,40 +46,55 @@ def _close_all() -> None:
 class Loader:
     """`epoch(e)` yields this rank's ImageBatch of every step: the rank-th of `world` equal slices of the global batch.
 
-    The order is the sampler's for any number of `workers`. A data set in memory needs no workers and gets none.
+    The order is the sampler's for any number of `workers`, and a view changes an image in the same way wherever that is
+    done. A data set in memory gets no workers unless the view gives them work.
+
+    Args:
+        view: changes each image by itself, as a function of (seed, epoch, image) alone.
     """
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, rank: int = 0, world: int = 1, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Sampler,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        view: View | None = None,
+        seed: int = 0,
+    ) -> None:
         if sampler.batch % world:
             raise UsageError(f"a batch of {sampler.batch} images cannot be shared equally by {world} processes")
         if sampler.batch < 2 * world:
             raise UsageError(f"schedule.batch={sampler.batch}: batch normalisation needs two images in each process")
         self.dataset, self.sampler, self.rank, self.world = dataset, sampler, rank, world
         self.steps = sampler.steps
-        self.workers = 0 if dataset.is_in_memory else workers
-        self._plan: list[list[tuple[int, bool]]] = []  # batches to come; each epoch refills it for the same workers
+        self.shown = _Shown(dataset, view or Same(), seed)
+        self.workers = workers if self.shown.view.by_image or not dataset.is_in_memory else 0
+        self._plan: list[Draws] = []  # batches to come; each epoch refills it for the same workers
         self._pool: torch.utils.data.DataLoader | None = None
 
     @_closed_at_exit
     def epoch(self, e: int, skip: int = 0) -> Batches:
         """Yield the batches of epoch `e` from step `skip` on. Raises UserError if too many images are unreadable."""
         indices, flips = self.sampler.epoch(e)
+        turns = _turns(indices) if self.shown.view.by_image else np.zeros_like(indices)
         share = self.sampler.batch // self.world
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        indices, flips = indices[skip:, mine], flips[skip:, mine]
-        if self.workers and len(indices):
-            yield from self._from_workers(indices, flips)
+        parts = (part[skip:, mine] for part in (indices, flips, turns))
+        plan = [Draws(i, f, t, e) for i, f, t in zip(*parts, strict=True)]
+        if self.workers and plan:
+            yield from self._from_workers(plan)
         else:
-            for i, f in zip(indices, flips, strict=True):
-                yield self._readable(self.dataset.batch(i, f))
+            yield from (self._counted(self.shown.batch(draws)) for draws in plan)
         self.dataset.check_unreadable()
 
-    def _from_workers(self, indices: np.ndarray, flips: np.ndarray) -> Iterator[ImageBatch]:
-        self._plan[:] = [list(zip(i, f, strict=True)) for i, f in zip(indices.tolist(), flips.tolist(), strict=True)]
+    def _from_workers(self, plan: "list[Draws]") -> Iterator[ImageBatch]:
+        self._plan[:] = plan
         if self._pool is None:
             self._pool = torch.utils.data.DataLoader(
-                self.dataset,
-                batch_sampler=self._plan,
+                self.shown,
+                batch_sampler=self._plan,  # type: ignore[arg-type]
                 num_workers=self.workers,
                 collate_fn=_same,
                 persistent_workers=True,
@@ -88,13 +104,14 @@ class Loader:
             for batch in self._pool:
                 if isinstance(batch, UserError):
                     raise type(batch)(*batch.args)
-                yield self._readable(self.dataset.count(batch))
+                yield self._counted(batch)
         except UserError:
             self._pool = None  # else the traceback keeps the workers alive, and torch takes 5 s to end each
             raise
 
-    def _readable(self, batch: ImageBatch) -> ImageBatch:
-        """Return the batch, or raise UserError if it has no image."""
+    def _counted(self, batch: ImageBatch) -> ImageBatch:
+        """Return the batch, or raise UserError if it has no image, or if too many images are unreadable by now."""
+        self.dataset.count(batch)
         if not len(batch):
             where, example = self.dataset.source.path, batch.unreadable[0]
             raise UserError(f"{where}: a whole batch of images is unreadable, e.g. {example}")
@@ -103,6 +120,49 @@ class Loader:
 
 def _same(batch: Any) -> Any:
     return batch
+
+
+class Draws(NamedTuple):
+    """The images of a step that a sampler drew: their numbers, mirrored or not, and their earlier draws in the epoch.
+
+    Arrays (B,): int64, bool, int64.
+    """
+
+    indices: np.ndarray
+    flips: np.ndarray
+    turns: np.ndarray
+    epoch: int
+
+
+class _Shown(torch.utils.data.Dataset):
+    """A data set's batches as a view shows them: the work of one process that decodes."""
+
+    def __init__(self, dataset: Dataset, view: View, seed: int) -> None:
+        self.dataset, self.view, self.seed = dataset, view, seed
+
+    def batch(self, draws: Draws) -> ImageBatch:
+        images = self.dataset.read(draws.indices, draws.flips)
+        if not self.view.by_image or not len(images):
+            return images
+        readable = np.isin(draws.indices, images.index[:, 0].numpy())
+        return seen(self.view, images, self.seed, draws.epoch, draws.turns[readable])
+
+    def __getitems__(self, draws: Draws) -> ImageBatch | UserError:
+        """Return a batch, or its error as a value: torch would wrap it in a traceback. Runs in worker processes."""
+        try:
+            return self.batch(draws)
+        except UserError as e:
+            return e
+
+
+def _turns(indices: np.ndarray) -> np.ndarray:
+    """Return how many times each image has come before, in the order of an epoch's `indices` (steps, batch)."""
+    flat = indices.ravel()
+    order = np.argsort(flat, kind="stable")
+    first = np.searchsorted(flat[order], flat[order])
+    turns = np.empty_like(flat)
+    turns[order] = np.arange(len(flat)) - first
+    return turns.reshape(indices.shape)
 
 
 DECODERS = 2

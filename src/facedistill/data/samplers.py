@@ -6,7 +6,7 @@ batch is dropped.
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,13 @@ from facedistill.recipe import build, find
 
 
 class Sampler(ABC):
-    """The base class. `labels` int64 (N,), `batch` images a step over all ranks, `seed` >= 0; N // batch steps."""
+    """The base class. `labels` int64 (N,), `batch` images a step over all ranks, `seed` >= 0; N // batch steps.
+
+    takes_weights: True if `draw` heeds `self.weights`, see `weigh`.
+    """
+
+    takes_weights: ClassVar[bool] = False
+    weights: np.ndarray | None = None
 
     def __init__(self, labels: np.ndarray, batch: int, seed: int) -> None:
         if batch < 1:
@@ -24,6 +30,15 @@ class Sampler(ABC):
             raise UserError(f"{len(labels)} images are fewer than a batch of {batch}; choose a smaller batch")
         self.labels, self.batch, self.seed = np.asarray(labels, dtype=np.int64), batch, seed
         self.steps = len(labels) // batch
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Draw images more and less often: `weights` float (N,) > 0, how often each comes in an epoch on average."""
+        if not self.takes_weights:
+            raise UsageError(f"data.weights: the sampler {type(self).__name__} takes none; use {' or '.join(SAMPLERS)}")
+        count = sum(_times(weight, images) for weight, images in zip(*np.unique(weights, return_counts=True)))
+        self.weights, self.steps = weights, count // self.batch
+        if not self.steps:
+            raise UserError(f"data.weights: {count} images an epoch are fewer than a batch of {self.batch}")
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (indices int64, flips bool), both (steps, batch), of epoch `e`."""
@@ -37,24 +52,43 @@ class Sampler(ABC):
 
 
 class Uniform(Sampler):
-    """Every image once an epoch, in random order."""
+    """Every image once an epoch, or as often as its weight says, in random order."""
+
+    takes_weights = True
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
+        if self.weights is not None:
+            return _as_often(self.weights, rng)[: self.steps * self.batch]
         return rng.permutation(len(self.labels))[: self.steps * self.batch]
 
 
 class ClassBalanced(Sampler):
-    """Every class equally often (to within one); a class's images take turns, so a small class repeats its own."""
+    """Every class equally often (to within one); a class's images take turns, so a small class repeats its own.
+
+    With weights, a class comes in proportion to the mean weight of its images.
+    """
+
+    takes_weights = True
+    share: np.ndarray | None = None  # of the rounds of all classes, in which each class comes
+
+    def weigh(self, weights: np.ndarray) -> None:
+        super().weigh(weights)
+        mean = np.bincount(self.labels, weights) / np.maximum(np.bincount(self.labels), 1)
+        self.share = mean[np.unique(self.labels)] / mean.max()
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        classes = np.unique(self.labels)
-        count = self.steps * self.batch
-        rounds = -(-count // len(classes))
-        turns = np.concatenate([rng.permutation(classes) for _ in range(rounds)])[:count]
-        return _take_turns(self.labels, turns, 1, rng)
+        return _take_turns(self.labels, self.classes_in_turn(self.steps * self.batch, 1, rng), 1, rng)
+
+    def classes_in_turn(self, count: int, p: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `count` classes, of which each `p` in a row are different."""
+        classes, turns = np.unique(self.labels), list[np.ndarray]()
+        while sum(len(turn) for turn in turns) < count:
+            drawn = classes if self.share is None else classes[rng.random(len(classes)) < self.share]
+            turns.append(rng.permutation(drawn)[: len(drawn) // p * p])  # of one shuffle: no batch has a class twice
+        return np.concatenate(turns)[:count]
 
 
-class PK(Sampler):
+class PK(ClassBalanced):
     """P classes x `k` images a batch (P = batch / k), for losses that need several images of a class.
 
     A class with fewer than `k` images is drawn with repetition; any other gives `k` different images.
@@ -68,12 +102,37 @@ class PK(Sampler):
         if len(self.classes) < batch // k:
             raise UserError(f"pk sampler: {batch // k} classes a batch, but the data has {len(self.classes)}; raise k")
 
+    def weigh(self, weights: np.ndarray) -> None:
+        super().weigh(weights)
+        assert self.share is not None
+        p, there = self.batch // self.k, self.share.sum()
+        if there < p:
+            raise UserError(
+                f"data.weights: pk sampler: {p} classes a batch, but by their weights about {there:.0f} classes come "
+                "in a round; use weights that are nearer to each other"
+            )
+
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         p = self.batch // self.k
-        whole = len(self.classes) // p  # batches from one shuffle of the classes, so that none has a class twice
-        rounds = -(-self.steps // whole)
-        turns = np.concatenate([rng.permutation(self.classes)[: whole * p] for _ in range(rounds)])[: self.steps * p]
-        return _take_turns(self.labels, turns, self.k, rng)
+        return _take_turns(self.labels, self.classes_in_turn(self.steps * p, p, rng), self.k, rng)
+
+
+def _as_often(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return every index as often as its weight says, in random order: 2.5 is twice, and for a random half once more.
+
+    The number of indices is always the same.
+    """
+    found = []
+    for weight in np.unique(weights):
+        places = np.flatnonzero(weights == weight)
+        rest = _times(weight, len(places)) - int(weight) * len(places)
+        found += [np.repeat(places, int(weight)), rng.permutation(places)[:rest]]
+    return rng.permutation(np.concatenate(found))
+
+
+def _times(weight: float, images: int) -> int:
+    """Return how many images an epoch has of a number of images of one weight."""
+    return round(float(weight) * int(images))
 
 
 def _take_turns(labels: np.ndarray, turns: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -93,6 +152,16 @@ def _take_turns(labels: np.ndarray, turns: np.ndarray, k: int, rng: np.random.Ge
 SAMPLERS: dict[str, type[Sampler]] = {"uniform": Uniform, "class_balanced": ClassBalanced, "pk": PK}
 
 
-def make_sampler(kind: str, labels: np.ndarray, batch: int, seed: int, /, **options: Any) -> Sampler:
-    """Return the sampler named `kind`; `options` are its own (pk: k). UsageError for an unknown name or option."""
-    return build(partial(find(SAMPLERS, kind, "sampler", Sampler), labels, batch, seed), options, f"sampler '{kind}'")
+def make_sampler(
+    kind: str, labels: np.ndarray, batch: int, seed: int, weights: np.ndarray | None = None, /, **options: Any
+) -> Sampler:
+    """Return the sampler named `kind`; `options` are its own (pk: k). UsageError for an unknown name or option.
+
+    Args:
+        weights: float (N,), how often each image comes in an epoch; None: all alike.
+    """
+    kind_of = find(SAMPLERS, kind, "sampler", Sampler)
+    sampler = build(partial(kind_of, labels, batch, seed), options, f"sampler '{kind}'")
+    if weights is not None:
+        sampler.weigh(weights)
+    return sampler

@@ -7,7 +7,7 @@ import numpy as np
 from facedistill.data.dataset import Dataset
 from facedistill.errors import UsageError, UserError
 
-FIW_IDENTITY = re.compile(r"fiw_([^_/]+)_")
+FIW_IDENTITY = re.compile(r"(?:^|/)fiw_([^_/]+)_")  # a set of several may precede it
 PHOTO = re.compile(r"(P\d+)_face\d+")
 
 
@@ -21,7 +21,7 @@ def groups(dataset: Dataset) -> list[tuple[str, ...]]:
     for label, key in zip(dataset.labels.tolist(), dataset.keys, strict=True):
         name = dataset.class_names[label]
         ties = [f"identity {name}"]
-        if family := FIW_IDENTITY.match(name):
+        if family := FIW_IDENTITY.search(name):
             ties.append(f"family {family[1]}")
             if photo := PHOTO.match(key.rpartition("/")[2]):
                 ties.append(f"photo {family[1]}/{photo[1]}")
@@ -49,23 +49,28 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     """Split into (train, held out): whole components with up to `share` of the identities are held out.
 
     Components of `groups` are drawn in an order that depends on `seed` alone; one that would exceed the share is
-    skipped. Raises UserError if no component fits, e.g. because all identities are tied together.
+    skipped. Of several data sets, people of the first labelled one are drawn: the same as if it were the only one.
+    With them go their images in the other sets. Raises UserError if no component fits, e.g. because all identities are
+    tied together, or if nobody is known.
     """
     if not 0 < share < 1:
         raise UsageError(f"hold-out share {share}: expected a number between 0 and 1")
     component = components(groups(dataset))
-    pairs = np.unique(np.stack([component, dataset.labels], axis=1), axis=0)
-    sizes = np.bincount(pairs[:, 0])  # identities in each component
+    if dataset.extra.all():
+        raise UserError(f"{dataset.source.path}: no image has a label, so nobody can be held out; set data.hold_out=0")
+    pairs = np.unique(np.stack([component, dataset.labels], axis=1)[~dataset.extra], axis=0)
+    sizes = np.bincount(pairs[:, 0], minlength=component.max() + 1)  # identities in each component
     wanted, taken, held = share * sizes.sum(), 0, np.zeros(len(sizes), dtype=bool)
-    for c in np.random.default_rng(seed).permutation(len(sizes)):
+    candidates = np.flatnonzero(sizes)
+    for c in candidates[np.random.default_rng(seed).permutation(len(candidates))]:
         if taken + sizes[c] <= wanted:
             held[c] = True
             taken += sizes[c]
     if not held.any():
         raise UserError(
             f"{dataset.source.path}: no group of related identities is small enough for a hold-out of {share:g}: "
-            f"{sizes.sum()} identities are tied together in {len(sizes)} groups, the smallest of {sizes.min()}; hold "
-            "out more, or nothing (data.hold_out=0)"
+            f"{sizes.sum()} identities are tied together in {len(candidates)} groups, the smallest of "
+            f"{sizes[candidates].min()}; hold out more, or nothing (data.hold_out=0)"
         )
     mask = held[component]
     return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))

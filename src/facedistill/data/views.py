@@ -8,14 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from facedistill.data.augment import Augment
 from facedistill.data.batch import Batch
 from facedistill.data.low_resolution import Degrade
+from facedistill.data.published_views import AdaFaceAugment, CVLfaceAugment
 from facedistill.data.view import Same, View
 from facedistill.recipe import Positive, build, find
 
 
 class Mixup(View):
-    """Both networks see mixed images: see `mixup`."""
+    """Both networks see mixed pairs of images, see `mixup`."""
 
     teacher_sees = "the mixed images"
     rules_out: ClassVar[Mapping[str, str]] = {
@@ -52,7 +54,14 @@ def mixup(batch: Batch, alpha: float, seed: int) -> Batch:
     return replace(batch, images=images, teacher_images=teacher_images, targets=own + other)
 
 
-VIEWS: dict[str, type[View]] = {"same": Same, "mixup": Mixup, "degrade": Degrade}
+VIEWS: dict[str, type[View]] = {
+    "same": Same,
+    "mixup": Mixup,
+    "degrade": Degrade,
+    "augment": Augment,
+    "adaface": AdaFaceAugment,
+    "cvlface": CVLfaceAugment,
+}
 
 
 def make_view(kind: str, /, **options: object) -> View:

@@ -22,7 +22,7 @@ def kinds_of(dataset: Dataset) -> np.ndarray | None:
     family = components(groups(dataset))
     if len(np.unique(family)) == len(np.unique(dataset.labels)):
         return None
-    source = np.array([bool(FIW_IDENTITY.match(dataset.class_names[label])) for label in dataset.labels])
+    source = np.array([bool(FIW_IDENTITY.search(dataset.class_names[label])) for label in dataset.labels])
     return np.stack([family, source.astype(np.int64)])
 
 

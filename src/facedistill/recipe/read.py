@@ -79,8 +79,12 @@ def dump_recipe(recipe: Recipe) -> str:
     for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
         if not raw["method"][group]["options"]:
             del raw["method"][group]["options"]
-    if raw["search"] is None:  # left out too
-        del raw["search"]
+    for key in ("purpose", "search"):  # left out too
+        if raw[key] is None:
+            del raw[key]
+    for key, usual in (("classes", "prefix"), ("weights", {})):
+        if raw["data"][key] == usual:
+            del raw["data"][key]
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -89,7 +93,7 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
     raw = {k: {} if v is None and k in GROUPS else v for k, v in copy.deepcopy(raw).items()}
     if isinstance(raw.get("method"), str):
         raw["method"] = {"name": raw["method"]}
-    if isinstance(raw.get("data"), str):
+    if isinstance(raw.get("data"), str | list):
         raw["data"] = {"train": raw["data"]}
     if isinstance(raw.get("student"), str):
         raw["student"] = {"backbone": raw["student"]}

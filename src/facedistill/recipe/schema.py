@@ -25,19 +25,28 @@ DEFAULT_DATA = "synthetic:identities=400,images=8,size=48,seed=1"  # of the demo
 class Data:
     """The training images.
 
-    `train`: any data set that the program opens. `hold_out`: share of the identities kept for evaluation; relatives and
-    people in the same photo stay on one side. `in_memory`: decode once into a uint8 array; null = when it takes less
-    than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: a larger share is an error. `columns`: of a
-    table (Parquet, Arrow, metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
+    `train`: any data set that the program opens, or a list of several. `weights`: of several, by their names, how often
+    each image comes in an epoch; left out = 1. `classes`: how several name theirs, see UnionSource. `hold_out`: share
+    of the identities kept for evaluation; relatives and people in the same photo stay on one side. `in_memory`: decode
+    once into a uint8 array; null = when it takes less than 2 GB. `workers`: decoding processes otherwise, and those of
+    a view that changes each image. `max_unreadable`: a larger share is an error. `columns`: of a table (Parquet, Arrow,
+    metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
     """
 
-    train: str = DEFAULT_DATA
+    train: str | Annotated[list[str], Field(min_length=1)] = DEFAULT_DATA
     hold_out: Share = 0.0
     hold_out_seed: Seed = 0
     in_memory: bool | None = None
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
     columns: dict[str, str] = field(default_factory=dict)
+    classes: str = field(default="prefix", repr=False)  # these two: as NO_OPTIONS
+    weights: dict[str, Positive] = field(default_factory=dict, repr=False)
+
+    @property
+    def sets(self) -> list[str]:
+        """The data sets that `train` names."""
+        return [self.train] if isinstance(self.train, str) else self.train
 
 
 @typed(config=STRICT)
@@ -85,8 +94,9 @@ class SamplerSpec:
 
 @typed(config=STRICT)
 class ViewSpec:
-    """How images change before the networks see them; null = the method's choice (else same; alpha = 0.2). `mixup`:
-    pairs of images and their labels are mixed, with shares from Beta(alpha, alpha). `options`: further options."""
+    """How images change before the networks see them; null = the method's choice (else same; alpha = 0.2). `augment`,
+    `degrade` and the published ones change each image by itself. `mixup`: pairs of images and their labels are mixed,
+    with shares from Beta(alpha, alpha). `options`: further options."""
 
     kind: str | None = None
     alpha: Positive | None = None
@@ -192,6 +202,9 @@ class Search:
 
 @typed(config=STRICT)
 class Recipe:
+    """`purpose`: whose gallery the student will search: asymmetric = its teacher's, symmetric = one of its own; null =
+    asymmetric if there is a teacher. `train` warns if the method does not suit it."""
+
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
@@ -201,7 +214,8 @@ class Recipe:
     check: Check = field(default_factory=Check)
     track: Literal["none"] | Tracker | list[Tracker] = "none"
     seed: Seed = 0
+    purpose: Literal["asymmetric", "symmetric"] | None = field(default=None, repr=False)  # as NO_OPTIONS
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
 
 
-GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "search"}
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", "search"}

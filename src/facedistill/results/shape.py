@@ -35,6 +35,7 @@ class Training:
     seed: Count
     epochs: Count
     data: str
+    anchored: Annotated[bool, Strict()] = ABSENT
     images: Count = ABSENT
     seconds: Number = ABSENT
     images_per_second: Number = ABSENT

@@ -33,6 +33,10 @@ from facedistill.results.reading import (
 from facedistill.results.resolution_gate import lost_at_full_resolution
 
 FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate) decide the threshold"
+OWN_SPACE = (
+    "A student in a space of its own matches the teacher’s gallery at chance: no term of its method ties it to the "
+    "teacher’s space."
+)
 FOREIGN = "† the two models do not share a space: a control that should come out near chance"
 PUBLISHED = "Published figures are the source’s, of other data and another recipe; they are compared with nothing."
 SIGNIFICANT = 0.05
@@ -130,13 +134,16 @@ def training(evaluations: Mapping[str, dict[str, Any]]) -> list[Table]:
             [
                 text(run),
                 text(evaluation.get("method")),
+                text({True: "the teacher’s", False: "its own"}.get(of.get("anchored"))),
                 *(whole(of.get(key)) for key in ("epochs", "seed", "images")),
                 *costs(of),
             ]
         )
-    columns = ["run", "method", "epochs", "seed", "images", *COST_COLUMNS]
+    columns = ["run", "method", "space", "epochs", "seed", "images", *COST_COLUMNS]
     found = Table("Training", "Minutes of the steps alone.", columns, rows, heads=2)
     found.notes += not_comparable(evaluations)
+    if any(e.get("training", {}).get("anchored") is False for e in evaluations.values()):
+        found.notes.append(OWN_SPACE)
     return [found]
 
 

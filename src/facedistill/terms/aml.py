@@ -37,6 +37,8 @@ class AML(CrossRelation):
             is a positive, too.
     """
 
+    needs_labels = True
+
     def __init__(self, margin: Positive = 0.7, plus: bool = True) -> None:
         super().__init__()
         self.margin, self.plus = margin, plus

@@ -42,6 +42,8 @@ class EKD(Relation):
         momentum: share of a new batch in the thresholds.
     """
 
+    needs_labels = True
+
     student_anchors: Tensor
     teacher_anchors: Tensor
     updates: Tensor

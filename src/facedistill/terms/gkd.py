@@ -45,6 +45,7 @@ class GKD(SoftTargets):
         warmup: the share of training over which the term's weight grows linearly from 0.
     """
 
+    needs_labels = True
     name = "gkd"
 
     def __init__(

@@ -20,6 +20,7 @@ class Influence(MarginSoftmax):
     It reads the class of an image: of a mixed image, that of the larger share.
     """
 
+    needs_labels = True
     needs_weight = False
     needs_table = True
     anchors = True

@@ -35,6 +35,7 @@ class LCE(Term):
         align, boundary: weights of the two losses.
     """
 
+    needs_labels = True
     needs_weight = True
     whole_weight = True
     needs_table = True

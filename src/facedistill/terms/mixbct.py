@@ -41,6 +41,7 @@ class MixBCT(MarginSoftmax):
         margin, margin_options, scale, margin_warmup: as in `MarginSoftmax`.
     """
 
+    needs_labels = True
     needs = frozenset({"embedding"})
     needs_table = True
     anchors = True

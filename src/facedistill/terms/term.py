@@ -21,6 +21,7 @@ class Term(nn.Module):
         parts: the networks of a composed student whose outputs it reads (`Output.parts`).
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
+        needs_labels: True if the term reads who is on an image, other than by rows of W.
         needs_table: True if the term reads the teacher's embeddings of all training images before the first step.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
@@ -30,6 +31,7 @@ class Term(nn.Module):
     parts: tuple[str, ...] = ()
     needs_weight: bool = False
     whole_weight: bool = False
+    needs_labels: bool = False
     needs_table: bool = False
     anchors: bool = False
 

@@ -44,6 +44,8 @@ class TripletDistillation(Relation):
         smallest: margin if the teacher has no gap. largest: margin at the batch's widest gap.
     """
 
+    needs_labels = True
+
     def __init__(self, smallest: float = 0.2, largest: float = 0.5) -> None:
         super().__init__()
         self.smallest, self.largest = smallest, largest

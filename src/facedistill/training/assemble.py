@@ -1,12 +1,12 @@
 """From a recipe to the parts of a run: data, teachers, W, student, method."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from facedistill import parallel
-from facedistill.data import Dataset, Embeddings, Sampler, View, make_sampler
+from facedistill.data import Batch, Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import EvaluationSet, open_sets
 from facedistill.models import Model, load_model
@@ -38,6 +38,7 @@ class Assembly:
         origin: the origin of the first W, or None without a W.
         a_row_an_image: True if W has a row for every image, so that an image's number is its label.
         sets: the student's evaluation sets by name: the recipe's, and the held-out identities.
+        view: what the networks see. It changes images by themselves where they are decoded, and batches in `method`.
         embedded: the number of images, mirror images included, that teachers embed before training, or embedded when
             the cache was made.
     """
@@ -50,6 +51,7 @@ class Assembly:
     origin: str | None
     a_row_an_image: bool
     sets: dict[str, EvaluationSet]
+    view: View
     embedded: int
 
 
@@ -63,11 +65,12 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
     _do_without(terms, models)
     asked = teacher_needs(terms, method.moved_by)
-    _refuse_contradictions(method)
+    refuse_contradictions(method, terms)
     _require_networks(asked, models, method.view)
     epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
     train, held_out = open_training_data(recipe.data)
+    require_labels(method, terms, train)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
 
@@ -97,14 +100,23 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     return Assembly(
         train,
         held_out,
-        make_sampler(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, **method.sampler_options),
-        Method(student, first, teachers, terms, partial(method.view, seed=recipe.seed), weights),
+        make_sampler(
+            *(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, train.weights),
+            **method.sampler_options,
+        ),
+        Method(student, first, teachers, terms, _of_batches(method.view, recipe.seed), weights),
         models,
         classifier.origin if classifier else None,
         method.start.a_row_an_image,
         sets,
+        method.view,
         sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values()),
     )
+
+
+def _of_batches(view: View, seed: int) -> Callable[[Batch], Batch] | None:
+    """Return the view as a function of batches; None if the processes that decode do its work."""
+    return None if view.by_image else partial(view, seed=seed)
 
 
 def _do_without(terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> None:
@@ -119,8 +131,16 @@ def _do_without(terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> 
                 say(f"term '{key}': teacher '{wired.teacher}' gives no stage maps, so its embedding alone is imitated")
 
 
-def _refuse_contradictions(method: ResolvedMethod) -> None:
-    """Raise UsageError if the view rules out what moves W, or if a W that something moves is not stored in fp32."""
+def refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm]) -> None:
+    """Raise UsageError if the view rules out what moves W, if a W that something moves is not stored in fp32, or if a
+    term compares classes where W has images."""
+    for key, wired in terms.items():
+        if method.start.a_row_an_image and "logits" in wired.term.needs:
+            raise UsageError(
+                f"term '{key}' compares the classes of student and teacher, but W has a row for every image "
+                f"(method.classifier.start={method.spec.classifier.start}); choose another start, or set "
+                f"method.terms.{key}.weight=0"
+            )
     if why := method.view.rules_out.get(method.moved_by):
         raise UsageError(why)
     if method.rows != "fp32" and method.moved_by != "nothing":
@@ -128,6 +148,23 @@ def _refuse_contradictions(method: ResolvedMethod) -> None:
             f"method.classifier.rows={method.rows} needs a W that nothing moves, not one moved by {method.moved_by}; "
             "set fp32"
         )
+
+
+def require_labels(method: ResolvedMethod, terms: Mapping[str, WiredTerm], train: Dataset) -> None:
+    """Raise UserError if images have no label and a term needs one.
+
+    A W made of the teacher's embeddings has a row for each of these images, which is a class of its own.
+    """
+    unknown = int(train.unlabelled.sum())
+    for key, wired in terms.items() if unknown else ():
+        term, has_rows = wired.term, "embeddings" in method.start.needs
+        if term.needs_labels or "logits" in term.needs or (term.needs_weight and not has_rows):
+            instead = "" if term.needs_labels or has_rows else ", make W of the teacher's embeddings "
+            instead += "(method.classifier.start=instances)" if instead else ""
+            raise UserError(
+                f"data: {unknown:,} of {len(train):,} images have no label, and the term '{key}' needs one; leave out "
+                f"the unlabelled data{instead}, or choose a method without labels, such as l2kd"
+            )
 
 
 def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> None:
@@ -186,13 +223,19 @@ def _epoch_files(recipe: Recipe, name: str) -> list[Path]:
 
 def _cached(recipe: Recipe, method: ResolvedMethod, asked: Needs, epochs: Mapping[str, list[Path]]) -> Set[str]:
     """Return the teachers that answer from a cache: it holds the finished teacher's outputs for unchanged images."""
-    if method.view.teacher_sees:
-        return frozenset()
-    return {
+    found = {
         name
         for name, spec in recipe.teachers.items()
         if spec.cache and name not in epochs and asked.get(name) and asked[name] <= Teacher.CACHED
     }
+    if not method.view.teacher_sees:
+        return found
+    for name in sorted(found) if parallel.rank() == 0 else ():
+        say(
+            f"teacher '{name}' sees {method.view.teacher_sees}, so its network runs at every step: its cached "
+            "embeddings are those of clean images"
+        )
+    return frozenset()
 
 
 def _teachers(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from facedistill.check import check_teacher
-from facedistill.data import Dataset, open_dataset
+from facedistill.data import Dataset
 from facedistill.errors import UserError, some
 from facedistill.files import cache_dir
 from facedistill.head import Centres, Margin
@@ -16,6 +16,8 @@ from facedistill.models import Model, load_model
 from facedistill.recipe import Recipe, make_recipe
 from facedistill.run import begun
 from facedistill.terms import MarginSoftmax
+from facedistill.training.assemble import refuse_contradictions, require_labels
+from facedistill.training.images import open_images
 from facedistill.training.method import WiredTerm, missing_teachers, teacher_needs, wire_terms
 from facedistill.training.resolved import resolve
 
@@ -35,13 +37,20 @@ ON_FEW = (
 
 
 def distillation_recipe(
-    teacher: Path, data: str, student: str, out: Path, method: str | None = None, overrides: Sequence[str] = ()
+    teacher: Path,
+    data: str | list[str],
+    student: str,
+    out: Path,
+    method: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Recipe:
     """Make the recipe of a distillation, and print the check of teacher and data unless the run in `out` has begun.
 
-    W starts from class centres if the teacher's classifier lacks classes of the data.
+    W starts from class centres if the teacher's classifier lacks classes of the data; if no image has a label, it has a
+    row for each.
 
     Args:
+        data: a data set, or several.
         method: None leaves the choice to the program.
         overrides: key=value, see make_recipe.
 
@@ -50,24 +59,19 @@ def distillation_recipe(
     """
     raw: dict[str, Any] = {"data": {"train": data, "hold_out": HOLD_OUT}, "student": student, "teacher": str(teacher)}
     recipe = make_recipe(raw | {"method": method or "proxylesskd"}, overrides)
-    unreadable, columns = recipe.data.max_unreadable, recipe.data.columns
-    dataset = open_dataset(recipe.data.train, max_unreadable=unreadable, columns=columns)
+    dataset = open_images(recipe.data)
     if recipe.data.hold_out == HOLD_OUT and not any(o.startswith("data.hold_out=") for o in overrides):
-        recipe = replace(recipe, data=replace(recipe.data, hold_out=_held_out(len(dataset))))
+        recipe = replace(recipe, data=replace(recipe.data, hold_out=_held_out(dataset)))
     resolved = resolve(recipe.method)
     terms = wire_terms(resolved)
     if not missing_teachers(replace(recipe, teachers={})):
         return recipe  # the method needs no teacher
     model = load_model(teacher)
-    own = set(model.classifier.class_names if model.classifier else [])
-    missing = [name for name in dataset.class_names if name not in own]
-    if "classifier" in resolved.start.needs and recipe.method.classifier.start is None and missing:
-        lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
-        print(f"the teacher{lacks if own else ' has no classifier'}: W starts from class centres")
-        classifier = replace(recipe.method.classifier, start="centres")
-        recipe = replace(recipe, method=replace(recipe.method, classifier=classifier))
-        resolved = resolve(recipe.method)
+    recipe = _with_start(recipe, model, dataset)
+    resolved = resolve(recipe.method)
     start = resolved.start
+    refuse_contradictions(resolved, terms)
+    require_labels(resolved, terms, dataset)
     if begun(out):
         return recipe
     logits = any("logits" in needs for needs in teacher_needs(terms, "nothing").values())
@@ -83,7 +87,8 @@ def distillation_recipe(
     print(report.text())
     if not report.passed:
         lower = ", or lower check.own_class to train anyway" if "own_class" in report.faults else ""
-        raise UserError(f"{teacher} and {data} do not fit, see above; nothing was trained: correct that{lower}")
+        sets = ", ".join(recipe.data.sets)
+        raise UserError(f"{teacher} and {sets} do not fit, see above; nothing was trained: correct that{lower}")
     # A user who names the method, or W's start, needs no hint.
     named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
     chosen = method is not None or any(override.startswith(named) for override in overrides)
@@ -92,9 +97,23 @@ def distillation_recipe(
     return recipe
 
 
-def _held_out(images: int) -> float:
-    """Return the share of the identities that is held out: a tenth, or less of a huge set."""
-    return min(HOLD_OUT, float(f"{MOST_HELD_OUT / images:.3g}"))
+def _with_start(recipe: Recipe, model: Model, dataset: Dataset) -> Recipe:
+    """Return the recipe, and say so, with another start of W if the teacher's classifier lacks classes of the data."""
+    own = set(model.classifier.class_names if model.classifier else [])
+    missing = [name for name in dataset.class_names if name not in own]
+    given = recipe.method.classifier
+    if "classifier" not in resolve(recipe.method).start.needs or given.start is not None or not missing:
+        return recipe
+    lacks = f"'s classifier lacks {len(missing):,} of {len(dataset.class_names):,} classes ({some(missing)})"
+    start, rows = ("instances", "its embeddings") if dataset.unlabelled.all() else ("centres", "class centres")
+    print(f"the teacher{lacks if own else ' has no classifier'}: W starts from {rows}")
+    return replace(recipe, method=replace(recipe.method, classifier=replace(given, start=start)))
+
+
+def _held_out(dataset: Dataset) -> float:
+    """Return the share of the identities that is held out: a tenth, less of a huge set, nobody of unknown people."""
+    images = np.count_nonzero(~dataset.extra)
+    return min(HOLD_OUT, float(f"{MOST_HELD_OUT / images:.3g}")) if images else 0.0
 
 
 def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:

@@ -65,8 +65,10 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
                 say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
-            if assembly.models and assembly.method.anchors is None and parallel.rank() == 0:
-                say(f"note: {not_tied(describe(recipe.method, assembly.origin))}")
+            asymmetric = recipe.purpose != "symmetric" and assembly.models
+            if asymmetric and assembly.method.anchors is None and parallel.rank() == 0:
+                told = "; purpose=symmetric says that this is meant"
+                say(f"warning: {not_tied(describe(recipe.method, assembly.origin))}{told}")
             trackers = Trackers(recipe.track if parallel.rank() == 0 else "none", run)
             try:
                 seconds = _fit(recipe, run, assembly, trackers)
@@ -122,7 +124,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
     if schedule.channels_last:
         method.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(method, schedule)
-    loader = Loader(assembly.train, assembly.sampler, parallel.rank(), parallel.world(), recipe.data.workers)
+    rank, world, workers = parallel.rank(), parallel.world(), recipe.data.workers
+    loader = Loader(assembly.train, assembly.sampler, rank, world, workers, assembly.view, recipe.seed)
     total = schedule.epochs * loader.steps
     bound = bound_to(recipe, assembly, total)
     step, seconds = restore(run, method, optimizer, bound)
@@ -192,11 +195,12 @@ def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: 
 
 def to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:
     """Return the images as the method takes them; `progress` is the share of training that is done."""
-    pixels = images.images.to(device, non_blocking=True)
+    clean = images.images.to(device, non_blocking=True)
+    shown = clean if images.shown is None else images.shown.to(device, non_blocking=True)
     index = images.index.to(device, non_blocking=True)
     labels = images.labels.to(device, non_blocking=True)
     rows = index[:, 0] if assembly.a_row_an_image else labels
-    return Batch(pixels, pixels, [(rows, 1.0)], index, progress, labels)
+    return Batch(shown, clean, [(rows, 1.0)], index, progress, labels)
 
 
 def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
@@ -282,8 +286,9 @@ def _cost(recipe: Recipe, assembly: Assembly, seconds: float) -> dict[str, Any]:
     at_every_step = sum(
         seen for name, teacher in assembly.method.teachers.items() if assembly.method.needs[name] and not teacher.cached
     )
-    return {
-        "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none"))),
+    anchored = {"anchored": assembly.method.anchors is not None} if assembly.models else {}
+    return anchored | {
+        "recipe": fingerprint(dump_recipe(replace(recipe, seed=0, track="none", purpose=None))),
         "epochs": recipe.schedule.epochs,
         "seed": recipe.seed,
         "images": len(assembly.train),

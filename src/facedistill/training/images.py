@@ -1,6 +1,6 @@
 """The training images: open them, in memory if they fit, split off held-out identities, embed them by a teacher."""
 
-from facedistill.data import Dataset, Embeddings, hold_out, open_dataset
+from facedistill.data import Dataset, Embeddings, hold_out, open_union
 from facedistill.files import cache_dir
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Data
@@ -8,9 +8,15 @@ from facedistill.recipe import Data
 IN_MEMORY_BYTES = 2 << 30
 
 
+def open_images(data: Data) -> Dataset:
+    """Open the data sets of a recipe as one."""
+    source = open_union(data.sets, data.columns, data.classes, data.weights)
+    return Dataset(source, max_unreadable=data.max_unreadable)
+
+
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
     """Open the training images, in memory if they fit, and split off the held-out identities."""
-    dataset = open_dataset(data.train, max_unreadable=data.max_unreadable, columns=data.columns)
+    dataset = open_images(data)
     height, width = dataset.shape
     fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
     if data.in_memory or (data.in_memory is None and fits):

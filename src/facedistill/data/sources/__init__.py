@@ -1,7 +1,7 @@
 """The forms of data, one per module. Each form is read as a Source."""
 
 from facedistill.data.sources.ijb import IjbSource, is_ijb
-from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source
+from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source, open_union
 from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, read_lines, read_table, read_text
 from facedistill.data.sources.selection import save_selection
 from facedistill.data.sources.source import Source, classes_with_images
@@ -26,6 +26,7 @@ __all__ = [
     "open_source",
     "open_survface",
     "open_tinyface",
+    "open_union",
     "read_lines",
     "read_table",
     "read_text",

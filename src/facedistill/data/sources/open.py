@@ -3,7 +3,7 @@
 import inspect
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from facedistill.data.sources.recordio import RecordIOSource
 from facedistill.data.sources.selection import SelectionSource
 from facedistill.data.sources.source import Source, stop_if_unusable
 from facedistill.data.sources.tar import TarSource
+from facedistill.data.sources.union import PREFIX, UnionSource, names_of_sets
+from facedistill.data.sources.unlabelled import LooseImages, UnlabelledSource
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.data.synthetic.faces import SyntheticFaces
 from facedistill.errors import UsageError, UserError
@@ -37,7 +39,9 @@ SOURCES: dict[str, type[Source]] = {
     "lfw_pairs": LfwPairs,
     "folder": FolderSource,
     "synthetic": SyntheticFaces,
+    "unlabelled": UnlabelledSource,
 }
+TABLES = "Parquet, Arrow and metadata.csv"
 LOOKED_BELOW = 3  # folders
 ATTRIBUTES = ("path", "keys", "labels", "class_names", "fingerprint")
 # package.module:Class, or package.module:Class:ARGUMENT. A single letter before the first colon is a drive of Windows.
@@ -54,6 +58,8 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
     may be left out.
+
+    "unlabelled:DATA": the images of any data set, or of a folder of images, each of them a class of its own.
 
     A class outside the package: "package.module:Class" or "package.module:Class:ARGUMENT". Everything after the second
     colon goes to the class's `open` as one text. The class must be a subclass of Source; this is checked before it is
@@ -80,6 +86,36 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
     return source
 
 
+def open_union(
+    specs: Sequence[str | Path],
+    columns: Mapping[str, str] | None = None,
+    classes: str = PREFIX,
+    weights: Mapping[str, float] | None = None,
+) -> Source:
+    """Return one Source of several data sets, see UnionSource; of one, that itself. `columns`: of those with columns.
+
+    Raises UsageError for no data set, and for names of classes or weights beside a single one.
+    """
+    if not specs:
+        raise UsageError("data.train: no data set; expected a data set, or a list of them")
+    if len(specs) == 1:
+        if weights or classes != PREFIX:
+            raise UsageError(f"data.{'weights' if weights else 'classes'}: needs several data sets in data.train")
+        return open_source(specs[0], columns)
+    tables = [bool(columns) and _has_columns(spec) for spec in specs]
+    if columns and not any(tables):
+        raise UsageError(f"data.columns: none of {', '.join(map(str, specs))} has columns; they belong to {TABLES}")
+    parts = [open_source(spec, columns if table else None) for spec, table in zip(specs, tables, strict=True)]
+    union = UnionSource(dict(zip(names_of_sets(specs), parts, strict=True)), classes, weights)
+    stop_if_unusable(union.class_names, union.path)
+    return union
+
+
+def _has_columns(spec: str | Path) -> bool:
+    path = Path(str(spec).removeprefix("unlabelled:"))
+    return path.exists() and (kind := form_of(path)) is not None and kind.takes_columns
+
+
 def _at(path: Path, columns: Mapping[str, str] | None) -> Source:
     """Return the data set at a path. Raises UserError; if one lies deeper, the message names it."""
     if not path.exists():
@@ -102,11 +138,19 @@ def _at(path: Path, columns: Mapping[str, str] | None) -> Source:
 def _open(kind: type[Source], argument: str, columns: Mapping[str, str] | None) -> Source:
     if kind is SelectionSource:
         return SelectionSource.of(argument, lambda original: open_source(original, columns))
+    if kind is UnlabelledSource:
+        return UnlabelledSource.of(argument, lambda original: _unlabelled(original, columns))
     if not columns:
         return kind.open(argument)
     if not kind.takes_columns:
-        raise UsageError(f"data.columns: {argument} has no columns; they belong to Parquet, Arrow and metadata.csv")
+        raise UsageError(f"data.columns: {argument} has no columns; they belong to {TABLES}")
     return kind(argument, columns)  # type: ignore[call-arg]
+
+
+def _unlabelled(spec: str, columns: Mapping[str, str] | None) -> Source:
+    """Return the images of unknown people; a folder of files may lie in any order."""
+    loose = os.path.isdir(spec) and form_of(Path(spec)) is FolderSource
+    return LooseImages(spec) if loose else open_source(spec, columns)
 
 
 def _below(path: Path) -> Path | None:
@@ -134,7 +178,7 @@ def is_path(spec: str | Path) -> bool:
 
 
 def _with_options(name: str) -> bool:
-    return name in SOURCES and SOURCES[name].takes_options
+    return name in SOURCES and (SOURCES[name].takes_options or SOURCES[name].takes_data)
 
 
 def _named(text: str) -> tuple[type[Source], str]:

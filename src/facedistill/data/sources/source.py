@@ -29,12 +29,16 @@ class Source(ABC):
             on every machine.
         stamp: a text that changes when the files are written, even with the same content; "" if there are no files or
             the fingerprint covers their contents. Valid on this machine only.
+        unlabelled: bool (N,), the images of unknown people, each of them a class of its own; None if there are none.
+        extra: bool (N,), the images that only add to the training, so that nobody is held out of them; None: none.
+        weights: float (N,), how often each image comes in an epoch; None: once.
 
     Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
         expected: the form's name in "expected .rec, .parquet, ..." of an error message.
         suffixes: the file name endings that it opens, in lower case.
         inside: patterns; it opens a folder that holds a file which matches one of them.
         takes_columns: True for a table: __init__ takes `columns` as its second parameter, see `open_source`.
+        takes_data: True if it is opened by its name followed by another data set, `NAME:DATA`.
         takes_options: True if it is opened by its name followed by options, `NAME:size=64,seed=1`, which are the
             parameters of __init__. False if one text follows, e.g. a path.
     """
@@ -44,6 +48,7 @@ class Source(ABC):
     inside: ClassVar[tuple[str, ...]] = ()
     takes_options: ClassVar[bool] = False
     takes_columns: ClassVar[bool] = False
+    takes_data: ClassVar[bool] = False
 
     path: str
     keys: list[str]
@@ -51,6 +56,9 @@ class Source(ABC):
     class_names: list[str]
     fingerprint: str
     stamp: str = ""
+    unlabelled: np.ndarray | None = None
+    extra: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     @abstractmethod
     def read(self, i: int) -> bytes | np.ndarray:

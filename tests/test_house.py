@@ -1,0 +1,40 @@
+"""The plan of the house's recipe: every row is a recipe that resolves, and the second round follows the first."""
+
+from argparse import Namespace
+from typing import Any
+
+import house
+
+from facedistill.training.method import wire_terms
+from facedistill.training.resolved import resolve
+
+ARGS = Namespace(faces="photos", teacher="t.onnx", lfw="lfw.bin", epochs=None)
+
+
+def _measured(value: float) -> dict[str, Any]:
+    return {"0": {"hold-out": {"student-student": {"1e-3": value}}, "epochs": 14}}
+
+
+def test_every_row_is_a_recipe_and_together_has_the_best_of_each_factor() -> None:
+    rows = {row: _measured(0.5) for row, _ in house.jobs({})}
+    rows |= {"augment 0.5, same": _measured(0.7), "augment 0.25, clean": _measured(0.6), "40 epochs": _measured(0.52)}
+    rows |= {"csd beside L2": _measured(0.4), "25,000 drawn images": _measured(0.55)}
+    assert set(house.best(rows).values()) == {"augment 0.5, same", "40 epochs", "25,000 drawn images"}
+    for row, seed in house.jobs(rows):
+        recipe = house.recipe_of(row, seed, ARGS, rows)
+        resolved = resolve(recipe.method)
+        assert wire_terms(resolved) and recipe.seed == seed and recipe.data.hold_out == 0.1
+        changed = row == "together" or row in house.RIVALS
+        if changed:
+            assert resolved.view.teacher_sees == "the augmented images" and recipe.schedule.epochs == 40
+            assert recipe.data.sets == ["photos", "synthetic:identities=5000,images=5,size=64,seed=7"]
+    base, alone = (house.recipe_of(row, 0, ARGS, rows) for row in ("base", "csd instead of L2"))
+    assert resolve(base.method).view.teacher_sees == "" and base.data.sets == ["photos"]
+    assert set(wire_terms(resolve(alone.method))) == {"margin_softmax", "csd"}
+
+
+def test_cells_that_were_not_measured_are_empty() -> None:
+    rows = {"base": _measured(0.5) | {"1": {"hold-out": {"student-student": {"1e-3": 0.6}}, "epochs": 14}}}
+    table = house.table(rows)
+    assert "| base | 2 | 14 | 55.0 |  |" in table and "| together |  |  |  |" in table
+    assert "nothing beats the base yet" in table
