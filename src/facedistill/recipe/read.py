@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from facedistill.errors import UsageError, closest
 from facedistill.recipe.dialect import MOST_CHARACTERS, _Dumper, parse_value, read_yaml
-from facedistill.recipe.schema import GROUPS, Recipe, Search, TeacherSpec, TermSpec
+from facedistill.recipe.schema import GROUPS, OF_OTHER_VERBS, Hallucination, Recipe, Search, TeacherSpec, TermSpec
 
 
 def shipped_recipes() -> list[str]:
@@ -79,8 +79,9 @@ def dump_recipe(recipe: Recipe) -> str:
     for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
         if not raw["method"][group]["options"]:
             del raw["method"][group]["options"]
-    if raw["search"] is None:  # left out too
-        del raw["search"]
+    for group in OF_OTHER_VERBS:
+        if raw[group] is None:
+            del raw[group]
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -163,7 +164,7 @@ def _group(place: list[str]) -> Any:
         return TeacherSpec
     if place[:2] == ["method", "terms"]:
         return TermSpec
-    group: Any = Recipe(search=Search())
+    group: Any = Recipe(search=Search(), hallucination=Hallucination())
     for key in place:
         group = getattr(group, key)
     return group

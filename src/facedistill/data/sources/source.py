@@ -29,6 +29,7 @@ class Source(ABC):
             on every machine.
         stamp: a text that changes when the files are written, even with the same content; "" if there are no files or
             the fingerprint covers their contents. Valid on this machine only.
+        has_priors: True if `priors` tells the landmarks and parsing classes of every image.
 
     Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
         expected: the form's name in "expected .rec, .parquet, ..." of an error message.
@@ -51,10 +52,16 @@ class Source(ABC):
     class_names: list[str]
     fingerprint: str
     stamp: str = ""
+    has_priors: bool = False
 
     @abstractmethod
     def read(self, i: int) -> bytes | np.ndarray:
         """Return image `i` as encoded bytes (JPEG, PNG, ...) or as RGB uint8 (H, W, 3)."""
+
+    def priors(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the landmarks of image `i`, float32 (68, 2), (x, y) in its pixels, and the parsing class of each of
+        its pixels, uint8 (H, W); see `facedistill.hallucination`."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,0 +1,46 @@
+"""The opponents of the adversarial stage, which are ours: their interface, and that they can learn their task."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from facedistill.backbones import count_parameters
+from facedistill.hallucination.adversaries import SCALES, DegradationGenerator, Discriminator, scale_of
+
+
+def test_a_discriminator_gives_a_map_of_an_eighth() -> None:
+    network = Discriminator()
+    assert network(torch.zeros(2, 3, 112, 112)).shape == (2, 1, 14, 14)
+    convolutions = 16 * (3 * 64 + 64 * 128 + 128 * 256) + 64 + 128 + 256
+    assert count_parameters(network) == convolutions + 9 * 256 + 1
+
+
+def test_the_one_of_low_images_tells_scales_too() -> None:
+    network = Discriminator(len(SCALES))
+    real, scales = network.with_scales(torch.randn(2, 3, 32, 32))
+    assert real.shape == (2, 1, 4, 4) and scales.shape == (2, 3)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    sharp = torch.randn(6, 3, 32, 32)
+    images = torch.cat([F.interpolate(F.avg_pool2d(sharp, s), scale_factor=float(s)) for s in SCALES])
+    wanted = torch.arange(3).repeat_interleave(6)
+    for _ in range(25):
+        loss = F.cross_entropy(network.with_scales(images)[1], wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (network.with_scales(images)[1].argmax(1) == wanted).double().mean() > 0.9
+
+
+def test_the_generator_follows_the_scale() -> None:
+    network, x = DegradationGenerator(8, 1), torch.randn(1, 3, 32, 32)
+    made = [network(x, torch.tensor([i])) for i in range(3)]
+    assert all(m.shape == x.shape and m.abs().max() <= 1 for m in made)
+    assert not torch.allclose(made[0], made[1]) and not torch.allclose(made[1], made[2])
+
+
+@pytest.mark.parametrize(
+    ("side", "scale"),
+    [(1, 8), (10, 8), (14, 8), (19, 8), (20, 4), (28, 4), (39, 4), (40, 2), (56, 2), (112, 2), (500, 2)],
+)
+def test_the_scale_of_an_image_is_the_nearest_factor(side: int, scale: int) -> None:
+    assert SCALES[scale_of(side, 112)] == scale
