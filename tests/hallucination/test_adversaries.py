@@ -32,10 +32,15 @@ def test_the_one_of_low_images_tells_scales_too() -> None:
 
 
 def test_the_generator_follows_the_scale() -> None:
-    network, x = DegradationGenerator(8, 1), torch.randn(1, 3, 32, 32)
-    made = [network(x, torch.tensor([i])) for i in range(3)]
-    assert all(m.shape == x.shape and m.abs().max() <= 1 for m in made)
-    assert not torch.allclose(made[0], made[1]) and not torch.allclose(made[1], made[2])
+    """A constant map for each scale would be removed by the first instance normalisation."""
+    network, x = DegradationGenerator(8, 1), torch.rand(2, 3, 32, 32) * 1.8 - 0.9
+    begun = network(x, torch.tensor([0, 2]))
+    assert begun.shape == x.shape and (begun - x).abs().mean() < 0.02  # it begins by leaving the image as it is
+    last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+    torch.nn.init.xavier_normal_(last.weight)
+    made = [network(x, torch.tensor([i, i])) for i in range(3)]
+    assert all(m.abs().max() <= 1 for m in made)
+    assert all((made[i] - made[j]).abs().mean() > 0.1 for i, j in ((0, 1), (1, 2), (0, 2)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from facedistill.backbones import count_macs, count_parameters
 from facedistill.errors import UsageError
-from facedistill.hallucination.fhn import PRESETS, check_size, create_fhn
+from facedistill.hallucination.fhn import FHN, PRESETS, check_size, create_fhn
 from facedistill.hallucination.layers import Hourglass, Residual, convolution
 
 # Parameters and MACs at 112 x 112 of coarse network, priors, encoder and decoder, as derived from the authors' code.
@@ -125,6 +125,19 @@ def test_a_convolution_reflects_its_border() -> None:
         [5, 4, 5],
         [8, 7, 8],
     ]
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "paper"])
+def test_our_presets_begin_with_the_image_as_it_is(preset: str) -> None:
+    x = torch.rand(1, 3, 32, 32) * 1.9 - 0.95
+    found = create_fhn(preset).with_priors(x)
+    assert (found.coarse - x).abs().mean() < 0.05 and (found.fine - x).abs().mean() < 0.1
+
+
+def test_the_published_network_makes_every_pixel_anew() -> None:
+    assert not PRESETS["paper"].adds
+    network, x = FHN(8, 1, 1, adds=False), torch.rand(1, 3, 32, 32)
+    assert torch.equal(network.with_priors(x).coarse, network.coarse(x))
 
 
 def test_wrong_names_and_sizes() -> None:

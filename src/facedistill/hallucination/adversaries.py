@@ -1,15 +1,17 @@
 """The opponents of the adversarial stage: discriminators, the classifier of scales, and the degradation generator.
 
 The authors' code calls these networks and contains none of them at any commit, so they are ours: their inputs and
-outputs follow from the calls, their layers are the usual PatchGAN (Isola et al., arXiv 1611.07004) and, for the
-generator, StarGAN's way of telling a network what is wanted (Choi et al., arXiv 1711.09020).
+outputs follow from the calls, their layers are those of the usual PatchGAN (Isola et al., arXiv 1611.07004) and of the
+coarse network.
+
+The calls give the generator a constant map for each scale (as StarGAN, arXiv 1711.09020). That tells it nothing: an
+instance normalisation removes whatever is constant over a map. Here each scale has input channels of its own.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.hallucination.fhn import CoarseNetwork
+from facedistill.hallucination.fhn import CoarseNetwork, begin_small
 from facedistill.hallucination.layers import init_xavier
 
 SCALES = (2, 4, 8)  # by which a face was shrunk: the classes of the scale classifier
@@ -47,17 +49,19 @@ class Discriminator(nn.Module):
 class DegradationGenerator(nn.Module):
     """Clean images (B, 3, H, W), -1..1, and scales (B,), indexes into SCALES -> images as a poor camera gives them.
 
-    The scale is one of three constant maps beside the image.
+    The image enters in the channels of its scale; the others are 0. What the network makes is added to the image.
     """
 
     def __init__(self, channels: int = 32, blocks: int = 3) -> None:
         super().__init__()
-        self.network = CoarseNetwork(channels, blocks, inputs=3 + len(SCALES))
+        self.network = CoarseNetwork(channels, blocks, inputs=3 * len(SCALES))
         init_xavier(self)
+        begin_small(self.network)
 
     def forward(self, images: Tensor, scales: Tensor) -> Tensor:
-        wanted = F.one_hot(scales, len(SCALES)).to(images.dtype)[:, :, None, None]
-        return self.network(torch.cat([images, wanted.expand(-1, -1, *images.shape[2:])], 1))
+        wanted = F.one_hot(scales, len(SCALES)).to(images.dtype)[:, :, None, None, None]
+        made = self.network((wanted * images[:, None]).flatten(1, 2))
+        return (images + made).clamp(-1, 1)
 
 
 def scale_of(side: int, size: int) -> int:

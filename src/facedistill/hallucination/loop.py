@@ -60,10 +60,10 @@ def train(recipe: Recipe, out: str | Path, stage: str = "pairs") -> Path:
     if stage not in ORDER:
         raise UsageError(f"stage '{stage}'{closest(stage, ORDER)}: expected one of {', '.join(ORDER)}")
     check_size(settings.size)
-    recipe = replace(recipe, method=resolve(recipe.method).spec, hallucination=settings)
     if stage == JOINT:
         return train_jointly(recipe, settings, out)
     _refuse(recipe)
+    recipe = replace(recipe, method=resolve(recipe.method).spec, hallucination=settings)
     run = out / stage
     with claim_run(run, dump_recipe(recipe), written_out):
         if (run / MEASURES).exists():
