@@ -1,5 +1,7 @@
 """The hallucination network: its published size, its outputs, and that all of it trains."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,6 +32,12 @@ def test_parameters_and_macs_of_every_preset(preset: str) -> None:
     assert (parameters, SIZES[preset][0]) == (SIZES[preset][0], parameters)
     if preset != "paper":  # the parts of that are counted below
         assert count_macs(create_fhn(preset), 112) / 1e9 == pytest.approx(SIZES[preset][1], abs=0.005)
+
+
+def test_the_page_has_the_sizes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hallucination.md").read_text("utf-8")
+    for preset, (parameters, macs) in SIZES.items():
+        assert f"| `{preset}` | {parameters / 1e6:.2f} M | {macs:.2f} |" in page
 
 
 def test_the_paper_network_part_by_part() -> None:
@@ -91,14 +99,14 @@ def test_the_fine_image_depends_on_the_priors() -> None:
     network, x = create_fhn("tiny"), torch.randn(1, 3, 32, 32)
     before = network(x)
     with torch.no_grad():
-        network.prior.blocks[0].layers[0].weight.mul_(2)  # type: ignore[union-attr, operator, index]
+        network.prior.blocks[0].layers[0].weight.mul_(2)  # type: ignore[union-attr, index]
     assert not torch.allclose(before, network(x))
 
 
 def test_a_residual_block_has_no_activation_after_the_sum() -> None:
     block = Residual(4)
     with torch.no_grad():
-        block.layers[-1].weight.zero_()  # type: ignore[union-attr, operator]
+        block.layers[-1].weight.zero_()  # type: ignore[operator]
     x = torch.randn(1, 4, 8, 8)
     assert torch.equal(block(x), x)
 

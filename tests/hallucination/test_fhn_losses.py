@@ -95,7 +95,7 @@ def test_discriminators() -> None:
     assert clean_discriminator_loss(real, coarse, fine).item() == pytest.approx(expected)
     logits, scales = draw(2, 3, seed=7), torch.tensor([2, 0])
     entropy = np.mean([cross_entropy(logits[i].numpy(), int(scales[i])) for i in range(2)])
-    expected = bce(real, 1) + bce(fine, 0) + entropy
+    expected = bce(real, 1) + bce(fine, 0) + float(entropy)
     assert low_discriminator_loss(real, fine, logits, scales).item() == pytest.approx(expected)
 
 

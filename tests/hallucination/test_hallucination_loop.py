@@ -188,7 +188,7 @@ def test_the_losses_of_the_generators_written_out(low: Path, tiny: Tiny) -> None
     assert found["adversarial"].item() == pytest.approx(3 * adversarial.item(), rel=1e-5)
     assert found["pixel_clean"].item() == pytest.approx(50 * pixel_loss(back, high).item(), rel=1e-5)
     again = [(degrade(x, scales) - real_low).square().mean() for x in (up.coarse, up.fine)]
-    assert found["pixel_low"].item() == pytest.approx(50 * sum(again).item(), rel=1e-5)  # type: ignore[union-attr]
+    assert found["pixel_low"].item() == pytest.approx(50 * sum(again).item(), rel=1e-5)
     maps = lambda x: teacher.outputs((x + 1) * 127.5).features  # noqa: E731
     features = feature_loss(maps(back.coarse), maps(high)) + feature_loss(maps(back.fine), maps(high))
     assert found["feature"].item() == pytest.approx(2 * features.item(), rel=1e-4)

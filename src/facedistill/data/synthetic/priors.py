@@ -122,7 +122,7 @@ def _brows(who: SimpleNamespace, shot: SimpleNamespace) -> tuple[Array, Array]:
     sides = []
     for sign in (-1, 1):
         x = sign * (who.brow_x + along * who.brow_length)
-        sides.append(np.stack([x, brow_line(who, shot, along, np.float64(sign))], 1))
+        sides.append(np.stack([x, brow_line(who, shot, along, np.full(5, sign))], 1))
     return sides[0], sides[1][::-1]
 
 
