@@ -276,6 +276,11 @@ def test_joint_training_is_a_run_of_the_composed_model(trained: Path, tiny: Tiny
         ("pairs", {"hallucination": {"preset": "tinny"}}, r"FHN 'tinny' \(did you mean 'tiny'\?\)"),
         ("pairs", {"schedule": {"optimizer": "sgd"}}, "these networks train by Adam, but schedule.optimizer=sgd; set"),
         (
+            "pairs",
+            {"schedule": {"precision": "bf16"}},
+            "schedule.precision=bf16: these stages do not take it; leave it",
+        ),
+        (
             "priors",
             {"data": {"train": DATA.replace(",priors=true", "")}},
             "stage priors needs landmarks and parsing maps",

@@ -25,7 +25,7 @@ def train_jointly(recipe: Recipe, settings: Hallucination, out: Path) -> Path:
         )
     network, _ = start_of(settings, out, JOINT)
     model = compose(network, settings.size, load_model(recipe.student.start, classifier=False))
-    start = out / COMPOSED
+    start = out / f"{COMPOSED}-{model.fingerprint()}"  # of other parts it is another folder, and another recipe
     if not (start / "config.json").exists():
         save_model(model, start)
     assert model.backbone is not None

@@ -27,7 +27,7 @@ from facedistill.hallucination.starts import JOINT, MEASURES, ORDER, start_of
 from facedistill.hallucination.storing import FILE, save_fhn
 from facedistill.models import Model, load_model, resized
 from facedistill.progress import bar, say
-from facedistill.recipe import Hallucination, Recipe, dump_recipe
+from facedistill.recipe import Hallucination, Recipe, Schedule, dump_recipe
 from facedistill.run import Log, Trackers, claim_run
 from facedistill.training import (
     checkpoint,
@@ -88,6 +88,10 @@ def _refuse(recipe: Recipe) -> None:
             f"hallucinate train: these networks train by Adam, but schedule.optimizer={recipe.schedule.optimizer}; set "
             "schedule.optimizer=adamw and a rate for it, e.g. schedule.lr=0.001"
         )
+    for key in ("precision", "compile", "keep", "quantise"):
+        value = getattr(recipe.schedule, key)
+        if value != getattr(Schedule(), key):
+            raise UsageError(f"hallucinate train: schedule.{key}={value}: these stages do not take it; leave it out")
 
 
 @dataclass

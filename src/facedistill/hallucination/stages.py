@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.data import ImageBatch, make_view
+from facedistill.data import ImageBatch, View, make_view
 from facedistill.errors import UsageError
 from facedistill.hallucination.adversaries import SCALES, DegradationGenerator, Discriminator
 from facedistill.hallucination.fhn import FHN, Hallucinated
@@ -41,7 +41,7 @@ BETAS = (0.5, 0.999)  # of Adam, as published
 EVERY = 2  # steps of the discriminators to one of the generators, as published
 SLOWER = 0.5  # the discriminators' learning rate, as a share of the generators', as published
 # The simulated camera: what `hallucination.degrade` leaves out. Pairs lie pixel over pixel, so the view moves nothing.
-DEGRADE: Mapping[str, Any] = {"smallest": 8, "largest": 28, "clean": 0.0}
+DEGRADE: Mapping[str, Any] = {"smallest": 8, "largest": 56, "clean": 0.1}
 FIXED: Mapping[str, Any] = {"shift": 0.0, "rotate": 0.0, "teacher": "clean"}
 
 
@@ -259,7 +259,7 @@ class AdversarialStage(Stage):
 STAGES: dict[str, type[Stage]] = {"priors": PriorStage, "pairs": PairStage, "adversarial": AdversarialStage}
 
 
-def camera(options: Mapping[str, Any], of_stage: Mapping[str, Any]) -> Any:
+def camera(options: Mapping[str, Any], of_stage: Mapping[str, Any]) -> View:
     """Return the view that makes low images. Raises UsageError for an option that does not fit."""
     if fixed := [name for name in options if name in FIXED]:
         raise UsageError(
