@@ -31,7 +31,7 @@ def test_from_a_shipped_recipe_to_a_composed_model(
     for stage in ("priors", "pairs"):
         run("hallucinate", "train", "fhn", "--out", out, "--stage", stage, "--json", tmp_path / "r.json", *SHORT)
         told = capsys.readouterr().out
-        assert f"stage {stage}, 8 training images" in told and "is an invention of the network" in told
+        assert f"stage {stage}, 8 training images" in told and "is an invention, and no evidence" in told
         assert json.loads((tmp_path / "r.json").read_text())["stage"] == stage
     run("hallucinate", out, tiny.photos, "--out", tmp_path / "faces")
     told = capsys.readouterr().out

@@ -122,4 +122,4 @@ def test_figures_in_words() -> None:
     assert table(rows)[0] == ["pixels", "psnr", "psnr bicubic", "identity", "identity bicubic"]
     assert table(rows)[3] == ["64", "30.00", "", "", ""]
     text = text_of({"stage": "pairs", "faces": 3, "measured": "held-out faces", "rows": rows})
-    assert text.splitlines()[0] == "stage pairs, 3 held-out faces" and "is an invention of the network" in text
+    assert text.splitlines()[0] == "stage pairs, 3 held-out faces" and "is an invention, and no evidence" in text
