@@ -68,8 +68,10 @@ def test_folders_without_images(network: FHN, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"IMAGES .*: no images in it"):
         image_files(tmp_path, "IMAGES")
     (tmp_path / "x.png").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"is inside .*, which stays as it is; choose another --out"):
+        hallucinate(network, 32, tmp_path, tmp_path)
     with pytest.raises(UserError, match="none of its 1 images can be read"):
-        hallucinate(network, 32, tmp_path, tmp_path / "out")
+        hallucinate(network, 32, tmp_path, tmp_path.parent / "other")
 
 
 def test_the_file_of_a_network(network: FHN, tmp_path: Path) -> None:

@@ -285,6 +285,11 @@ def test_joint_training_is_a_run_of_the_composed_model(trained: Path, tiny: Tiny
             {"data": {"train": DATA.replace(",priors=true", "")}},
             "stage priors needs landmarks and parsing maps",
         ),
+        (
+            "pairs",
+            {"teachers": {"feature": "x"}},
+            r"feature \(did you mean 'features'\?\): expected the names teacher and",
+        ),
         ("adversarial", {}, r"stage adversarial needs a finished .*pairs: train --stage pairs first"),
         ("joint", {}, "stage joint needs a trained recogniser: set student.start"),
         (

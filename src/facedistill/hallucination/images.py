@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facedistill.data import IMAGE_SUFFIXES, decode_image, is_hidden
 from facedistill.errors import UserError, printable
-from facedistill.files import atomic_write, fingerprint
+from facedistill.files import atomic_write, fingerprint, require_own
 from facedistill.hallucination.adversaries import scale_of
 from facedistill.hallucination.fhn import FHN
 from facedistill.hallucination.measures import rounded
@@ -69,7 +69,10 @@ def hallucinate(network: FHN, size: int, images: Path, out: Path) -> int:
     """Write the hallucinated face of every image in a folder as a PNG of the same name; return their number.
 
     Every PNG says in its own header that it is an invention. Images that cannot be read are named and left out.
+
+    Raises UserError if there are no images, or none can be read, or `out` is inside `images`.
     """
+    require_own(out, out, images, "hallucinate")
     device = next(network.parameters()).device
     written, refused = 0, list[str]()
     files = image_files(images, "IMAGES")

@@ -41,6 +41,7 @@ from facedistill.training import (
 )
 
 SHOWN = 24  # held-out faces that are measured
+TEACHERS = ("teacher", "features")  # the model whose embedding tells identities, and the one whose maps are compared
 
 
 def train(recipe: Recipe, out: str | Path, stage: str = "pairs") -> Path:
@@ -87,6 +88,11 @@ def _refuse(recipe: Recipe) -> None:
         raise UsageError(
             f"hallucinate train: these networks train by Adam, but schedule.optimizer={recipe.schedule.optimizer}; set "
             "schedule.optimizer=adamw and a rate for it, e.g. schedule.lr=0.001"
+        )
+    if unknown := [name for name in recipe.teachers if name not in TEACHERS]:
+        raise UsageError(
+            f"hallucinate train: teachers.{unknown[0]}{closest(unknown[0], TEACHERS)}: expected the names "
+            f"{' and '.join(TEACHERS)}"
         )
     for key in ("precision", "compile", "keep", "quantise"):
         value = getattr(recipe.schedule, key)
@@ -137,7 +143,11 @@ def _prepared(recipe: Recipe, settings: Hallucination, out: Path, name: str) -> 
     bound = {"recipe": dump_recipe(recipe), "trained_on": trained_on, "frozen_weight": []}
     shown = held_out or train
     measured = "held-out faces" if held_out else "training images: set data.hold_out to measure others"
-    return Job(stage, train, loader, _truth(recipe, settings, shown), measured, models.get("teacher"), bound)
+    teacher = models.get("teacher")
+    teacher = (
+        teacher if teacher and teacher.backbone is not None else None
+    )  # embeddings alone tell nothing of new faces
+    return Job(stage, train, loader, _truth(recipe, settings, shown), measured, teacher, bound)
 
 
 def _frozen(path: str) -> Model:
