@@ -104,7 +104,7 @@ def table(result: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, told in DATA.items():
-        runs = [row for row in result["runs"] if row["data"] == name]
+        runs = sorted((row for row in result["runs"] if row["data"] == name), key=lambda row: row["seed"])
         cells = [f"{runs[0]['images']:,}", f"{runs[0]['people']:,}", str(len(runs))] if runs else [""] * 3
         lines.append(f"| {' | '.join([told, *cells, *(_mean(runs, pair) for pair in PAIRS)])} |")
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """A gallery of LFW's people: who is found in it by teacher and student, and what an upgrade of its model is worth.
 
     python benchmarks/gallery_upgrade.py identification --lfw lfw.bin --data FACES --teacher T --student RUN
-    python benchmarks/gallery_upgrade.py upgrade --lfw lfw.bin --data FACES --old RUN --old-teacher T --new T2
+    python benchmarks/gallery_upgrade.py upgrade --lfw lfw.bin --data FACES --old RUN --old-teacher T --new T2 \
+        --same RUN --other RUN --compatible RUN
     python benchmarks/gallery_upgrade.py table
 
 The gallery holds the first image of each person of LFW with several (1,680); the rest of their images are searched for,
@@ -10,10 +11,14 @@ somebody is named. Thresholds that a product would use are calibrated on the ide
 of FACES), never on LFW. Intervals: 95%, bootstrap over identities.
 
 `upgrade` puts a larger network in the place of a small student. The student's own teacher is of its space already. A
-network of another space and 512 dimensions searches mapped vectors, or those of everybody enrolled again. And it gets a
-new last layer, linear, of the old student's 128 dimensions, which is all that is trained, on its cached embeddings: by
-the margin softmax alone (`independent`, the control) and by the compatible methods. So the whole network costs seconds
-and the layers differ in the loss alone; a network that is trained as a whole can give up more, and gain more.
+network of another space and 512 dimensions searches mapped vectors, or those of everybody enrolled again. And it gets
+a new last layer, linear, of the old student's 128 dimensions, which is all that is trained, on its cached embeddings:
+by the margin softmax alone (`independent`, the control) and by the compatible methods, with three seeds. So the whole
+network costs seconds and the layers differ in the loss alone.
+
+Three students of full width are trained as a whole, beforehand: by the old student's teacher (`same`), by the network
+of another space (`other`: independent of the old one, so nothing but a map leads to it), and by BCT (`compatible`).
+The docs' page has their commands.
 """
 
 import argparse
@@ -36,7 +41,7 @@ from facedistill.evaluation import Estimate, Verification, all_pairs, compatibil
 from facedistill.evaluation.metrics import Roc, rates_at
 from facedistill.evaluation.protocols.identification import Identification, identify, split_gallery
 from facedistill.files import cache_dir
-from facedistill.gallery import fit_mapping
+from facedistill.gallery import Mapping, fit_mapping
 from facedistill.head import ClassWeight, random_classifier
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.recipe import make_recipe
@@ -54,9 +59,12 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {  # new last layers: the method
     "independent": ("scratch", SCALE),
     "bct": ("backward_compatible", SCALE | {"influence": {"scale": 32}}),
     "lce": ("lce", SCALE),
+    "lce_more": ("lce", SCALE | {"lce": {"align": 10_000, "boundary": 10}}),
     "mixbct": ("mixbct", {"mixbct": {"scale": 32}}),
+    "mixbct_more": ("mixbct", {"mixbct": {"scale": 32, "share": 0.6}}),
 }
-SEED, EPOCHS, BATCH = 0, 30, 256
+WHOLE = ("same", "other", "compatible")
+SEEDS, EPOCHS, BATCH = (0, 1, 2), 30, 256
 
 
 class Seen:
@@ -143,50 +151,69 @@ def _at_threshold(
 
 def upgrade(arguments: argparse.Namespace) -> None:
     seen = Seen(arguments.lfw, arguments.data)
-    models = {name: load_model(getattr(arguments, name)) for name in ("old", "old_teacher", "new")}
+    models = {name: load_model(getattr(arguments, name)) for name in ("old", "old_teacher", "new", *WHOLE)}
     lfw = {name: seen.of(model, seen.lfw) for name, model in models.items()}
-    before = lfw["old"]
     began = time.perf_counter()
-    rows = np.random.default_rng(0).permutation(len(seen.train))[:FITTED]
-    old, new = (seen.of(models[name], seen.train)[rows] for name in ("old", "new"))
-    mapping, line = fit_mapping(old, new)
-    spent = {"images": FITTED, "seconds": round(time.perf_counter() - began), "line": line}
-    lfw |= {name: seen.through(models["new"], last_layer(seen, models, name)) for name in LAYERS}
-    wanted = [("before", "old", "its own"), ("a", "old_teacher", "the old vectors"), ("c", "old_teacher", "its own")]
+    maps = {name: fitted(seen, models["old"], models[name]) for name in ("new", "other")}
+    spent: dict[str, Any] = {"images": FITTED, "seconds": round((time.perf_counter() - began) / 2)}
+    spent |= {name: line for name, (_, line) in maps.items()}
+    mapped = {name: mapping(lfw["old"]) for name, (mapping, _) in maps.items()}
+    rows, before = compared(seen, None, "old", lfw["old"], {"its own": lfw["old"]})
+    for name in ("old_teacher", "same", "compatible"):
+        rows += compared(seen, before, name, lfw[name], {"the old vectors": lfw["old"], "its own": lfw[name]})[0]
+    for name, vectors in mapped.items():
+        own = {"the old vectors, mapped": vectors, "its own": lfw[name]}
+        rows += compared(seen, before, name, lfw[name], own)[0]
     for name in LAYERS:
-        way = "control" if name == "independent" else "a"
-        wanted += [(way, name, "the old vectors"), ("c", name, "its own")]
-    wanted += [("b", "new", "the old vectors, mapped"), ("c", "new", "its own")]
-    galleries = {"the old vectors": before, "the old vectors, mapped": mapping(before)}
-    enrolled = [lfw[by] if what == "its own" else galleries[what] for _, by, what in wanted]
-    pairs = [
-        all_pairs(lfw[by], vectors, seen.labels, fars=FARS, resamples=RESAMPLES)
-        for (_, by, _), vectors in zip(wanted, enrolled, strict=True)
-    ]
-    own = {by: found for (_, by, what), found in zip(wanted, pairs, strict=True) if what == "its own"}
+        for seed in SEEDS:
+            found = seen.through(models["new"], last_layer(seen, models, name, seed))
+            own = {"the old vectors": lfw["old"], "its own": found}
+            rows += [row | {"seed": seed} for row in compared(seen, before, name, found, own)[0]]
+    about = {name: _about(model, getattr(arguments, name)) for name, model in models.items()}
+    store("upgrade", {"models": about, "map": spent, "epochs": EPOCHS, "rows": rows})
+
+
+def fitted(seen: Seen, old: Model, new: Model) -> tuple[Mapping, str]:
+    rows = np.random.default_rng(0).permutation(len(seen.train))[:FITTED]
+    return fit_mapping(seen.of(old, seen.train)[rows], seen.of(new, seen.train)[rows])
+
+
+def compared(
+    seen: Seen, before: Verification | None, name: str, probe: np.ndarray, galleries: dict[str, np.ndarray]
+) -> tuple[list[dict[str, Any]], Verification]:
+    """Search each gallery; return a row for each, and what the last gallery gives, the model's own."""
+    pairs = [all_pairs(probe, one, seen.labels, fars=FARS, resamples=RESAMPLES) for one in galleries.values()]
     made = []
-    for (way, by, what), vectors, found in zip(wanted, enrolled, pairs, strict=True):
-        searched = seen.search(lfw[by], vectors)
-        row: dict[str, Any] = {"way": way, "model": by, "gallery": what, "rank_1": _estimate(searched.rank[1])}
+    for (what, vectors), found in zip(galleries.items(), pairs, strict=True):
+        searched = seen.search(probe, vectors)
+        row: dict[str, Any] = {"way": way(name, what), "model": name, "gallery": what}
+        row |= {"rank_1": _estimate(searched.rank[1])}
         row["dir"] = {key: _estimate(e) for key, (_, e) in searched.tpir_at_fpir.items()}
         row["tar"] = {key: _estimate(e) for key, (_, e) in found.tar_at_far.items()}
-        if way != "before":
-            row["criterion"] = _criterion(found, pairs[0], own[by])
+        if before is not None:
+            row["criterion"] = _criterion(found, before, pairs[-1])
         made.append(row)
         print(row, flush=True)
-    about = {name: _about(model, getattr(arguments, name)) for name, model in models.items()}
-    store("upgrade", {"models": about, "map": spent, "epochs": EPOCHS, "seed": SEED, "rows": made})
+    return made, pairs[-1]
 
 
-def last_layer(seen: Seen, models: dict[str, Model], name: str) -> torch.Tensor:
+def way(model: str, gallery: str) -> str:
+    if model == "old":
+        return "before"
+    if gallery == "its own":
+        return "c"
+    return "b" if gallery.endswith("mapped") else "control" if model == "independent" else "a"
+
+
+def last_layer(seen: Seen, models: dict[str, Model], name: str, seed: int) -> torch.Tensor:
     """Train a last layer (d, 512) for the new network by a method of the table, with the terms that recipes use."""
     old, new = (seen.table(models[key], seen.train) for key in ("old", "new"))
     kind, options = LAYERS[name]
     method = resolve(make_recipe({"method": {"name": kind, "terms": options}}).method)
     terms = wire_terms(method)
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     student = Layer(nn.Linear(new.vectors.shape[2], old.vectors.shape[2], bias=False))
-    weight = ClassWeight(random_classifier(new.class_names, old.vectors.shape[2], SEED), "gradient")
+    weight = ClassWeight(random_classifier(new.class_names, old.vectors.shape[2], seed), "gradient")
     for wired in terms.values():
         if wired.term.needs_table:
             wired.term.bind_table(old, None)
@@ -274,13 +301,10 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             ],
         )
     if found := result.get("upgrade"):
-        rows = []
+        kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for row in found["rows"]:
-            at = row.get("criterion", {}).get("1e-4", {})
-            verdict = {True: "above", False: "below", None: "not distinguishable"}[at.get("compatible")] if at else ""
-            gain = "" if at.get("gain") is None or row["gallery"] == "its own" else f"{at['gain']:.2f}"
-            rates = [*_rates(row["dir"], FPIRS), *_rates(row["tar"], FARS)]
-            rows.append([row["way"], NAMES[row["model"]], row["gallery"], *rates, verdict, gain])
+            kinds.setdefault((row["way"], NAMES[row["model"]], row["gallery"]), []).append(row)
+        rows = [[*kind, *_upgraded(same)] for kind, same in kinds.items()]
         heads = [*(f"DIR at FPIR {far_key(f)}" for f in FPIRS), *(f"TAR at FAR {far_key(f)}" for f in FARS)]
         made["gallery upgrade"] = _table(
             ["way", "searching model", "gallery", *heads, "against old/old, FAR 1e-4", "update gain"], rows
@@ -288,13 +312,39 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     return made
 
 
+def _upgraded(rows: list[dict[str, Any]]) -> list[str]:
+    """The cells of one kind of upgrade: an estimate with its interval, or the mean of several seeds and their range."""
+    of = {key: [row[key] for row in rows] for key in ("dir", "tar")}
+    cells = [
+        *(_over([found[far_key(at)] for found in of["dir"] if far_key(at) in found]) for at in FPIRS),
+        *(_over([found[far_key(at)] for found in of["tar"] if far_key(at) in found]) for at in FARS),
+    ]
+    criteria = [row["criterion"]["1e-4"] for row in rows if "criterion" in row]
+    verdicts = sorted({VERDICTS[one["compatible"]] for one in criteria})
+    gains = [one["gain"] for one in criteria if one["gain"] is not None and rows[0]["gallery"] != "its own"]
+    return [*cells, " or ".join(verdicts), f"{np.mean(gains):.2f}" if gains else ""]
+
+
+def _over(estimates: list[list[float]]) -> str:
+    if len(estimates) < 2:
+        return _rate(estimates[0]) if estimates else ""
+    values = [100 * value for value, *_ in estimates]
+    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+VERDICTS = {True: "above", False: "below", None: "not distinguishable"}
 NAMES = {
     "old": "the old student (0.28 M)",
     "old_teacher": "the old student's teacher",
     "independent": "the new network, last layer independent",
     "bct": "the new network, last layer by `backward_compatible`",
     "lce": "the new network, last layer by `lce`",
+    "lce_more": "the same, align 10,000 and boundary 10",
     "mixbct": "the new network, last layer by `mixbct`",
+    "mixbct_more": "the same, share 0.6",
+    "same": "a student of full width, of the old student's teacher",
+    "other": "a student of full width, of the new network",
+    "compatible": "a student of full width, by `backward_compatible`",
     "new": "the new network as it is, 512 dimensions",
 }
 
@@ -324,7 +374,7 @@ if __name__ == "__main__":
     verbs = parser.add_subparsers(required=True)
     options = {
         identification: ("lfw", "data", "teacher", "student"),
-        upgrade: ("lfw", "data", "old", "old-teacher", "new"),
+        upgrade: ("lfw", "data", "old", "old-teacher", "new", *WHOLE),
         write_tables: (),
     }
     for name, verb in (("identification", identification), ("upgrade", upgrade), ("table", write_tables)):

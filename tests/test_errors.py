@@ -19,3 +19,8 @@ def test_a_name_is_printed_without_control_characters() -> None:
     assert printable("a\x1b[2J\n\r\t\x7f\x9b\u2028\u202e\udce9") == r"a\x1b[2J\n\r\t\x7f\x9b\u2028\u202e\udce9"
     assert printable_lines("a\x07\nb\r") == "a\\x07\nb\\r" and printable(7) == "7"
     assert some(["a\x07", "b"]) == r"a\x07, b"
+
+
+def test_an_error_is_one_line_whatever_is_in_it() -> None:
+    assert str(UserError("a key 'x\ny\x1b[2J'")) == r"a key 'x\ny\x1b[2J'"
+    assert str(UsageError()) == ""

@@ -1,4 +1,4 @@
-"""Every store, killed or out of space at its file operations: what was there stays, and the work ends the same."""
+"""Every store, killed at its file operations, or on a full, read-only or emptied disk: the old or the new is there."""
 
 import shutil
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from facedistill.recipe.read import make_recipe
 from facedistill.training import train
 from fuzz.children import digest
 from fuzz.corpus import tiny_model
-from killed import full, killed, operations
+from killed import emptied, full, killed, operations, read_only
 from planted_people import draw_people, pattern_teacher
 
 FACES = "synthetic:identities=4,images=3,size=32,seed=1"
@@ -233,3 +233,29 @@ def test_a_disk_that_is_full_from_any_operation_on_loses_nothing(name: str, plac
         store.sound(work)
         store.work(work)
         assert digest(store.content(work)) == expected, f"full at {at} of {count}"
+
+
+NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in STORES if name not in QUICK)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_disk_that_is_read_only_stays_as_it_is(name: str, undisturbed: Any) -> None:
+    before, _, _ = undisturbed(name)
+    store, work = STORES[name], before.parent / "work"
+    _put(before, work)
+    code = read_only(partial(store.work, work))
+    assert code == (0 if name.startswith("cache") else 3), "one line, or a cache that is left out"
+    assert _tree(work) == _tree(before)
+
+
+@pytest.mark.parametrize(("name", "places"), CASES)
+def test_a_folder_that_is_removed_meanwhile_is_one_line(name: str, places: int, undisturbed: Any) -> None:
+    before, count, _ = undisturbed(name)
+    store, work = STORES[name], before.parent / "work"
+    for at in _places(count, max(4, places // 4)):
+        _put(before, work)
+        assert emptied(partial(store.work, work), work, at) in (0, 3), f"removed at {at} of {count}"
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -37,6 +37,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "photos_to_device",
         "gallery_speed",
         "gallery_upgrade",
+        "low_resolution",
         "all_pairs_memory",
         "fuzzing",
     ):
@@ -165,3 +166,9 @@ def test_damaged_files() -> None:
     stored = _module("docs_table").stored_table("hardness.md", "all-pairs memory")
     assert stored == _module("all_pairs_memory").table(memory).strip()
     assert max(row["mb"] for row in memory["rows"]) < 1024 and memory["rows"][-1]["images"] == 1_000_000
+
+
+def test_low_resolution() -> None:
+    benchmark, result = _module("low_resolution"), _json("low_resolution.json")
+    for name, table in benchmark.tables(result).items():
+        assert _module("docs_table").stored_table("low_resolution.md", name) == table.strip()

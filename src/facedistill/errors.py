@@ -6,9 +6,15 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """Something given to the program is wrong. The message says what, where, what was expected and what to do."""
+    """Something given to the program is wrong. The message says what, where, what was expected and what to do.
+
+    It is one line: control characters of any name in it are escaped.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(UserError):

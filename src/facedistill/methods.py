@@ -52,6 +52,8 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec("backward_compatible", LEARNED, {**SOFTMAX, "influence": TermSpec()}),
         _rival("lce"),
         MethodSpec("mixbct", LEARNED, {"mixbct": TermSpec()}),
+        # Its student is of two networks: the backbone `residual`.
+        MethodSpec("residual", ClassifierSpec(), {"residual": TermSpec()}),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }

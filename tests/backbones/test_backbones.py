@@ -19,6 +19,7 @@ SMALL: dict[str, dict] = {
     "mixfacenet_s": {"width": 0.25},
     "mixfacenet_m": {"width": 0.25},
     "shufflefacenet": {"width": 0.5},
+    "residual": {"options": {"width": 0.125}},
     **{name: {} for name in ("mixfacenet_xs", "edgeface_xxs", "edgeface_xs", "edgeface_s", "vit_t")},
 }
 

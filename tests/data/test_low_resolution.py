@@ -82,6 +82,18 @@ def test_a_teacher_that_sees_the_same_cannot_be_cached() -> None:
     assert not make_view("degrade").teacher_sees
 
 
+def test_pairs_are_each_image_as_it_is_and_degraded() -> None:
+    batch, plain = faces(), make_view("degrade", clean=0)(faces(), 3)
+    pairs = make_view("degrade", clean=0, pairs=True)(batch, 3)
+    assert torch.equal(pairs.images[::2], batch.images) and torch.equal(pairs.images[1::2], plain.images)
+    for name in ("index", "labels"):
+        assert torch.equal(getattr(pairs, name), getattr(batch, name).repeat_interleave(2, 0))
+    assert torch.equal(pairs.teacher_images, batch.images.repeat_interleave(2, 0))
+    assert torch.equal(pairs.targets[0][0], pairs.labels) and pairs.targets[0][1] == 1.0
+    same = make_view("degrade", clean=0, pairs=True, teacher="same")(batch, 3)
+    assert torch.equal(same.teacher_images, pairs.images)
+
+
 def test_small_images_are_not_enlarged_first() -> None:
     changed = Degrade(smallest=8, largest=112, **PLAIN)(faces(4, 16), 0)
     assert changed.images.shape == (4, 3, 16, 16)

@@ -57,6 +57,16 @@ def test_every_form_gives_the_models_embeddings(layout: str, pixels: str, batch:
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=2e-5)
 
 
+def test_a_student_and_its_assistant_are_one_graph(tmp_path: Path) -> None:
+    model = Model(create_backbone("residual", 8, 32, options={"width": 0.125})).eval()
+    made = export_model(model, "onnx", tmp_path / "m.onnx")
+    assert made.gate.passed, made.gate.text()
+    expected = F.normalize(model(torch.from_numpy(_images())), dim=1)
+    torch.testing.assert_close(torch.from_numpy(_run(made.path, _images())), expected, rtol=0, atol=2e-5)
+    again = load_model(made.path)
+    assert (again.parameters_count(), again.macs()) == (model.parameters_count(), model.macs())
+
+
 def test_the_graph_is_folded_and_says_what_it_is(tmp_path: Path) -> None:
     model = _model(space="abc", thresholds=[{"far": 1e-3, "value": 0.4}])
     made = export_model(model, "onnx", tmp_path / "m.onnx")

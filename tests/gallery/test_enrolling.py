@@ -211,7 +211,9 @@ def test_people_of_the_same_name_are_no_strangers(tmp_path: Path, tiny: Tiny, te
         vectors, person, _ = gallery.matrix()
     scores = (vectors @ vectors.T)[person[:, None] != person]
     assert found.impostors == len(scores) // 100
-    assert found.value == pytest.approx(np.sort(scores)[-found.impostors], abs=1e-5)
+    # Every pair is there twice. Rounding decides whether both are equal; if so, neither may pass when one is too many.
+    last, before = np.sort(scores)[-found.impostors], np.sort(scores)[1 - found.impostors]
+    assert min(abs(found.value - last), abs(found.value - before)) < 1e-5
 
 
 def test_nothing_accepted_is_an_error(tmp_path: Path, teacher: Model) -> None:

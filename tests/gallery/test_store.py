@@ -10,6 +10,7 @@ import pytest
 
 from facedistill.errors import UsageError, UserError
 from facedistill.gallery import Gallery, Threshold, database
+from plain_user import plain_users_folder
 
 DIM = 32
 
@@ -254,15 +255,11 @@ def test_a_schema_with_something_added_is_refused(tmp_path: Path) -> None:
         Gallery.open(tmp_path / "g")
 
 
-def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root writes everywhere")
-    added = filled(tmp_path / "g")
-    tmp_path.chmod(0o500)
-    try:
-        with Gallery.open(tmp_path / "g") as gallery:
+def test_a_folder_that_cannot_be_written_is_read() -> None:
+    with plain_users_folder() as folder:
+        added = filled(folder / "g")
+        folder.chmod(0o500)
+        with Gallery.open(folder / "g") as gallery:
             assert gallery.names() == sorted(added) and gallery.search(np.ones(DIM))[0]
             with pytest.raises(UserError, match="cannot be written"):
                 gallery.add("x", np.ones(DIM), made_by="m")
-    finally:
-        tmp_path.chmod(0o700)

@@ -89,6 +89,19 @@ def test_gradients_reach_both_parts(tiny: Tiny) -> None:
         assert grads and all(g is not None and g.isfinite().all() for g in grads)
 
 
+def test_a_recogniser_of_two_networks(network: FHN, tmp_path: Path) -> None:
+    """RIM's own pair: the hallucination network before a residual student."""
+    small = {"network": "mobilefacenet", "options": {"width": 0.25}}
+    recogniser = Model(create_backbone("residual", 8, 32, **small)).eval()
+    model = compose(network, 32, recogniser)
+    save_model(model, tmp_path / "model")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        faces = (network(model.normalise(images)) + 1) * 127.5
+        assert torch.allclose(model(images), recogniser(faces), atol=1e-4)
+        assert torch.equal(load_model(tmp_path / "model")(images), model(images))
+
+
 def test_made_by_name() -> None:
     small = {"name": "mobilefacenet", "options": {"embedding_dim": 8, "width": 0.25}}
     network = create_backbone(NAME, 8, 32, recogniser=small).eval()

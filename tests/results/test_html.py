@@ -160,7 +160,8 @@ def heads_of(result: dict[str, Any], page: Page, table: str = "Results") -> list
     if table == "Results" and result["same_space"] is False:
         name += "†"
     header = page.rows[f"{result['set']}, {result['protocol']}", table][0]
-    return [name, resolution(result)] if "images" in header else [name]
+    images = resolution(result) or "full" * (table == "Results")
+    return [name, images] if "images" in header else [name]
 
 
 def enough(result: dict[str, Any]) -> int:
@@ -506,8 +507,8 @@ def test_runs_stand_side_by_side(comparison: Page) -> None:
     header, *rows = comparison.rows["lfw, all-pairs", "Results"]
     assert header[:3] == ["run", "probe → gallery", "images"]
     first = [row[:3] for row in rows]
-    assert first[:3] == [[run, "student → student", ""] for run in RUNS]
-    assert first.count(["every run", "teacher → teacher", ""]) == 1
+    assert first[:3] == [[run, "student → student", "full"] for run in RUNS]
+    assert first.count(["every run", "teacher → teacher", "full"]) == 1
     values = [example(0.03 * n)["results"][0]["tar_at_far"]["1e-3"]["value"] for n in range(3)]
     assert [row[4].split("|")[0] for row in rows[:3]] == [percent(v) for v in values]
     assert comparison.rows["Models", "Models"][1][:2] == ["every run", "student"]

@@ -190,6 +190,21 @@ def test_stage_maps_need_a_network_that_gives_them(
         _assemble(teacher, method=method)
 
 
+def test_residual_distillation_needs_two_networks_and_does_without_stage_maps(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = {"backbone": "residual", "options": {"options": {"width": 0.25}}}
+    found = _assemble(teacher, method="residual", student=student)
+    assert found.method.anchors == "teacher" and found.method.teachers["teacher"].cache is None
+    assert "stage maps" not in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"term 'residual' needs .* student and assistant; set student.backbone=resid"):
+        _assemble(teacher, method="residual")
+    monkeypatch.setattr(type(found.models["teacher"].backbone), "has_features", False)
+    found = _assemble(teacher, method="residual", student=student)
+    assert "'residual': teacher 'teacher' gives no stage maps, so its embedding alone" in capsys.readouterr().err
+    assert found.method.needs == {"teacher": {"embedding"}} and found.method.teachers["teacher"].cached
+
+
 @pytest.mark.parametrize("method", ["similarity_preserving", "rkd", "darkrank", "pkt", "cckd", "ekd", "fitnet"])
 def test_relations_and_stage_maps_tie_the_student_to_no_dimension(method: str, teacher: Path) -> None:
     found = _assemble(teacher, method=method, student={"embedding_dim": 5})

@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         name: (name, {})
         for name in (
             "attention_transfer", "shrinkteanet", "triplet_distillation", "similarity_preserving", "rkd", "darkrank",
-            "pkt", "cckd", "raml", "aml",
+            "pkt", "cckd", "raml", "aml", "residual", "octuplet",
         )
     },
 }  # fmt: skip
@@ -101,14 +101,17 @@ class _Toy(nn.Module):
         pixels = torch.zeros(len(x), 3, 2, 2)
         batch = Batch(pixels, pixels, [(labels, 1.0)], torch.zeros(len(x), 2, dtype=torch.long), 0.5, labels)
         z = self.network(x)
-        student, other = Output(z, (z.view(-1, 2, 1, 3),)), Output(teacher, (teacher.view(-1, 3, 1, 2),))
+        parts = {"student": Output(z, (z.view(-1, 2, 1, 3),)), "assistant": Output(2 * z, (z.view(-1, 2, 1, 3),))}
+        student = Output(z, (z.view(-1, 2, 1, 3),), parts)
+        other = Output(teacher, (teacher.view(-1, 3, 1, 2),))
         return {name: term(student, other, batch) for name, term in self.terms.items()}
 
 
 def _inputs() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(4)
     x, teacher = torch.randn(BATCH, 4, generator=generator), torch.randn(BATCH, DIM, generator=generator)
-    return x, teacher, torch.arange(BATCH) % CLASSES
+    # Two of a class in each process, among every second one as well (a batch of pairs), and two in different ones.
+    return x, teacher, torch.tensor([0, 1, 0, 2, 3, 1, 4, 2])
 
 
 def _terms(mine: slice) -> dict[str, Any]:

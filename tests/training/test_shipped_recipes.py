@@ -38,6 +38,7 @@ IN_THE_TEACHERS_SPACE = {
     "backward_compatible",
     "lce",
     "mixbct",
+    "residual",
 }
 
 
@@ -63,5 +64,8 @@ def test_a_shipped_recipe_trains(name: str, teacher: Path, tmp_path: Path) -> No
     assert [line["step"] for line in lines] == [1, 2]
     assert all(line[term] >= 0 for line in lines for term, spec in recipe.method.terms.items() if spec.weight)
     student = load_model(run)
+    if recipe.student.backbone == "residual":  # half of it is of use alone, in the same space
+        half = load_model(run / "parts" / "student")
+        assert (2 * half.parameters_count(), half.space) == (student.parameters_count(), student.space)
     assert (student.space == load_model(teacher).space) == (recipe.method.name in IN_THE_TEACHERS_SPACE)
     assert json.loads((run / "evaluation.json").read_text())["method"].startswith(recipe.method.name)

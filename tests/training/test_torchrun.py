@@ -98,6 +98,24 @@ def test_a_process_dies_and_another_number_of_them_goes_on(recipe: Path, tmp_pat
     assert steps == list(range(1, len(steps) + 1)) and len(steps) > begun
 
 
+@pytest.mark.slow
+def test_a_process_that_stands_still_is_not_waited_for_for_ever(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEDISTILL_TIMEOUT", "0.2")
+    run = tmp_path / "run"
+    launcher = _start(_one_machine(2), ["train", str(recipe), "--out", str(run), "schedule.epochs=300"])
+    deadline = time.time() + 200
+    while not list(run.glob("checkpoints/step*.pt")):
+        assert launcher.poll() is None and time.time() < deadline, launcher.communicate()[0]
+        time.sleep(0.05)
+    os.kill(_rank(launcher.pid, 1), signal.SIGSTOP)
+    said = launcher.communicate(timeout=120)[0]
+    assert launcher.returncode != 0
+    assert "facedistill: " in said and "waited too long for another process" in said, said
+    assert "facedistill/engine.py" not in said and not (run / "evaluation.json").exists()
+
+
 def _rank(launcher: int, rank: int) -> int:
     """The process of that rank among the launcher's children."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()

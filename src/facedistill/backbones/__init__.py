@@ -4,6 +4,7 @@ To add one to the package: write a file with a `Backbone`, and add its row to BA
 makes it from embedding_dim, input_size and options. One outside the package is named `package.module:Class`.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from facedistill.backbones.onnx import OnnxBackbone, open_session
 from facedistill.backbones.onnx_graph import import_onnx_packages, inputs, outputs, read_graph
 from facedistill.backbones.onnx_trial import one_line, tried
 from facedistill.backbones.pocketnet import genotype, pocketnet_m, pocketnet_s
+from facedistill.backbones.residual import Residual
 from facedistill.backbones.shufflefacenet import ShuffleFaceNet
 from facedistill.backbones.supernet import Supernet, edge_stride
 from facedistill.backbones.timm_network import PREFIX, TimmNetwork
@@ -60,6 +62,29 @@ __all__ = [
     "tried",
 ]
 
+
+def residual(
+    embedding_dim: int = 512,
+    input_size: int = 112,
+    network: str = "mobilefacenet",
+    options: dict[str, Any] | None = None,
+) -> Residual:
+    """Two networks of one kind whose embeddings are added: a student and its assistant.
+
+    Args:
+        network: a name that `create_backbone` takes. options: of that network. If it has the option `output`, the
+            default is "affine": the last scale is trained, because the assistant's embedding has to become small.
+    """
+    options = dict(options or {})
+    if "output" in inspect.signature(BACKBONES.get(network, TimmNetwork)).parameters:
+        options.setdefault("output", "affine")
+    student, assistant = (create_backbone(network, embedding_dim, input_size, **options) for _ in range(2))
+    found = Residual(student, assistant)
+    sizes = ("embedding_dim", "input_size")
+    found.resolved = {"options": {k: v for k, v in student.spec["options"].items() if k not in sizes}}
+    return found
+
+
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilefacenet": mobilefacenet,
     "mobilefacenet_large": mobilefacenet_large,
@@ -81,6 +106,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "iresnet34": iresnet34,
     "iresnet50": iresnet50,
     "iresnet100": iresnet100,
+    "residual": residual,
 }
 _macs: dict[tuple[str, int, int], int] = {}
 

@@ -21,10 +21,13 @@ class Backbone(nn.Module):
         has_features: True if `with_features` returns stage maps.
         resolved: options that `spec` holds instead of those given, e.g. a file's content instead of its path.
         foreign: True if another runtime holds the network, so that it counts its parameters and MACs itself.
+        part_names: of a network whose embedding is the sum of several networks', their names, which are its attributes;
+            the first is of use without the others.
     """
 
     has_features: bool = True
     foreign: bool = False
+    part_names: tuple[str, ...] = ()
 
     def __init__(self, embedding_dim: int, input_size: int) -> None:
         super().__init__()
@@ -34,6 +37,10 @@ class Backbone(nn.Module):
 
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the embedding (B, d) and the stage maps, from high resolution to low."""
+        raise NotImplementedError
+
+    def parts(self, x: Tensor) -> dict[str, tuple[Tensor, tuple[Tensor, ...]]]:
+        """Return the embedding and stage maps of each part, by `part_names`; only for a network that has parts."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

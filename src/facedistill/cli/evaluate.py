@@ -56,7 +56,8 @@ def evaluate(
         A model folder, a run, or an .onnx.
     on:
         Sets of people who are not in the training data: verification .bin files, a folder of them (RFW), a .csv of two
-        image paths and a label, data sets with class names, an IJB-B, IJB-C or TinyFace folder.
+        image paths and a label, the pairs.txt of LFW or XQLFW, data sets with class names, a folder of IJB-B, IJB-C,
+        TinyFace or QMUL-SurvFace.
     against:
         The teacher.
     baseline:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +26,25 @@ class Batch:
     index: Tensor
     progress: float
     labels: Tensor
+
+
+def paired(first: Batch, second: Batch) -> Batch:
+    """Return the batch of the first image of `first`, the first of `second`, the second of `first` and so on.
+
+    Both are of the same moment and as long as each other.
+    """
+
+    def alternate(own: Tensor, other: Tensor) -> Tensor:
+        return torch.stack([own, other], 1).flatten(0, 1)
+
+    return Batch(
+        alternate(first.images, second.images),
+        alternate(first.teacher_images, second.teacher_images),
+        [(alternate(own, other), w) for (own, w), (other, _) in zip(first.targets, second.targets, strict=True)],
+        alternate(first.index, second.index),
+        first.progress,
+        alternate(first.labels, second.labels),
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from facedistill.data.batch import Batch
+from facedistill.data.batch import Batch, paired
 from facedistill.data.degrade import shrink
 from facedistill.data.view import View
 from facedistill.errors import UsageError
@@ -31,6 +31,7 @@ class Degrade(View):
         jpeg: down to this quality of the small image; null for no compression.
         shift: up to this share of the side. rotate: up to so many degrees.
         teacher: what the teacher sees: "clean" images (its cached embeddings stay valid), or the "same" as the student.
+        pairs: the batch becomes twice as long: each image as it is, and after it the degraded one.
     """
 
     def __init__(
@@ -44,22 +45,25 @@ class Degrade(View):
         shift: Share = 0.03,
         rotate: Rate = 4.0,
         teacher: Literal["clean", "same"] = "clean",
+        pairs: bool = False,
     ) -> None:
         if smallest > largest:
             raise UsageError(f"view 'degrade': smallest {smallest} is above largest {largest}")
         self.smallest, self.largest, self.clean = smallest, largest, clean
         self.blur, self.noise, self.jpeg, self.shift, self.rotate = blur, noise, jpeg, shift, rotate
         self.teacher_sees = "the degraded images" if teacher == "same" else ""
+        self.pairs = pairs
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         moment = int(batch.progress * 2**40)
         images = batch.images.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
-        changed = [
+        degraded = [
             self.degraded(image, np.random.default_rng([seed, moment, *where]))
             for image, where in zip(images, batch.index.tolist(), strict=True)
         ]
-        found = torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2).to(batch.images.device)
-        return replace(batch, images=found, teacher_images=found if self.teacher_sees else batch.teacher_images)
+        found = torch.from_numpy(np.stack(degraded)).permute(0, 3, 1, 2).to(batch.images.device)
+        changed = replace(batch, images=found, teacher_images=found if self.teacher_sees else batch.teacher_images)
+        return paired(batch, changed) if self.pairs else changed
 
     def degraded(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the image, uint8 (H, W, 3), degraded as `rng` draws."""

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data import Dataset, Embeddings, Flip, fuse, open_dataset
-from facedistill.data.sources import IjbSource, VerificationSet, is_ijb, is_tinyface, open_tinyface
+from facedistill.data.sources import (
+    IjbSource,
+    VerificationSet,
+    is_ijb,
+    is_survface,
+    is_tinyface,
+    open_survface,
+    open_tinyface,
+)
 from facedistill.errors import UsageError
 from facedistill.evaluation.options import Resolution
 from facedistill.models import Model, embed_blocks, embed_dataset
@@ -110,7 +118,7 @@ Spec = str | Path | Dataset | EvaluationSet
 def open_sets(
     specs: Sequence[Spec] | Mapping[str, Spec], gallery: str | None = None, distractors: str | None = None
 ) -> dict[str, EvaluationSet]:
-    """Open sets by name: data sets, IJB and TinyFace folders; with a `gallery`, probes to search for in it.
+    """Open sets by name: data sets, folders of IJB, TinyFace or QMUL-SurvFace; with a `gallery`, its probes.
 
     A folder of several .bin files is a group of sets (RFW), named "folder/file". Raises UsageError for a repeated name.
     """
@@ -136,8 +144,9 @@ def _open(spec: Spec, gallery: str | None, distractors: str | None) -> Evaluatio
         return GallerySet(probes, open_dataset(gallery), open_dataset(distractors) if distractors else None)
     if isinstance(spec, Dataset):
         return LabelledSet(spec)
-    if is_tinyface(Path(spec)):
-        return GallerySet(**{name: Dataset(source) for name, source in open_tinyface(spec).items()})
+    for holds, opened in ((is_tinyface, open_tinyface), (is_survface, open_survface)):
+        if holds(Path(spec)):
+            return GallerySet(**{name: Dataset(source) for name, source in opened(spec).items()})
     if is_ijb(Path(spec)):
         return TemplateSet(IjbSource(spec))
     return LabelledSet(open_dataset(spec))

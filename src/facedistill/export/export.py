@@ -130,8 +130,9 @@ def export_model(
             gate.faults.append(worst)
         path = out if gate.passed else out.with_name(f"{out.stem}.failed{out.suffix}")
         with writing(out):
+            size = file.stat().st_size
             os.replace(file, path)
-    return Export(path, to, form, gate, net.size, path.stat().st_size, written)
+    return Export(path, to, form, gate, net.size, size, written)
 
 
 def _form(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from facedistill.backbones import Backbone, OnnxBackbone, count_macs, count_parameters
 from facedistill.data import Output
-from facedistill.errors import UsageError, UserError, closest
+from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.files import fingerprint
 from facedistill.head import Classifier
 
@@ -120,11 +120,34 @@ class Model(nn.Module):
         return self._place(backbone(self.normalise(images)))
 
     def outputs(self, images: Tensor, features: bool = True) -> Output:
-        """Return the embeddings of `forward`, with the stage maps unless `features` is False."""
+        """Return the embeddings of `forward`, with the stage maps unless `features` is False, and with any parts.
+
+        The embeddings of the parts add up to the model's own: the first has the offset subtracted, as the model's has.
+        """
+        backbone = self._running()
+        if backbone.part_names:
+            return self._added(backbone.parts(self.normalise(images)))
         if not features:
             return Output(self(images))
-        embedding, maps = self._running().with_features(self.normalise(images))
+        embedding, maps = backbone.with_features(self.normalise(images))
         return Output(self._place(embedding), maps)
+
+    def _added(self, parts: dict[str, tuple[Tensor, tuple[Tensor, ...]]]) -> Output:
+        (first, (embedding, maps)), *others = parts.items()
+        found = {first: Output(self._place(embedding), maps)}
+        found |= {name: Output(self._project(embedding), maps) for name, (embedding, maps) in others}
+        outputs = list(found.values())
+        maps = tuple(torch.stack(of_stage).sum(0) for of_stage in zip(*(o.features for o in outputs), strict=True))
+        return Output(torch.stack([o.embedding for o in outputs]).sum(0), maps, found)
+
+    def part(self, name: str) -> "Model":
+        """Return a part of a composed network as a model of its own: same input, projection, offset and space."""
+        backbone = self._running()
+        if name not in backbone.part_names:
+            raise UsageError(f"model: no part '{name}'; this network has {some(backbone.part_names) or 'no parts'}")
+        made = self.made | {"part": name}
+        part = Model(getattr(backbone, name), self.input, None, self.offset, self.projection, self.space, made)
+        return part.train(self.training)
 
     @torch.inference_mode()
     def embed(self, images: Tensor, flip: str = "sum") -> Tensor:
@@ -189,10 +212,14 @@ class Model(nn.Module):
             )
         return self.backbone
 
+    def _project(self, embedding: Tensor) -> Tensor:
+        if self.projection is None:
+            return embedding
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.projection(embedding.float())
+
     def _place(self, embedding: Tensor) -> Tensor:
-        if self.projection is not None:
-            with torch.autocast(embedding.device.type, enabled=False):
-                embedding = self.projection(embedding.float())
+        embedding = self._project(embedding)
         return embedding if self.offset is None else embedding - self.offset
 
 

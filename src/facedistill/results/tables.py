@@ -30,6 +30,7 @@ from facedistill.results.reading import (
     shown_interval,
     who,
 )
+from facedistill.results.resolution_gate import lost_at_full_resolution
 
 FEW = f"* fewer than {FEW_IMPOSTORS} impostor pairs (or searches without a mate) decide the threshold"
 FOREIGN = "† the two models do not share a space: a control that should come out near chance"
@@ -207,14 +208,17 @@ def results(entries: Sequence[Entry]) -> Table:
     says = declaration(*every)
     columns = says.paths(every)
     rows, starred, foreign = [], False, False
+    low = any(map(condition, every))
     for entry in entries:
         run, pair, images = head(entry)
+        images = text("full") if low and not images.value else images
         if entry.result.get("same_space") is False:
             pair, foreign = pair._replace(mark="†"), True
         figures = [_figure(entry.result, path, says.figure(path)) for path in columns]
         starred |= any(cell.mark for cell in figures)
         rows.append([run, pair, images, *figures, _cosine(entry.result)])
     notes = [FEW] * starred + [FOREIGN] * foreign + [PUBLISHED] * any("published" in result for result in every)
+    notes += lost_at_full_resolution(entries)
     header = [*HEADS, *(_head(says, path) for path in columns), "mean cosine"]
     others = any(figure.unit != "%" for path in columns if (figure := says.figure(path)))
     about = f"In %{' where no other unit stands' if others else ''}, with 95% intervals."

@@ -26,7 +26,7 @@ def save_checkpoint(run: Path, step: int, state: State) -> None:
         except RuntimeError as e:  # torch raises this for a full disk, not OSError
             raise OSError(str(e).split(". ")[0]) from e
     for old in _files(run)[:-KEPT]:
-        old.unlink()
+        old.unlink(missing_ok=True)
 
 
 def begun(run: Path) -> bool:

@@ -18,8 +18,10 @@ from facedistill.terms.lce import LCE
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
 from facedistill.terms.mixbct import MixBCT
+from facedistill.terms.octuplet import Octuplet
 from facedistill.terms.pkt import PKT
 from facedistill.terms.raml import RAML
+from facedistill.terms.residual import Residual
 from facedistill.terms.rkd import RKD
 from facedistill.terms.rop import ROP
 from facedistill.terms.shrinkteanet import ShrinkTeaNet
@@ -52,6 +54,8 @@ TERMS: dict[str, type[Term]] = {
     "influence": Influence,
     "lce": LCE,
     "mixbct": MixBCT,
+    "residual": Residual,
+    "octuplet": Octuplet,
 }
 
 

@@ -17,6 +17,8 @@ class Term(nn.Module):
 
     Attributes:
         needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
+        optional: those of them that it does without if the teacher cannot give them; `needs` then loses them.
+        parts: the networks of a composed student whose outputs it reads (`Output.parts`).
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
         needs_table: True if the term reads the teacher's embeddings of all training images before the first step.
@@ -24,6 +26,8 @@ class Term(nn.Module):
     """
 
     needs: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    parts: tuple[str, ...] = ()
     needs_weight: bool = False
     whole_weight: bool = False
     needs_table: bool = False

@@ -10,6 +10,7 @@ from facedistill.data import Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import EvaluationSet, open_sets
 from facedistill.models import Model, load_model
+from facedistill.progress import say
 from facedistill.recipe import Recipe
 from facedistill.run import epoch_file
 from facedistill.training.images import embed_training_images, open_training_data
@@ -60,6 +61,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     """
     terms = wire_terms(method)
     models = {name: load_model(spec.model).to(parallel.device()) for name, spec in recipe.teachers.items()}
+    _do_without(terms, models)
     asked = teacher_needs(terms, method.moved_by)
     _refuse_contradictions(method)
     _require_networks(asked, models, method.view)
@@ -103,6 +105,18 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         sets,
         sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values()),
     )
+
+
+def _do_without(terms: Mapping[str, WiredTerm], models: Mapping[str, Model]) -> None:
+    """Take the stage features from what a term needs if it can do without them and its teacher has none; say so."""
+    for key, wired in terms.items():
+        model, term = models.get(wired.teacher), wired.term
+        if model is None or "features" not in term.needs & term.optional:
+            continue
+        if model.backbone is None or not model.backbone.has_features:
+            term.needs -= {"features"}
+            if parallel.rank() == 0:
+                say(f"term '{key}': teacher '{wired.teacher}' gives no stage maps, so its embedding alone is imitated")
 
 
 def _refuse_contradictions(method: ResolvedMethod) -> None:

@@ -247,6 +247,9 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
         student.made["unreadable"] = names
         say(f"{len(names)} unreadable images were left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
     save_model(student, run / "model")
+    if student.backbone is not None and student.backbone.part_names:
+        alone = student.backbone.part_names[0]
+        save_model(student.part(alone), run / "parts" / alone)
     if assembly.sets:
         say(f"{run / 'model'} is saved; evaluating it on {some(list(assembly.sets))}")
     teachers = {name: model for name, model in assembly.models.items() if model.backbone is not None}

@@ -99,6 +99,8 @@ class Method(nn.Module):
             if term.needs_weight and own is not None and own.moved_by == "teacher":
                 self.moved[teacher] = own
             term.bind(own, teachers[teacher].classifier if teacher in teachers else None)
+            if term.parts:
+                _require_parts(student, term.parts, name)
             if "features" in term.needs:
                 term.bind_features(_stage_shapes(student), _stage_shapes(teachers[teacher].model))
 
@@ -130,6 +132,15 @@ class Method(nn.Module):
     def start_epoch(self, epoch: int) -> None:
         for teacher in self.teachers.values():
             teacher.start_epoch(epoch)
+
+
+def _require_parts(student: Model, parts: tuple[str, ...], term: str) -> None:
+    found = student.backbone.part_names if student.backbone else ()
+    if not set(parts) <= set(found):
+        raise UsageError(
+            f"term '{term}' needs a student of the networks {' and '.join(parts)}; set student.backbone=residual, and "
+            "student.options.network to the network that each of them is"
+        )
 
 
 @torch.no_grad()

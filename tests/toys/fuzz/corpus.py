@@ -206,6 +206,25 @@ def _tinyface(folder: Path) -> None:
             (folder / part / f"{name}.jpg").write_bytes(photo(len(name)))
 
 
+def _survface(folder: Path) -> None:
+    for part, names in {
+        "gallery": ("1_cam1_1", "2_cam1_1"),
+        "mated_probe": ("1_cam2_1",),
+        "unmated_probe": ("9",),
+    }.items():
+        (folder / part).mkdir()
+        for name in names:
+            (folder / part / f"{name}.jpg").write_bytes(photo(len(name)))
+
+
+def _lfw_pairs(folder: Path) -> None:
+    (folder / "pairs.txt").write_text("1 2\nann 1 2\nann 2 3\nann 1 bob 1\nann 3 bob 1\n")
+    for person, count in (("ann", 3), ("bob", 1)):
+        (folder / "faces" / person).mkdir(parents=True)
+        for n in range(1, count + 1):
+            (folder / "faces" / person / f"{person}_{n:04}.jpg").write_bytes(photo(n))
+
+
 def _selection(folder: Path) -> None:
     keys = fd.open_source(str(_folder(folder / "faces"))).keys[:4]
     save_selection(folder / "selection.csv", folder / "faces", keys, ["ann", "ann", "bob", "new"])
@@ -462,6 +481,8 @@ FORMATS: dict[str, Format] = {
     "list of pairs": Format(_pairs, _sets("pairs.csv"), ("pairs.csv",)),
     "IJB": Format(_ijb, _sets(), ("meta/*",)),
     "TinyFace": Format(_tinyface, _sets(), ("*/*.jpg",)),
+    "SurvFace": Format(_survface, _sets(), ("*/*.jpg",)),
+    "LFW's pairs.txt": Format(_lfw_pairs, _sets("pairs.txt"), ("pairs.txt",)),
     "selection": Format(_selection, _data("selection.csv"), ("selection.csv",)),
     "image": Format(_photos, _pixels, ("*",)),
     "model folder: config, classifier, names": Format(

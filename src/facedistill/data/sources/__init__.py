@@ -5,6 +5,7 @@ from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source
 from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, read_lines, read_table, read_text
 from facedistill.data.sources.selection import save_selection
 from facedistill.data.sources.source import Source, classes_with_images
+from facedistill.data.sources.survface import is_survface, open_survface
 from facedistill.data.sources.tinyface import is_tinyface, open_tinyface
 from facedistill.data.sources.verification import VerificationSet, draw_pairs, save_verification
 
@@ -20,8 +21,10 @@ __all__ = [
     "is_hidden",
     "is_ijb",
     "is_path",
+    "is_survface",
     "is_tinyface",
     "open_source",
+    "open_survface",
     "open_tinyface",
     "read_lines",
     "read_table",

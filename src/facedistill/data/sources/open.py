@@ -10,6 +10,7 @@ import numpy as np
 
 from facedistill.data.sources.arrow import ArrowSource
 from facedistill.data.sources.folder import FolderSource, NoIdentities
+from facedistill.data.sources.lfw_pairs import LfwPairs
 from facedistill.data.sources.metadata import MetadataSource
 from facedistill.data.sources.pair_list import PairList
 from facedistill.data.sources.parquet import ParquetSource
@@ -33,6 +34,7 @@ SOURCES: dict[str, type[Source]] = {
     "selection": SelectionSource,
     "verification": VerificationSet,
     "pairs": PairList,
+    "lfw_pairs": LfwPairs,
     "folder": FolderSource,
     "synthetic": SyntheticFaces,
 }
@@ -47,7 +49,8 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
 
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
     folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or
-    metadata.jsonl; a verification .bin, a .csv of pairs, or a selection of another data set, which `clean` wrote.
+    metadata.jsonl; a verification .bin, a .csv of pairs, LFW's pairs.txt, or a selection of another data set, which
+    `clean` wrote.
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
     may be left out.

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class PairList(VerificationSet):
     """
 
     expected = "a .csv of pairs"
-    suffixes = (".csv", ".tsv")
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     @classmethod
     def open(cls, argument: str) -> "PairList":

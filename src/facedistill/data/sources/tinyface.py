@@ -4,39 +4,13 @@ Images of the first two are named <id>_<n>.jpg: the person is the number before 
 Testing_Set of the published data set; public evaluators also use a folder of aligned faces.
 """
 
-import os
-import re
 from pathlib import Path
 
-import numpy as np
-
-from facedistill.data.sources.reading import is_hidden, is_image, read_file
+from facedistill.data.sources.numbered import Files, NumberedFaces, images_below, person_of
 from facedistill.data.sources.source import Source
-from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError, some
-from facedistill.files import fingerprint
 
 MATCH, PROBE, DISTRACTOR = "Gallery_Match", "Probe", "Gallery_Distractor"
-PERSON = re.compile(r"(\d+)_")
-
-
-class TinyFacePart(Source):
-    """The images of one folder, at any depth, in sorted order; keys "Probe/12_3.jpg".
-
-    The fingerprint covers names and file sizes, not contents.
-    """
-
-    def __init__(
-        self, path: Path, files: dict[str, tuple[int, int]], labels: np.ndarray, class_names: list[str]
-    ) -> None:
-        self.path, self.keys, self.labels, self.class_names = str(path), list(files), labels, class_names
-        names = "\0".join(self.keys).encode("utf-8", "surrogateescape")
-        sizes, times = np.array(list(files.values()), dtype=np.int64).T
-        self.fingerprint = fingerprint("tinyface", names, sizes, "\0".join(class_names))
-        self.stamp = fingerprint(times)
-
-    def read(self, i: int) -> bytes:
-        return read_file(os.path.join(self.path, self.keys[i]))
 
 
 def is_tinyface(path: str | Path) -> bool:
@@ -60,18 +34,16 @@ def open_tinyface(path: str | Path) -> dict[str, Source]:
         raise UserError(f"{path}: several TinyFace sets ({some([root.name for root in roots])}); name one of them")
     root = roots[0]
     match, probe = _files(root, MATCH), _files(root, PROBE)
-    persons = {key: _person(root, key) for key in (*match, *probe)}
-    numbers = {person: label for label, person in enumerate(sorted(set(persons.values())))}
-    class_names = [str(person) for person in numbers]
+    persons = {key: person_of(root, key) for key in (*match, *probe)}
+    class_names = [str(person) for person in sorted(set(persons.values()))]
 
-    def part(files: dict[str, tuple[int, int]]) -> Source:
-        labels = np.array([numbers[persons[key]] for key in files], dtype=np.int64)
-        return TinyFacePart(root, files, labels, class_names)
+    def part(files: Files) -> Source:
+        return NumberedFaces("tinyface", root, files, [str(persons[key]) for key in files], class_names)
 
     found = {"gallery": part(match), "probes": part(probe)}
     if (root / DISTRACTOR).is_dir():
-        files = _files(root, DISTRACTOR)
-        found["distractors"] = TinyFacePart(root, files, np.zeros(len(files), dtype=np.int64), ["distractor"])
+        files, name = _files(root, DISTRACTOR), "distractor"
+        found["distractors"] = NumberedFaces("tinyface", root, files, [name] * len(files), [name])
     return found
 
 
@@ -83,21 +55,5 @@ def _roots(path: Path) -> list[Path]:
     return []
 
 
-def _files(root: Path, folder: str) -> dict[str, tuple[int, int]]:
-    """Return the size and time of every image, by key."""
-    found = {}
-    for parent, folders, names in os.walk(root / folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        inside = Path(parent).relative_to(root).as_posix()
-        for name in filter(is_image, names):
-            found[f"{inside}/{name}"] = size_and_time(os.path.join(parent, name))
-    if not found:
-        raise UserError(f"{root / folder}: no images; TinyFace has {MATCH}, {PROBE} and {DISTRACTOR} side by side")
-    return dict(sorted(found.items()))
-
-
-def _person(root: Path, key: str) -> int:
-    person = PERSON.match(key.rpartition("/")[2])
-    if person is None:
-        raise UserError(f"{root / key}: no person in the file's name; expected <id>_<n>.jpg, e.g. 12_3.jpg")
-    return int(person[1])
+def _files(root: Path, folder: str) -> Files:
+    return images_below(root, folder, f"TinyFace has {MATCH}, {PROBE} and {DISTRACTOR} side by side")

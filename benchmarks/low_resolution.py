@@ -1,0 +1,253 @@
+"""Faces of 8 to 56 pixels: what ways of training a student are worth against a gallery of sharp faces.
+
+    python benchmarks/low_resolution.py run --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--seeds 0 1 2]
+    python benchmarks/low_resolution.py table [--runs R]
+
+`run` trains a student by each method and seed, and measures LFW over all pairs with probes of each size: against a
+gallery of unchanged faces that the teacher enrolled, and against faces as small as the probe, enrolled by the student
+itself. Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` copies the
+results of R into benchmarks/results/low_resolution.json and writes the tables of docs/low_resolution.md.
+
+Learning rates and margins are those that the comparison on real faces chose without low resolution; the residual
+methods have the rate of L2, and octuplet, which fine-tunes, a tenth of it. Images are embedded without their mirror
+image.
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from docs_table import put_table
+from result_file import write_result
+
+from facedistill import __version__
+from facedistill.data import Dataset, open_dataset
+from facedistill.evaluation import Resolution, all_pairs, far_key
+from facedistill.evaluation.latency import latency_ms
+from facedistill.files import atomic_write, cache_dir
+from facedistill.models import Model, embed_dataset, load_model
+from facedistill.recipe import make_recipe
+from facedistill.training import train
+
+RESULTS = Path(__file__).parent / "results" / "low_resolution.json"
+SIZES = (8, 12, 16, 20, 28, 56, None)  # None: unchanged
+FARS, RESAMPLES, EPOCHS = (1e-3, 1e-4), 100, 4
+SIZE, WIDTH, TWIN = 64, 0.5, 0.71  # of the student; TWIN: the width of twice its multiply-adds
+FULL = "full"
+PROBE, BOTH = "probe low", "both low"
+DEGRADE = {"kind": "degrade"}
+INHERITED = {
+    "name": "proxylesskd",
+    "classifier": {"start": "instances"},
+    "terms": {"margin_softmax": {"scale": 32, "margin_options": {"size": 0.5}}, "embedding_l2": 64},
+}
+OCTUPLET = {
+    "name": "l2kd",
+    "terms": {"embedding_l2": 1, "octuplet": 1},
+    "sampler": {"kind": "pk", "k": 4},
+    "view": DEGRADE | {"options": {"pairs": True, "clean": 0}},
+}
+L2 = {"name": "l2kd", "view": DEGRADE}
+RESIDUAL = {"name": "residual", "terms": {"residual": {"normalise": True}}, "view": DEGRADE}
+ONE = {"backbone": "mobilefacenet", "options": {"width": WIDTH}}
+AFFINE = {"output": "affine"}
+# What is trained, in this order: the student, the method, the learning rate. Octuplet starts from "clean".
+TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
+    "clean": (ONE, INHERITED, 0.3),
+    "proxylesskd_low": (ONE, INHERITED | {"view": DEGRADE}, 0.3),
+    "l2kd_low": (ONE, L2, 1.0),
+    "octuplet_low": (ONE, OCTUPLET, 0.1),
+    "residual": (
+        {"backbone": "residual", "options": {"options": {"width": WIDTH} | AFFINE}},
+        RESIDUAL,
+        1.0,
+    ),
+    "single": ({"backbone": "mobilefacenet", "options": {"width": TWIN} | AFFINE}, L2, 1.0),
+}
+PARTS = {"residual_s": "residual"}  # rows that are a part of another row's model
+ROWS = {
+    "teacher": "teacher, enlarged faces",
+    "clean": "student trained on clean faces",
+    "proxylesskd_low": "`proxylesskd_low`",
+    "l2kd_low": "`l2kd_low`",
+    "octuplet_low": "`octuplet_low`, after the clean student",
+    "residual_s": "`residual_low`, student alone (s)",
+    "residual": "`residual_low`, both (s + a)",
+    "single": "`residual_single_low`, one network as large as both",
+}
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    folder = Path(args.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    lfw, teacher = open_dataset(args.lfw), load_model(args.teacher)
+    gallery = embedded(teacher, lfw, None)
+    if not (done := folder / "teacher.json").exists():
+        store(done, {"method": "teacher"} | measured(teacher, lfw, gallery))
+    for seed in args.seeds:
+        for name in TRAINED:
+            out = folder / f"{name}-{seed}"
+            rows = {name: out / "model"} | {part: out / "parts" / "student" for part, of in PARTS.items() if of == name}
+            if all((folder / f"{row}-{seed}.json").exists() for row in rows):
+                continue
+            train(recipe_of(args, name, seed), out)
+            for row, path in rows.items():
+                found = {"method": row, "seed": seed} | cost(out) | measured(load_model(path), lfw, gallery)
+                store(folder / f"{row}-{seed}.json", found)
+                print(row, found["tar"][PROBE], flush=True)
+
+
+def recipe_of(args: argparse.Namespace, name: str, seed: int) -> Any:
+    (student, method, lr), epochs = TRAINED[name], args.epochs
+    if name == "octuplet_low":  # each image is in its batches twice
+        student, epochs = student | {"start": str(Path(args.runs) / f"clean-{seed}")}, max(1, epochs // 2)
+    raw = {
+        "data": {"train": args.data, "in_memory": True},
+        "student": student | {"input_size": SIZE},
+        "teacher": args.teacher,
+        "method": method,
+        "schedule": {"epochs": epochs, "batch": 128, "lr": lr, "warmup_epochs": min(1, epochs / 4)},
+        "check": {"own_class": 0},
+        "seed": seed,
+    }
+    if name in ("residual", "single"):
+        raw["schedule"]["clip"] = None  # one norm for both networks would tie them together
+    return make_recipe(raw)
+
+
+def cost(run: Path) -> dict[str, Any]:
+    training = json.loads((run / "evaluation.json").read_text("utf-8"))["training"]
+    return {key: training[key] for key in ("epochs", "seconds", "images", "images_per_second", "data")}
+
+
+def measured(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, Any]:
+    """The rates of the model as the probe, at every size, and its cost."""
+    tar: dict[str, dict[str, Any]] = {PROBE: {}, BOTH: {}}
+    for size in SIZES:
+        probe = embedded(model, lfw, size)
+        for sides, other in ((PROBE, gallery), (BOTH, probe)):
+            found = all_pairs(probe, other, lfw.labels, fars=FARS, resamples=RESAMPLES)
+            tar[sides][str(size or FULL)] = {
+                far: [round(number, 4) for number in (estimate.value, *(estimate.ci95 or ()))]
+                for far, (_, estimate) in found.tar_at_far.items()
+            }
+    facts = {"parameters": model.parameters_count(), "macs": model.macs(), "ms": latency_ms(model)}
+    return facts | {"lfw": lfw.fingerprint, "tar": tar}
+
+
+def embedded(model: Model, lfw: Dataset, size: int | None) -> np.ndarray:
+    table = embed_dataset(model, Resolution(size).of(lfw), flips=False, cache=cache_dir() / "embeddings")
+    return table.fused("none")
+
+
+def store(file: Path, found: dict[str, Any]) -> None:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    about = {"version": __version__, "commit": commit, "threads": torch.get_num_threads()}
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(about | found), "utf-8")
+
+
+def collect(folder: Path) -> None:
+    """Put the results of a folder into the stored ones, in place of those of the same method and seed."""
+    known = json.loads(RESULTS.read_text("utf-8"))["runs"] if RESULTS.exists() else []
+    rows = {(row["method"], row.get("seed")): row for row in known}
+    for file in sorted(folder.glob("*.json")):
+        row = json.loads(file.read_text("utf-8"))
+        rows[row["method"], row.get("seed")] = row
+    order = list(ROWS)
+    write_result(RESULTS, {"runs": sorted(rows.values(), key=lambda r: (order.index(r["method"]), r.get("seed") or 0))})
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    made = {"low resolution cost": cost_table(result["runs"])}
+    for sides in (PROBE, BOTH):
+        for far in map(far_key, FARS):
+            made[f"{sides}, {far}"] = _table(
+                ["way", *(f"{size} px" if size else FULL for size in SIZES)],
+                [
+                    [words, *(_mean(result["runs"], name, (sides, str(size or FULL), far)) for size in SIZES)]
+                    for name, words in ROWS.items()
+                ],
+            )
+    return made
+
+
+def cost_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Each way's cost, and what it loses at full resolution against the student that was trained on clean faces."""
+    rows = []
+    for name, words in ROWS.items():
+        own = [row for row in runs if row["method"] == name]
+        cells = [""] * 7
+        if own:
+            one, seeds = own[0], [row for row in own if "seed" in row]
+            cells = [f"{one['parameters'] / 1e6:.2f} M", f"{one['macs'] / 1e6:.1f} M"]
+            cells.append(f"{np.mean([row['ms'] for row in own]):.1f}")
+            cells += [str(len(seeds) or ""), _epochs(name, seeds)]
+            cells.append(f"{np.mean([row['seconds'] for row in seeds]) / 60:.0f}" if seeds else "")
+            cells.append(_loss(runs, name))
+        rows.append([words, *cells])
+    heads = ["parameters", "MACs", "ms", "seeds", "epochs", "minutes of training", "lost at full resolution, points"]
+    return _table(["way", *heads], rows)
+
+
+def _epochs(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    found = " and ".join(sorted({str(row["epochs"]) for row in runs}))
+    return f"{found} more" if name == "octuplet_low" and found else found
+
+
+def _loss(runs: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The points of TAR at FAR 1e-3 that a way loses against "clean", if both are there; bold above one point."""
+    clean, own = (_values(runs, one, (PROBE, FULL, far_key(FARS[0]))) for one in ("clean", name))
+    if name in ("teacher", "clean") or not clean or not own:
+        return ""
+    lost = round(100 * float(np.mean(clean) - np.mean(own)), 1) + 0.0  # no -0.0
+    return f"**{lost:.1f}**" if lost > 1 else f"{lost:.1f}"
+
+
+def _values(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -> list[float]:
+    sides, size, far = path
+    found = [row["tar"][sides].get(size, {}).get(far) for row in runs if row["method"] == name]
+    return [figure[0] for figure in found if figure is not None]
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -> str:
+    """The mean over seeds in %, and the seeds' range if there are several; empty if nothing was measured."""
+    values = [100 * value for value in _values(runs, name, path)]
+    if not values:
+        return ""
+    return f"{np.mean(values):.1f}" + (f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else "")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def write_tables(args: argparse.Namespace) -> None:
+    if args.runs:
+        collect(Path(args.runs))
+    for name, table in tables(json.loads(RESULTS.read_text("utf-8"))).items():
+        put_table("low_resolution.md", name, table)
+        print(name, table, sep="\n", end="\n\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    running = verbs.add_parser("run")
+    running.set_defaults(verb=run)
+    for option in ("data", "teacher", "lfw", "runs"):
+        running.add_argument(f"--{option}", required=True)
+    running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.add_argument("--epochs", type=int, default=EPOCHS)
+    running.add_argument("--threads", type=int, default=1)
+    writing = verbs.add_parser("table")
+    writing.set_defaults(verb=write_tables)
+    writing.add_argument("--runs")
+    arguments = parser.parse_args()
+    arguments.verb(arguments)
