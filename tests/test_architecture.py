@@ -26,7 +26,7 @@ LAYERS = [
     ["evaluation"],
     ["check", "results"],
     ["training"],
-    ["architecture_search", "cleaning", "demo", "export", "preparation"],
+    ["architecture_search", "cleaning", "demo", "export", "hallucination", "preparation"],
     ["gallery"],
     ["cli"],
     ["__main__"],

@@ -22,7 +22,7 @@ from facedistill.head.margins import MARGINS
 from facedistill.methods import METHODS
 from facedistill.models.folder import load_model
 from facedistill.recipe.read import load_recipe
-from facedistill.recipe.schema import Recipe, Search, TeacherSpec, TermSpec
+from facedistill.recipe.schema import Hallucination, Recipe, Search, TeacherSpec, TermSpec
 from facedistill.terms import TERMS
 from facedistill.training.sweep import combinations
 from tiny_world import Tiny
@@ -161,6 +161,7 @@ def recipe_keys() -> dict[str, str | None]:
     walk(Recipe(), "")
     walk(TermSpec(), "method.terms.NAME.")
     walk(Search(), "search.")
+    walk(Hallucination(), "hallucination.")
     walk(TeacherSpec("x"), "teachers.NAME.")
     return found | {"teachers.NAME.model": None}
 

@@ -55,7 +55,7 @@ def test_every_method_has_its_recipe() -> None:
     assert set(METHODS) <= set(shipped_recipes())
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if not load_recipe(name).hallucination])
 def test_a_shipped_recipe_trains(name: str, teacher: Path, tmp_path: Path) -> None:
     recipe = load_recipe(name, TINY)
     recipe.teachers = {missing: TeacherSpec(str(teacher)) for missing in missing_teachers(recipe)}

@@ -4,7 +4,7 @@ from facedistill.data.align import TEMPLATE, align as align_face, similarity
 from facedistill.data.batch import Batch, Output
 from facedistill.data.dataset import Dataset, ImageBatch, UnreadableImage, open_dataset
 from facedistill.data.decode import decode as decode_image, reduced, resize, thumbnail
-from facedistill.data.degrade import degraded
+from facedistill.data.degrade import degraded, shrink
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
 from facedistill.data.quality import GREY, middle, sharpness
@@ -98,6 +98,7 @@ __all__ = [
     "save_verification",
     "seen",
     "sharpness",
+    "shrink",
     "similarity",
     "thumbnail",
 ]

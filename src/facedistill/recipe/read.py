@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from facedistill.errors import UsageError, closest
 from facedistill.recipe.dialect import MOST_CHARACTERS, _Dumper, parse_value, read_yaml
-from facedistill.recipe.schema import GROUPS, Recipe, Search, TeacherSpec, TermSpec
+from facedistill.recipe.schema import GROUPS, OF_OTHER_VERBS, Hallucination, Recipe, Search, TeacherSpec, TermSpec
 
 
 def shipped_recipes() -> list[str]:
@@ -79,7 +79,7 @@ def dump_recipe(recipe: Recipe) -> str:
     for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
         if not raw["method"][group]["options"]:
             del raw["method"][group]["options"]
-    for key in ("purpose", "search"):  # left out too
+    for key in ("purpose", *OF_OTHER_VERBS):  # left out too
         if raw[key] is None:
             del raw[key]
     for key, usual in (("classes", "prefix"), ("weights", {})):
@@ -167,7 +167,7 @@ def _group(place: list[str]) -> Any:
         return TeacherSpec
     if place[:2] == ["method", "terms"]:
         return TermSpec
-    group: Any = Recipe(search=Search())
+    group: Any = Recipe(search=Search(), hallucination=Hallucination())
     for key in place:
         group = getattr(group, key)
     return group

@@ -201,6 +201,31 @@ class Search:
 
 
 @typed(config=STRICT)
+class Hallucination:
+    """A face hallucination network (`facedistill hallucinate train`): the network, its data, and its losses.
+
+    `preset`: tiny, small, base or paper. `size`: the side of its images, a multiple of 16. `priors`: the folder of an
+    index of landmarks and parsing maps; null = the data's own, if they are rendered. `low`: a folder of real images of
+    low resolution, for the stage `adversarial`; they need no identities and no partners. `degrade`: options of the view
+    of that name, which makes the low images. `rotate` (degrees) and `shift` (share of the side) move faces at random.
+    The other keys are weights of the losses; 0 removes one.
+    """
+
+    preset: str = "tiny"
+    size: Count = 112
+    priors: str | None = None
+    low: str | None = None
+    degrade: Options = field(default_factory=dict)
+    rotate: Rate = 5.0
+    shift: Share = 0.03
+    pixel: Rate = 50.0
+    feature: Rate = 1.0
+    landmark: Rate = 100.0
+    parsing: Rate = 1.0
+    adversarial: Rate = 1.0
+
+
+@typed(config=STRICT)
 class Recipe:
     """`purpose`: whose gallery the student will search: asymmetric = its teacher's, symmetric = one of its own; null =
     asymmetric if there is a teacher. `train` warns if the method does not suit it."""
@@ -216,6 +241,8 @@ class Recipe:
     seed: Seed = 0
     purpose: Literal["asymmetric", "symmetric"] | None = field(default=None, repr=False)  # as NO_OPTIONS
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
+    hallucination: Hallucination | None = field(default=None, repr=False)
 
 
-GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", "search"}
+OF_OTHER_VERBS = ("search", "hallucination")  # groups that `train` does not read
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", *OF_OTHER_VERBS}

@@ -52,8 +52,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
     """
     run, method = Path(out), resolve(recipe.method)
-    if recipe.search is not None:
-        raise UsageError("the recipe has the group 'search': run `facedistill search`, or remove the group")
+    for group, verb in (("search", "search"), ("hallucination", "hallucinate train")):
+        if getattr(recipe, group) is not None:
+            raise UsageError(f"the recipe has the group '{group}': run `facedistill {verb}`, or remove the group")
     recipe = replace(recipe, method=method.spec)
     with parallel.processes(), claim_run(run, dump_recipe(recipe), written_out):
         if (run / "evaluation.json").exists():

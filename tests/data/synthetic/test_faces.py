@@ -1,6 +1,7 @@
 """The synthetic faces: a pure function of their numbers, and not solved by colour or raw pixels."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def test_what_a_source_promises() -> None:
     assert source.keys[3] == "id000001/0001" and len(set(source.keys)) == 6
     assert source.labels.dtype == np.int64 and source.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert pickle.loads(pickle.dumps(source)).fingerprint == source.fingerprint
-    prints = {SyntheticFaces(**o).fingerprint for o in [{}, {"size": 64}, {"seed": 1}, {"first": 9}, {"images": 3}]}
+    changes: list[dict[str, Any]] = [{}, {"size": 64}, {"seed": 1}, {"first": 9}, {"images": 3}]
+    prints = {SyntheticFaces(**options).fingerprint for options in changes}
     assert len(prints) == 5
     with pytest.raises(IndexError):
         source.read(6)
@@ -156,7 +158,7 @@ def best_accuracy(similarity: np.ndarray, labels: np.ndarray) -> float:
         ({"first": -5}, "first is -5, expected at least 0"),
     ],
 )
-def test_senseless_numbers_are_one_clear_line(options: dict[str, int], words: str) -> None:
+def test_senseless_numbers_are_one_clear_line(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         SyntheticFaces(**options)
 

@@ -32,6 +32,7 @@ class Source(ABC):
         unlabelled: bool (N,), the images of unknown people, each of them a class of its own; None if there are none.
         extra: bool (N,), the images that only add to the training, so that nobody is held out of them; None: none.
         weights: float (N,), how often each image comes in an epoch; None: once.
+        has_priors: True if `priors` tells the landmarks and parsing classes of every image.
 
     Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
         expected: the form's name in "expected .rec, .parquet, ..." of an error message.
@@ -59,10 +60,16 @@ class Source(ABC):
     unlabelled: np.ndarray | None = None
     extra: np.ndarray | None = None
     weights: np.ndarray | None = None
+    has_priors: bool = False
 
     @abstractmethod
     def read(self, i: int) -> bytes | np.ndarray:
         """Return image `i` as encoded bytes (JPEG, PNG, ...) or as RGB uint8 (H, W, 3)."""
+
+    def priors(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the landmarks of image `i`, float32 (68, 2), (x, y) in its pixels, and the parsing class of each of
+        its pixels, uint8 (H, W); see `facedistill.hallucination`."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.keys)

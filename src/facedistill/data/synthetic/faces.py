@@ -13,6 +13,7 @@ from PIL import Image
 
 from facedistill.data.sources.source import Source
 from facedistill.data.synthetic.paint import colour, draw_face
+from facedistill.data.synthetic.priors import face_priors
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
@@ -136,13 +137,21 @@ class SyntheticFaces(Source):
 
     Photograph j of person k depends on (seed, first + k, j) alone. If you ask for more people or photographs, the
     existing ones do not change. Ranges of `first` that do not overlap are different people. Another `size` shows the
-    same photograph with more or less detail.
+    same photograph with more or less detail. `priors`: it also tells the landmarks and classes of every image.
     """
 
     expected = "synthetic:identities=300"
     takes_options = True
 
-    def __init__(self, identities: int = 300, images: int = 20, size: int = 112, seed: int = 0, first: int = 0) -> None:
+    def __init__(
+        self,
+        identities: int = 300,
+        images: int = 20,
+        size: int = 112,
+        seed: int = 0,
+        first: int = 0,
+        priors: bool = False,
+    ) -> None:
         for name, value, least in [
             ("identities", identities, 1),
             ("images", images, 1),
@@ -159,12 +168,20 @@ class SyntheticFaces(Source):
         self.keys = [f"{name}/{j:04d}" for name in self.class_names for j in range(images)]
         self.labels = np.repeat(np.arange(identities, dtype=np.int64), images)
         self.fingerprint = fingerprint("synthetic faces 1", self.path)
+        self.has_priors = priors  # the images are the same, and so is the fingerprint
 
     def read(self, i: int) -> np.ndarray:
         """Render image `i` as RGB uint8 (size, size, 3)."""
+        return draw_face(*self._drawn(i), self.size)
+
+    def priors(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the landmarks of image `i`, float32 (68, 2), and the class of every pixel, uint8 (size, size)."""
+        return face_priors(*self._drawn(i), self.size)
+
+    def _drawn(self, i: int) -> tuple[SimpleNamespace, SimpleNamespace]:
+        """Return the person and the conditions of image `i`."""
         person, image = divmod(range(len(self))[i], self.images)
-        who = draw_person(self.seed, self.first + person)
-        return draw_face(who, draw_shot(self.seed, self.first + person, image), self.size)
+        return draw_person(self.seed, self.first + person), draw_shot(self.seed, self.first + person, image)
 
     def render(self, indices: Iterable[int]) -> np.ndarray:
         """Render several images as RGB uint8 (n, size, size, 3): the pixels that `read` gives."""

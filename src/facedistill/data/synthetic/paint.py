@@ -130,16 +130,28 @@ def _nose(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfac
     _darken(face, 0.2 * crease + 0.15 * under, WARM)
 
 
-def _mouth(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
-    """Paint two lips with a bow, opened and curved by the expression, teeth between them and a shadow below."""
-    half = who.mouth_width * (1 + 0.16 * shot.smile - 0.1 * shot.mouth_open)
-    x, soft = head.x * (1 / half), max(head.pixel, 0.02)
+def mouth_half(who: SimpleNamespace, shot: SimpleNamespace) -> float:
+    """Return half the width of the mouth."""
+    return who.mouth_width * (1 + 0.16 * shot.smile - 0.1 * shot.mouth_open)
+
+
+def lip_lines(who: SimpleNamespace, shot: SimpleNamespace, x: Array) -> tuple[Array, Array, Array, Array]:
+    """Return, at x from -1 to 1 across the mouth, its middle line above mouth_y, and from there half the opening, the
+    height of the upper lip and the depth of the lower one."""
     arch = np.maximum(1 - x * x, 0)
-    y = head.y - who.mouth_y - (who.mouth_curve + 0.06 * shot.smile) * (x * x - 0.4)
+    line = (who.mouth_curve + 0.06 * shot.smile) * (x * x - 0.4)
     gap = 0.075 * shot.mouth_open * arch
     bow = 1 - who.bow * _ridge(x, 0.2)
     top = gap + who.upper_lip * np.sqrt(arch) * bow * (1 - 0.35 * np.abs(x))
-    low = gap + who.lower_lip * arch
+    return line, gap, top, gap + who.lower_lip * arch
+
+
+def _mouth(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
+    """Paint two lips with a bow, opened and curved by the expression, teeth between them and a shadow below."""
+    half, soft = mouth_half(who, shot), max(head.pixel, 0.02)
+    x = head.x * (1 / half)
+    line, gap, top, low = lip_lines(who, shot, x)
+    y = head.y - who.mouth_y - line
     lips = edge(top - y, soft) * edge(y + low, soft) * edge(1 - np.abs(x), 0.08)
     _darken(face, min(max(who.lip_colour + shot.lipstick, 0.1), 0.95) * lips, RED)
     line = _ridge(np.maximum(np.abs(y) - gap, 0), 0.5 * soft + 0.008) * edge(1.05 - np.abs(x), 0.1)
@@ -149,14 +161,20 @@ def _mouth(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfa
     _darken(face, 0.25 * bump(head.x, head.y, 0, who.mouth_y - who.lower_lip - 0.07, half * 0.5, 0.03))
 
 
+def lid_lines(who: SimpleNamespace, shot: SimpleNamespace, x: Array) -> tuple[Array, Array, Array]:
+    """Return, at x from -1 (inner corner) to 1 (outer) across an eye, its arch 0..1, and its lids above its middle."""
+    arch = np.maximum(1 - x * x, 0)
+    top = who.lid_top * shot.eye_open * arch * (1 + who.lid_skew * x)
+    low = -who.lid_low * (0.4 + 0.6 * shot.eye_open) * (1 - 0.3 * max(shot.smile, 0)) * arch
+    return arch, top, low
+
+
 def _eyes(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
     """Paint white, iris, pupil and glint in the opening of the lids, with crease, lashes, shadow and bag round it."""
     sign, soft = np.sign(head.x), head.pixel
     x = (np.abs(head.x) - who.eye_x) * (1 / who.eye_width)
     y = head.y - who.eye_y - who.eye_tilt * x
-    arch = np.maximum(1 - x * x, 0)
-    top = who.lid_top * shot.eye_open * arch * (1 + who.lid_skew * x)
-    low = -who.lid_low * (0.4 + 0.6 * shot.eye_open) * (1 - 0.3 * max(shot.smile, 0)) * arch
+    arch, top, low = lid_lines(who, shot, x)
     _darken(face, who.eye_bag * bump(x, y, 0, -who.lid_low - 0.05, 0.9, 0.045), WARM)
     _darken(face, who.eye_shadow * bump(x, y, 0, who.lid_top, 1.1, 0.08), WARM)
     _darken(face, who.crease * arch * _ridge(y - top - who.crease_gap, 0.5 * soft + 0.006))
@@ -177,12 +195,20 @@ def _eyes(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfac
 
 def _brows(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
     """Paint arched brows that thin outwards, raised or knitted by the expression."""
+    _mix(face, hair * 0.75, who.brow_dense * brow_mask(who, shot, head))
+
+
+def brow_line(who: SimpleNamespace, shot: SimpleNamespace, along: Array, sign: Array) -> Array:
+    """Return the height of a brow, at `along` from 0 (inner end) to 1 (outer); `sign` is its side."""
+    line = who.brow_y + 0.05 * shot.brow_raise + who.brow_uneven * sign
+    return line + who.brow_arch * 4 * along * (1 - along) + who.brow_tilt * along - 0.05 * shot.frown * (1 - along)
+
+
+def brow_mask(who: SimpleNamespace, shot: SimpleNamespace, head: Surface) -> Array:
     along = (np.abs(head.x) - who.brow_x) * (1 / who.brow_length)
-    line = who.brow_y + 0.05 * shot.brow_raise + who.brow_uneven * np.sign(head.x)
-    line = line + who.brow_arch * 4 * along * (1 - along) + who.brow_tilt * along - 0.05 * shot.frown * (1 - along)
+    line = brow_line(who, shot, along, np.sign(head.x))
     thick = who.brow_thick * (1 - who.brow_thin * np.clip(along, 0, 1) ** 2)
-    mask = edge(thick - np.abs(head.y - line), 0.02 + head.pixel) * edge(0.5 - np.abs(along - 0.5), 0.12)
-    _mix(face, hair * 0.75, who.brow_dense * mask)
+    return edge(thick - np.abs(head.y - line), 0.02 + head.pixel) * edge(0.5 - np.abs(along - 0.5), 0.12)
 
 
 def _glasses(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surface, hair: Array) -> None:
@@ -204,11 +230,12 @@ def _mask(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: Surfac
     """Paint a cloth with pleats from the nose down."""
     if not shot.mask:
         return
-    bend = head.x * head.x
-    pleats = 1 - 0.12 * np.sin((head.y + 0.2 * bend) * 22)
-    _mix(
-        face, shot.mask_colour * pleats, 0.97 * edge(who.nose_y + 0.12 + shot.mask_height - 0.45 * bend - head.y, 0.05)
-    )
+    pleats = 1 - 0.12 * np.sin((head.y + 0.2 * (head.x * head.x)) * 22)
+    _mix(face, shot.mask_colour * pleats, 0.97 * cloth_mask(who, shot, head))
+
+
+def cloth_mask(who: SimpleNamespace, shot: SimpleNamespace, head: Surface) -> Array:
+    return edge(who.nose_y + 0.12 + shot.mask_height - 0.45 * (head.x * head.x) - head.y, 0.05)
 
 
 # ---------------------------------------------------------------- hair and ears
@@ -238,14 +265,22 @@ def _front_hair(face: Array, who: SimpleNamespace, shot: SimpleNamespace, head: 
     _mix(face, hair * strands, who.hair_dense * edge(above, 0.05 + head.pixel))
 
 
+def front_hair_mask(who: SimpleNamespace, shot: SimpleNamespace, head: Surface) -> Array:
+    return edge(head.y - _hairline(who, shot, head), 0.05 + head.pixel)
+
+
 def _back_hair(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Plane, hair: Array) -> None:
     """Paint the volume of hair behind the head: a cap, and for long hair curtains beside the neck."""
+    mask = back_hair_mask(who, shot, plane)
+    _mix(picture, hair * (0.75 * shot.flat_light) * _strands(who, plane.x, plane.y), who.hair_dense * mask)
+
+
+def back_hair_mask(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane) -> Array:
     cx, cy = _place(shot, 0, 0.12, -0.25)
     dx = (plane.x - cx) * (1 / (who.head_width + who.hair_volume))
     dy = (plane.y - cy) * (1 / (who.crown - 0.1 + who.hair_volume))
     dy = np.where(dy > 0, dy, dy * (1 - who.hair_length))
-    mask = edge(0.9 - 0.9 * np.hypot(dx, dy), 0.04 + plane.pixel) * edge(plane.y - 0.35 + 1.8 * who.hair_length, 0.25)
-    _mix(picture, hair * (0.75 * shot.flat_light) * _strands(who, plane.x, plane.y), who.hair_dense * mask)
+    return edge(0.9 - 0.9 * np.hypot(dx, dy), 0.04 + plane.pixel) * edge(plane.y - 0.35 + 1.8 * who.hair_length, 0.25)
 
 
 def _ears(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Plane, skin: Array) -> None:
@@ -253,21 +288,30 @@ def _ears(picture: Array, who: SimpleNamespace, shot: SimpleNamespace, plane: Pl
     if who.hair_length >= EARS_COVERED:
         return
     for sign in (-1, 1):
-        cx, cy = _place(shot, sign * (who.head_width + who.ear_out), who.ear_y, -0.12)
-        width = who.ear_size * 0.5 * (1 - sign * math.sin(shot.yaw))
-        radius = np.hypot((plane.x - cx) * (1 / width), (plane.y - cy) * (1 / (1.55 * who.ear_size)))
+        radius = ear_radius(who, shot, plane, sign)
         _mix(picture, skin * (0.92 * shot.flat_light), edge((1 - radius) * (0.6 * who.ear_size), plane.pixel))
         _darken(picture, 0.3 * _ridge(radius - 0.55, 0.17), WARM)
+
+
+def ear_radius(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane, sign: int) -> Array:
+    """Return the distance from the middle of an ear beside the head; 1 at its edge."""
+    cx, cy = _place(shot, sign * (who.head_width + who.ear_out), who.ear_y, -0.12)
+    width = who.ear_size * 0.5 * (1 - sign * math.sin(shot.yaw))
+    return np.hypot((plane.x - cx) * (1 / width), (plane.y - cy) * (1 / (1.55 * who.ear_size)))
 
 
 def _near_ear(face: Array, who: SimpleNamespace, head: Surface, skin: Array) -> None:
     """Paint the ear on the side of the head when the face is turned away."""
     if who.hair_length >= EARS_COVERED:
         return
-    dx, dy = (head.front + 0.02) * (1 / who.ear_size), (head.y - who.ear_y) * (1 / (1.55 * who.ear_size))
-    radius = np.hypot(dx, dy)
+    radius = near_ear_radius(who, head)
     _mix(face, skin * 0.95, edge((1 - radius) * who.ear_size, head.pixel))
     _darken(face, 0.35 * (_ridge(radius - 1.05, 0.14) + _ridge(radius - 0.5, 0.17)), WARM)
+
+
+def near_ear_radius(who: SimpleNamespace, head: Surface) -> Array:
+    """Return the distance from the middle of the ear on the side of the head; 1 at its edge."""
+    return np.hypot((head.front + 0.02) * (1 / who.ear_size), (head.y - who.ear_y) * (1 / (1.55 * who.ear_size)))
 
 
 def _place(shot: SimpleNamespace, x: float, y: float, z: float) -> tuple[float, float]:
@@ -304,12 +348,17 @@ def _hand(picture: Array, shot: SimpleNamespace, plane: Plane, skin: Array) -> N
     """Paint a bar in front of the face: a few fingers, or a held object."""
     if not shot.hand:
         return
+    mask, across = hand_mask(shot, plane)
+    fingers = 0.55 + 0.45 * np.abs(np.cos(across * (1.5 * math.pi / shot.hand_width)))
+    _mix(picture, (skin if shot.hand_is_skin else shot.clothes) * shot.flat_light * fingers, mask)
+
+
+def hand_mask(shot: SimpleNamespace, plane: Plane) -> tuple[Array, Array]:
+    """Return the mask of the bar, and the distance from its middle line."""
     cos, sin = math.cos(shot.hand_angle), math.sin(shot.hand_angle)
     dx, dy = plane.x - shot.hand_x, plane.y - shot.hand_y
     across, along = cos * dx + sin * dy, cos * dy - sin * dx
-    mask = edge(np.minimum(shot.hand_width - np.abs(across), along), 0.02 + plane.pixel)
-    fingers = 0.55 + 0.45 * np.abs(np.cos(across * (1.5 * math.pi / shot.hand_width)))
-    _mix(picture, (skin if shot.hand_is_skin else shot.clothes) * shot.flat_light * fingers, mask)
+    return edge(np.minimum(shot.hand_width - np.abs(across), along), 0.02 + plane.pixel), across
 
 
 def _photograph(picture: Array, shot: SimpleNamespace) -> Array:

@@ -82,7 +82,7 @@ def cast(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane) -> Surface:
     depth = np.full_like(plane.x, 0.6)
     for step in range(4):
         y = y0 + ry * depth
-        wide, high = 1 / _half_width(who, y) ** 2, _height_weight(who, shot, y)
+        wide, high = 1 / half_width(who, y) ** 2, height_weight(who, shot, y)
         xw, yh = x0 * wide, y0 * high
         a = 1 / (rx * rx * wide + ry * ry * high + rz * rz * deep)
         b = (rx * xw + ry * yh + (rz * deep) * z0) * a
@@ -95,7 +95,7 @@ def cast(who: SimpleNamespace, shot: SimpleNamespace, plane: Plane) -> Surface:
     return Surface(x + who.asymmetry * y, y + who.asymmetry * x, z0 + rz * depth, depth, inside, plane.pixel)
 
 
-def _half_width(who: SimpleNamespace, y: Array) -> Array:
+def half_width(who: SimpleNamespace, y: Array) -> Array:
     """Return half the head's width at height y: cheekbones, temples, and a jaw that narrows towards the chin."""
     low, high = np.maximum(-0.15 - y, 0), np.maximum(y - 0.1, 0)
     at_cheek = (y + 0.12) * 4
@@ -103,7 +103,7 @@ def _half_width(who: SimpleNamespace, y: Array) -> Array:
     return who.head_width * (1 - who.jaw_taper * low - who.temple * high * high + who.cheek_width * cheek)
 
 
-def _height_weight(who: SimpleNamespace, shot: SimpleNamespace, y: Array) -> Array:
+def height_weight(who: SimpleNamespace, shot: SimpleNamespace, y: Array) -> Array:
     """Return the factor of Y^2 in the head's equation. Its growth with |Y| makes the jaw pointed or square."""
     chin = who.chin + 0.10 * shot.mouth_open
     down, up = np.maximum(y * (-1 / chin), 0), np.maximum(y * (1 / who.crown), 0)
