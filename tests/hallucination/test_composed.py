@@ -69,6 +69,22 @@ def test_it_is_evaluated_against_a_teacher(tiny: Tiny, network: FHN) -> None:
     assert found["models"]["student"]["parameters"] > 2_077_149
 
 
+def test_before_a_student_of_two_networks_both_are_there(network: FHN, tmp_path: Path) -> None:
+    inner = create_backbone("residual", 8, 32, options={"width": 0.25})
+    recogniser = Model(inner, InputSpec(32, "bgr"), offset=torch.randn(4), projection=nn.Linear(8, 4, bias=False))
+    recogniser, images = recogniser.eval(), torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    model = compose(network, 32, recogniser)
+    with torch.no_grad():
+        faces = (network(model.normalise(images)) + 1) * 127.5
+        ours, theirs = model.outputs(images).parts, recogniser.outputs(faces).parts
+        assert list(ours) == ["student", "assistant"]
+        for name in ours:
+            assert torch.allclose(ours[name].embedding, theirs[name].embedding, atol=1e-4)
+        save_model(model.part("student"), tmp_path / "alone")
+        alone = load_model(tmp_path / "alone")(images)
+    assert torch.allclose(alone, ours["student"].embedding, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_it_exports(network: FHN, tmp_path: Path) -> None:
     """The export itself compares the file with the model. At 32 pixels, norms of 2 x 2 maps magnify rounding."""
@@ -87,19 +103,6 @@ def test_gradients_reach_both_parts(tiny: Tiny) -> None:
     for part in (backbone.fhn.coarse, backbone.fhn.decoder, backbone.recogniser):
         grads = [p.grad for p in part.parameters() if p.requires_grad]
         assert grads and all(g is not None and g.isfinite().all() for g in grads)
-
-
-def test_a_recogniser_of_two_networks(network: FHN, tmp_path: Path) -> None:
-    """RIM's own pair: the hallucination network before a residual student."""
-    small = {"network": "mobilefacenet", "options": {"width": 0.25}}
-    recogniser = Model(create_backbone("residual", 8, 32, **small)).eval()
-    model = compose(network, 32, recogniser)
-    save_model(model, tmp_path / "model")
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    with torch.no_grad():
-        faces = (network(model.normalise(images)) + 1) * 127.5
-        assert torch.allclose(model(images), recogniser(faces), atol=1e-4)
-        assert torch.equal(load_model(tmp_path / "model")(images), model(images))
 
 
 def test_made_by_name() -> None:

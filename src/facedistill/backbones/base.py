@@ -43,6 +43,10 @@ class Backbone(nn.Module):
         """Return the embedding and stage maps of each part, by `part_names`; only for a network that has parts."""
         raise NotImplementedError
 
+    def part(self, name: str) -> "Backbone":
+        """Return a part, one of `part_names`, as a network of its own that takes the same images."""
+        return getattr(self, name)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.with_features(x)[0]
 

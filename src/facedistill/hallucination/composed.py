@@ -55,6 +55,7 @@ class HallucinatingBackbone(Backbone):
             )
         self.projection = nn.Linear(projection, embedding_dim, bias=False) if projection else None
         self.flips, self.has_features = expects.colour == "bgr", self.recogniser.has_features
+        self.part_names = self.recogniser.part_names
         self.register_buffer("mean", torch.tensor(expects.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(expects.std).view(3, 1, 1), persistent=False)
         self.resolved = {"recogniser": self.recogniser.spec, "input": _written(expects)}
@@ -65,6 +66,13 @@ class HallucinatingBackbone(Backbone):
     def with_features(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         embedding, maps = self.recogniser.with_features(self._face(x))
         return self._projected(embedding), maps
+
+    def parts(self, x: Tensor) -> dict[str, tuple[Tensor, tuple[Tensor, ...]]]:
+        found = self.recogniser.parts(self._face(x))
+        return {name: (self._projected(embedding), maps) for name, (embedding, maps) in found.items()}
+
+    def part(self, name: str) -> Backbone:
+        return joined(self.fhn, self.recogniser.part(name), self.resolved["input"], self.projection)
 
     def _face(self, x: Tensor) -> Tensor:
         """Return the hallucinated face as the recogniser's network expects it."""
@@ -105,14 +113,21 @@ def compose(network: FHN, size: int, recogniser: Model) -> Model:
         )
     if not own.spec:
         raise UserError("compose: the recogniser has no name to load it by; make it with create_backbone(name, ...)")
-    options = {
-        "preset": network.preset,
-        "recogniser": own.spec,
-        "input": _written(recogniser.input),
-        "projection": recogniser.projection.in_features if recogniser.projection is not None else None,
-    }
-    backbone = create_backbone(NAME, recogniser.embedding_dim, size, **options)
-    assert isinstance(backbone, HallucinatingBackbone)
-    backbone.fhn, backbone.recogniser, backbone.projection = network, own, recogniser.projection
+    backbone = joined(network, own, _written(recogniser.input), recogniser.projection)
     made = {"by": "compose", "fhn": network.preset, "recogniser": recogniser.made}
     return Model(backbone, InputSpec(size), offset=recogniser.offset, space=recogniser.space, made=made).eval()
+
+
+def joined(network: FHN, recogniser: Backbone, expects: dict[str, Any], projection: nn.Linear | None) -> Backbone:
+    """Return both as one network, of these very parts. `expects`: the recogniser's input, as it is written."""
+    dim = projection.out_features if projection is not None else recogniser.embedding_dim
+    made = create_backbone(
+        *(NAME, dim, recogniser.input_size),
+        preset=network.preset,
+        recogniser=recogniser.spec,
+        input=expects,
+        projection=projection.in_features if projection is not None else None,
+    )
+    assert isinstance(made, HallucinatingBackbone)
+    made.fhn, made.recogniser, made.projection = network, recogniser, projection
+    return made

@@ -146,7 +146,7 @@ class Model(nn.Module):
         if name not in backbone.part_names:
             raise UsageError(f"model: no part '{name}'; this network has {some(backbone.part_names) or 'no parts'}")
         made = self.made | {"part": name}
-        part = Model(getattr(backbone, name), self.input, None, self.offset, self.projection, self.space, made)
+        part = Model(backbone.part(name), self.input, None, self.offset, self.projection, self.space, made)
         return part.train(self.training)
 
     @torch.inference_mode()
