@@ -300,11 +300,11 @@ MERGES = "\n".join(["a0: &a0 {k: 1}", *(f"a{i}: &a{i} {{<<: [{ten}]}}" for i, te
     ids=lambda value: value[:20],
 )
 def test_a_hostile_file_is_one_line_at_once(tmp_path: Path, text: str, named: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert named in _error(tmp_path, text)
     if "\x85" not in text and len(text) < 1000:
         assert named in _error(tmp_path, "", f"data={text.removeprefix('data: ')}")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_every_line_end_comes_back_from_a_recipe(tmp_path: Path) -> None:
