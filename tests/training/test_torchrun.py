@@ -51,6 +51,13 @@ def _one_machine(count: int) -> list[str]:
     return [f"--nproc-per-node={count}", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
 
 
+def _wait_for(checkpoint: str, run: Path, launcher: "subprocess.Popen[str]") -> None:
+    deadline = time.time() + 200
+    while not list(run.glob(f"checkpoints/{checkpoint}")):
+        assert launcher.poll() is None and time.time() < deadline, launcher.communicate()[0]
+        time.sleep(0.01)
+
+
 def _steps(run: Path) -> list[str]:
     return [line.partition(",")[0] for line in (run / "log.jsonl").read_text().splitlines()]
 
@@ -75,10 +82,7 @@ def test_a_process_dies_and_another_number_of_them_goes_on(recipe: Path, tmp_pat
     run = tmp_path / "run"
     longer = ["train", str(recipe), "--out", str(run), "schedule.epochs=300", "schedule.checkpoint_steps=1"]
     launcher = _start(_one_machine(2), longer)
-    deadline = time.time() + 200
-    while not list(run.glob("checkpoints/step*.pt")):
-        assert launcher.poll() is None and time.time() < deadline, launcher.communicate()[0]
-        time.sleep(0.05)
+    _wait_for("step*.pt", run, launcher)
     os.kill(_rank(launcher.pid, 1), signal.SIGKILL)
     said = launcher.communicate(timeout=100)[0]
     assert launcher.returncode != 0
@@ -88,9 +92,7 @@ def test_a_process_dies_and_another_number_of_them_goes_on(recipe: Path, tmp_pat
     assert not (run / "evaluation.json").exists() and not list(run.rglob("*.tmp*"))
     begun = max(int(file.stem.removeprefix("step")) for file in run.glob("checkpoints/step*.pt"))
     four = _start(_one_machine(4), longer)
-    while not list(run.glob(f"checkpoints/step{begun + 5:08d}.pt")):
-        assert four.poll() is None and time.time() < deadline + 200, four.communicate()[0]
-        time.sleep(0.01)
+    _wait_for(f"step{begun + 5:08d}.pt", run, four)
     four.send_signal(signal.SIGTERM)
     said = four.communicate(timeout=100)[0]
     assert f"resuming from step {begun}" in said and "facedistill: this process was told to end" in said
@@ -105,10 +107,7 @@ def test_a_process_that_stands_still_is_not_waited_for_for_ever(
     monkeypatch.setenv("FACEDISTILL_TIMEOUT", "0.2")
     run = tmp_path / "run"
     launcher = _start(_one_machine(2), ["train", str(recipe), "--out", str(run), "schedule.epochs=300"])
-    deadline = time.time() + 200
-    while not list(run.glob("checkpoints/step*.pt")):
-        assert launcher.poll() is None and time.time() < deadline, launcher.communicate()[0]
-        time.sleep(0.05)
+    _wait_for("step*.pt", run, launcher)
     os.kill(_rank(launcher.pid, 1), signal.SIGSTOP)
     said = launcher.communicate(timeout=120)[0]
     assert launcher.returncode != 0
