@@ -3,7 +3,7 @@
     python benchmarks/photos_to_device.py run --crops FOLDER --detector D.onnx --teacher T.onnx --lfw lfw.bin --work W
     python benchmarks/photos_to_device.py table
 
-The photos are scenes as those of `prepare.py`: a crop of a real person, scaled and turned, in a larger image. Every
+A photo is a crop of a real person in the middle of its own blurred, stretched border, scaled, shifted and turned. Every
 person has a folder. Some photos lie in another person's folder, as in life. They are prepared and cleaned, a student is
 distilled and exported, in fp32 and in int8; the device gets int8 if that passes its check. Then the teacher enrols raw
 photos of people whom no step has seen, and the exported student, and the teacher for comparison, say who is on other
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from docs_table import put_table
 from PIL import Image
-from prepare import scene
+from prepare import padded
 from result_file import write_result
 
 from facedistill import __version__
@@ -53,7 +53,7 @@ def draw_photos(crops: str, work: Path) -> Places:
     trained, enrolled = people[:PEOPLE], people[PEOPLE : PEOPLE + ENROLLED]
     for person in people.tolist():
         for number, row in enumerate(np.flatnonzero(dataset.labels == person).tolist()):
-            image, faces = scene([Image.fromarray(dataset.image(row))], int(rng.integers(*SIDES)), rng)
+            image, middle, side = photo_of(dataset.image(row), int(rng.integers(*SIDES)), rng)
             at, part = person, "enrolled" if person in enrolled and number % 2 else "visitors"
             if person in trained:
                 part = "photos"
@@ -61,12 +61,20 @@ def draw_photos(crops: str, work: Path) -> Places:
                     at = int(rng.choice(trained[trained != person]))
             photo = f"{dataset.class_names[at]}/{row}.jpg"
             (work / part / photo).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(work / part / photo, quality=92)
-            ((points, side),) = faces
+            image.save(work / part / photo, quality=92)
             if part == "photos":
-                middle = points.mean(0).tolist()
                 planted[photo] = {"person": dataset.class_names[person], "middle": middle, "side": side}
     return planted
+
+
+def photo_of(crop: np.ndarray, size: int, rng: np.random.Generator) -> tuple[Image.Image, list[float], float]:
+    """Return a photo of that size, and where the crop's middle and its side are in it."""
+    wide = Image.fromarray(padded(padded(crop))).rotate(float(rng.uniform(-25, 25)), Image.Resampling.BICUBIC)
+    shown = len(crop) * 2  # of the wide image: twice the crop, so that its turned corners stay outside
+    left, top = ((wide.width - shown) / 2 + rng.uniform(-0.2, 0.2, 2) * len(crop)).tolist()
+    image = wide.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + shown, top + shown))
+    middle = [(wide.width / 2 - edge) * size / shown for edge in (left, top)]
+    return image, middle, len(crop) * size / shown
 
 
 def timed(*words: object) -> tuple[float, int]:
