@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from facedistill.data import Dataset, open_source
+from facedistill.data import Dataset, open_union
 from facedistill.data.sources import Source
 from facedistill.errors import UsageError, UserError, printable, some
 from facedistill.files import fingerprint
@@ -95,7 +95,7 @@ def open_priors(index: str | None, data: Data, dataset: Dataset, size: int) -> P
     """
     if index is not None:
         return read_index(Path(index), dataset.keys, size)
-    source = open_source(data.train, data.columns)
+    source = open_union(data.sets, data.columns, data.classes, data.weights)
     if not source.has_priors:
         return None
     places = {key: place for place, key in enumerate(source.keys)}
