@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_what_was_saved_has_a_checksum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["keys", "class_names"])
 def test_one_text_is_no_list_of_names(tmp_path: Path, name: str) -> None:
     """Its letters would be the names."""
-    arrays = {"keys": ["x", "y"], "class_names": ["a", "b"], "labels": [0, 1], "vectors": np.ones((2, 3), np.float32)}
+    vectors = np.ones((2, 3), np.float32)
+    arrays: dict[str, Any] = {"keys": ["x", "y"], "class_names": ["a", "b"], "labels": [0, 1], "vectors": vectors}
     np.savez(tmp_path / "t.npz", **(arrays | {name: "ab"}))
     with pytest.raises(UserError, match=rf"t\.npz: {name} of shape \(\)"):
         Embeddings.load(tmp_path / "t.npz")
