@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Imbalance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MovedBy = Literal["nothing", "gradient", "teacher"]
 Stored = Literal["fp32", "bf16", "int8"]
@@ -29,6 +30,8 @@ class Data:
     people in the same photo stay on one side. `in_memory`: decode once into a uint8 array; null = when it takes less
     than 2 GB. `workers`: decoding processes otherwise. `max_unreadable`: a larger share is an error. `columns`: of a
     table (Parquet, Arrow, metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
+    `imbalance`: keep a long tail: class sizes fall exponentially, from the whole first class to 1 / imbalance of that
+    many for the last; 1 = all images. `imbalance_seed` draws the images that stay.
     """
 
     train: str = DEFAULT_DATA
@@ -38,6 +41,8 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
     columns: dict[str, str] = field(default_factory=dict)
+    imbalance: Imbalance = 1.0
+    imbalance_seed: Seed = 0
 
 
 @typed(config=STRICT)
