@@ -92,7 +92,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     teachers = _teachers(models, asked, train, {name: embeddings[name] for name in cached}, epochs)
     for name in classifiers.keys() & models.keys():
         require_own_images(recipe, method, classifiers[name], heads[name], models[name], train, embeddings.get(name))
-    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim)
+    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim, train.labels)
     first = weights.pop(next(iter(weights))) if weights else None
     return Assembly(
         train,

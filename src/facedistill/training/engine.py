@@ -232,7 +232,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
     if weight is not None and weight.moved_by != "nothing" and weight.projection is None:
-        student.classifier = weight.trained()
+        student.classifier = weight.trained(assembly.method.scale)
     name = describe(recipe.method, assembly.origin)
     student.made = {
         "method": name,
