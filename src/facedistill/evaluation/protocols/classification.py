@@ -39,7 +39,7 @@ class ByClassifier(Protocol):
         *(Figure(f"{shots}_shots", f"mean of {shots}-shot classes") for shots in SHOTS),
         Figure("macro_f1", "macro F1"),
         Figure("map", "mAP"),
-        Figure("auc", "AUC"),
+        Figure("class_auc", "AUC of classes"),
         Figure("ece", "calibration error"),
         Figure(
             "centre_top1", "top 1 by centres", "puts {} next to the centre of their class", headline=True
@@ -98,7 +98,7 @@ class Classification(Measurement):
         figures: top1, top5: share of images whose own row is the nearest, or among the five nearest (absent for five
             rows or fewer). per_class: mean of the classes' top 1, their balanced accuracy; many_shots (100 training
             images and more), medium_shots, few_shots (20 and fewer): the same over some of the classes, if their
-            numbers are known. macro_f1: mean of the classes' F1. map, auc: mean over the classes of average precision
+            numbers are known. macro_f1: mean of the classes' F1. map, class_auc: mean over the classes of average precision
             and AUC of each class against the rest. ece: expected calibration error, 15 equal bins, if s is known.
             centre_top1: share of images that are nearest to the mean of their class's other images in the gallery.
         classes: rows of W, or classes of the set if there is no W.
@@ -222,7 +222,7 @@ class _Answers:
                 found[f"{shots}_shots"] = _nanmean(each["top1"][chosen])
         found["macro_f1"] = _nanmean(each["f1"])
         if "auc" in each:
-            found |= {"map": _nanmean(each["average_precision"]), "auc": _nanmean(each["auc"])}
+            found |= {"map": _nanmean(each["average_precision"]), "class_auc": _nanmean(each["auc"])}
         if self.head.scale is not None:
             found["ece"] = calibration_error(self.sure, self.above < 1, weight)
         return found
