@@ -41,9 +41,7 @@ class ByClassifier(Protocol):
         Figure("map", "mAP"),
         Figure("class_auc", "AUC of classes"),
         Figure("ece", "calibration error"),
-        Figure(
-            "centre_top1", "top 1 by centres", "puts {} next to the centre of their class", headline=True
-        ),
+        Figure("centre_top1", "top 1 by centres", "puts {} next to the centre of their class", headline=True),
     )
     counts = (Count("classes", "classes"),)
 
@@ -98,8 +96,9 @@ class Classification(Measurement):
         figures: top1, top5: share of images whose own row is the nearest, or among the five nearest (absent for five
             rows or fewer). per_class: mean of the classes' top 1, their balanced accuracy; many_shots (100 training
             images and more), medium_shots, few_shots (20 and fewer): the same over some of the classes, if their
-            numbers are known. macro_f1: mean of the classes' F1. map, class_auc: mean over the classes of average precision
-            and AUC of each class against the rest. ece: expected calibration error, 15 equal bins, if s is known.
+            numbers are known. macro_f1: mean of the classes' F1. map, class_auc: mean over the classes of average
+            precision and AUC of each class against the rest. ece: expected calibration error in 15 equal bins,
+            if s is known.
             centre_top1: share of images that are nearest to the mean of their class's other images in the gallery.
         classes: rows of W, or classes of the set if there is no W.
         of_classes: the figures of each class of the set that has images.
