@@ -173,6 +173,7 @@ class Check:
     own_class: Share = 0.5
 
 
+Task = Literal["recognition", "classification", "retrieval"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -197,6 +198,9 @@ class Search:
 
 @typed(config=STRICT)
 class Recipe:
+    """A whole recipe. `task` decides how the student is measured: `recognition` as usual for each set, the others by
+    the protocols of classification and retrieval, on sets of images with class names."""
+
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
@@ -206,7 +210,8 @@ class Recipe:
     check: Check = field(default_factory=Check)
     track: Literal["none"] | Tracker | list[Tracker] = "none"
     seed: Seed = 0
+    task: Task = field(default="recognition", repr=False)
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
 
 
-GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "search"}
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "task", "search"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from facedistill import parallel
 from facedistill.data import Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
-from facedistill.evaluation import EvaluationSet, open_sets
+from facedistill.evaluation import TASKS, EvaluationSet, open_sets, protocols_of
 from facedistill.models import Model, load_model
 from facedistill.progress import say
 from facedistill.recipe import Recipe
@@ -67,6 +67,8 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     _require_networks(asked, models, method.view)
     epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
+    for name, one in sets.items():
+        protocols_of(one, name, TASKS[recipe.task])
     train, held_out = open_training_data(recipe.data)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
