@@ -10,6 +10,7 @@ STKD = {
     "margin_softmax": TermSpec(options={"margin": "cosface", "margin_options": {"size": 0.0}}),
     "soft_targets": TermSpec(),
 }
+LONG_TAIL = ("class_balanced", "focal", "balanced_softmax", "ldam")
 PK = SamplerSpec("pk")
 
 
@@ -54,6 +55,8 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec("mixbct", LEARNED, {"mixbct": TermSpec()}),
         # Its student is of two networks: the backbone `residual`.
         MethodSpec("residual", ClassifierSpec(), {"residual": TermSpec()}),
+        # For a long tail: some classes have many images, most have few.
+        *(MethodSpec(name, LEARNED, {name: TermSpec()}) for name in LONG_TAIL),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }

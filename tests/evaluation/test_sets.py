@@ -64,10 +64,12 @@ def test_classification_uses_the_gallery_models_classifier(folder: Path) -> None
     rows = centres / np.linalg.norm(centres, axis=1, keepdims=True)
     assert top1["student", "teacher"] == pytest.approx(((student @ rows.T).argmax(1) == table.labels).mean())
     models["teacher"].classifier = Classifier(torch.from_numpy(centres[1:]), names[1:])
-    with pytest.raises(UserError, match=r"lacks p00.*retrieval"):
-        evaluate(models, [folder], protocols=["classification"])
-    with pytest.raises(UserError, match="it has none"):
-        evaluate(two(), [folder], protocols=["classification"])
+    results = evaluate(models, [folder], protocols=["classification"], resamples=5)["results"]
+    assert ["top1" in r for r in results] == [True, False, False]
+    assert [r["settings"]["classifier"] for r in results] == ["teacher", *["none: it lacks p00"] * 2]
+    without = evaluate(two(), [folder], protocols=["classification"], resamples=5)
+    assert {r["settings"]["classifier"] for r in without["results"]} == {"none: the gallery's model has none"}
+    assert all("centre_top1" in r and "top1" not in r for r in without["results"])
 
 
 def test_low_resolution_probes_and_both_sides(folder: Path) -> None:

@@ -224,3 +224,22 @@ def test_module_has_nothing_to_train_or_save() -> None:
     head = FrozenMarginSoftmax(Classifier(torch.randn(5, 8), list("abcde")), ArcFace(), 64.0)
     assert not list(head.parameters()) and not head.state_dict()
     assert head(torch.randn(4, 8), torch.tensor([0, 1, 4, 4])).ndim == 0
+
+
+@pytest.mark.parametrize("scale", [8.0, 64.0, 128.0])
+@pytest.mark.parametrize("margin", [CosFace(), CurricularFace()])
+def test_a_prior_shifts_every_class(scale: float, margin: Margin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against autograd through all logits in float64; the rows pass in blocks, so each block takes its own priors."""
+    monkeypatch.setattr(frozen_softmax, "BLOCK_ROWS", 4)
+    weight, x = F.normalize(torch.randn(11, 6).double()), torch.randn(5, 6).double().requires_grad_()
+    labels, prior = torch.tensor([0, 3, 4, 10, 3]), -(torch.arange(11).double() ** 1.5)
+    losses = frozen_margin_softmax(x, labels, weight, margin, scale, products=torch.float64, prior=prior)
+    cos = F.normalize(x) @ weight.T
+    cos_y = cos.gather(1, labels[:, None])[:, 0]
+    others = cos if margin.negative is None else margin.negative(cos.T, cos_y)[0].T
+    z = scale * others.scatter(1, labels[:, None], margin.target(cos_y)[:, None]) + prior
+    expected = F.cross_entropy(z, labels, reduction="none")
+    torch.testing.assert_close(losses, expected)
+    found, own = (torch.autograd.grad(each.sum(), x, retain_graph=True)[0] for each in (losses, expected))
+    torch.testing.assert_close(found, own)
+    torch.testing.assert_close(margin_softmax(x, labels, weight, margin, scale, prior=prior), expected)

@@ -192,6 +192,9 @@ def test_every_figure_of_every_result_is_in_its_row(page: Page) -> None:
             ("top1", "top 1"),
             ("top5", "top 5"),
             ("per_class", "mean of classes"),
+            ("few_shots", "mean of few-shot classes"),
+            ("macro_f1", "macro F1"),
+            ("class_auc", "AUC of classes"),
         ):
             expected |= {words: figure(r[key])} if key in r else {}
         expected |= {"EER": percent(r["eer"]), "AUC": f"{100 * r['auc']:.3f}"} if "eer" in r else {}

@@ -224,6 +224,11 @@ def _retrieval(pair: tuple[str, str]) -> dict[str, Any]:
 
 def _classification() -> dict[str, Any]:
     figures = {"top1": _of(0.8123), "top5": _of(0.9345), "per_class": _of(0.8011), "classes": 1000}
+    figures |= {"few_shots": _of(0.1), "macro_f1": _of(0.75), "class_auc": _of(0.98)}
+    figures["of_classes"] = [
+        {"class": "<b>boots</b>", "images": 10, "training_images": 6000, "top1": 0.9, "f1": 0.85, "auc": 0.99},
+        {"class": "=1+1", "images": 10, "training_images": 60, "top1": 0.1, "f1": 0.15, "auc": 0.91},
+    ]
     return _base("photos", "classification", ("student", "teacher")) | figures
 
 

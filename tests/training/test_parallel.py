@@ -56,6 +56,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "pkt", "cckd", "raml", "aml", "residual", "octuplet",
         )
     },
+    "class_balanced": ("class_balanced", {"scale": 8.0, "beta": 0.9}),
+    "focal": ("focal", {"scale": 8.0}),
+    "balanced_softmax": ("balanced_softmax", {"scale": 8.0}),
+    "ldam": ("ldam", {"scale": 8.0, "defer": 0.5, "beta": 0.9}),
 }  # fmt: skip
 
 
@@ -91,7 +95,8 @@ class _Toy(nn.Module):
             self.network.weight.copy_(torch.randn(DIM, 4, generator=generator))
             self.network.bias.zero_()
         rows = Classifier(torch.randn(CLASSES, DIM, generator=generator), NAMES)
-        weights = {"nothing": ClassWeight(rows, "nothing"), "gradient": ClassWeight(rows, "gradient")}
+        counts = torch.arange(1, CLASSES + 1)
+        weights = {by: ClassWeight(rows, by, counts=counts) for by in ("nothing", "gradient")}
         self.weights = nn.ModuleDict(weights)
         self.terms = nn.ModuleDict()
         for name, moved in _wired():

@@ -15,6 +15,7 @@ from facedistill.training.method import missing_teachers
 
 TINY = [
     "data.train=synthetic:identities=6,images=4,size=32,seed=1",
+    "data.imbalance=1",
     "student.input_size=32",
     "schedule.epochs=1",
     "schedule.batch=12",

@@ -28,6 +28,7 @@ from facedistill.backbones.onnx_graph import import_onnx_packages, inputs, outpu
 from facedistill.backbones.onnx_trial import one_line, tried
 from facedistill.backbones.pocketnet import genotype, pocketnet_m, pocketnet_s
 from facedistill.backbones.residual import Residual
+from facedistill.backbones.resnet_small import ResNetSmall
 from facedistill.backbones.shufflefacenet import ShuffleFaceNet
 from facedistill.backbones.supernet import Supernet, edge_stride
 from facedistill.backbones.timm_network import PREFIX, TimmNetwork
@@ -106,6 +107,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "iresnet34": iresnet34,
     "iresnet50": iresnet50,
     "iresnet100": iresnet100,
+    "resnet_small": ResNetSmall,
     "residual": residual,
 }
 _macs: dict[tuple[str, int, int], int] = {}

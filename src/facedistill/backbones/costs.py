@@ -37,5 +37,6 @@ COSTS = {
     "iresnet34": Cost(34_139_328, 4459.6),
     "iresnet50": Cost(43_590_848, 6309.3),
     "iresnet100": Cost(65_156_160, 12089.6),
+    "resnet_small": Cost(305_616, 500.0),
     "residual": Cost(2_401_024, 442.3),
 }

@@ -7,6 +7,7 @@ from facedistill.data.decode import decode as decode_image, reduced, resize, thu
 from facedistill.data.degrade import degraded, shrink
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
+from facedistill.data.long_tail import long_tail
 from facedistill.data.quality import GREY, middle, sharpness
 from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
@@ -80,6 +81,7 @@ __all__ = [
     "is_survface",
     "is_tinyface",
     "load_array",
+    "long_tail",
     "make_sampler",
     "make_view",
     "middle",

@@ -1,9 +1,6 @@
 """A table of embeddings, and the functions that combine the embeddings of an image and its mirror image."""
 
 import hashlib
-import math
-import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facedistill.data.npz import stop_if_larger
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
 
@@ -66,7 +64,7 @@ class Embeddings:
         """
         expected = "expected an .npz with keys (N,), class_names (C,), labels (N,) and vectors (N, d) or (N, F, d)"
         try:
-            _stop_if_larger(path)
+            stop_if_larger(path, MOST_COMPRESSED)
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
             checksum = found.pop("checksum", None)
@@ -102,25 +100,6 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {arrays[name].shape} ".encode())
         digest.update(np.atleast_1d(array).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()
-
-
-def _stop_if_larger(path: str | Path) -> None:
-    """Raise ValueError if the arrays of an .npz announce more than it holds: numpy takes memory for that."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        announced, there = sum(member.file_size for member in members), os.path.getsize(path)
-        if announced > MOST_COMPRESSED * there:
-            raise ValueError(f"{announced:,} bytes announced by a file of {there:,} bytes")
-        for member in members:
-            with archive.open(member) as file:
-                major, minor = np.lib.format.read_magic(file)
-                read_header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
-                shape, _, dtype = read_header(file)
-                size = math.prod(shape) * dtype.itemsize + file.tell()
-            if size != member.file_size:
-                raise ValueError(
-                    f"{member.filename}: shape {shape} needs {size:,} bytes, {member.file_size:,} are there"
-                )
 
 
 def combine(vectors: np.ndarray, flip: Flip) -> np.ndarray:

@@ -22,10 +22,12 @@ class Classifier:
 
     Attributes:
         origin: "teacher" (trained with its network), "centres", "fitted", "instances" or "random"; in every result.
-        counts: int64 (C,), the number of embeddings averaged in each centre; only for centres.
+        counts: int64 (C,), the number of embeddings averaged in each centre, or of training images of each class of a
+            trained W; None if unknown.
         unit: True if the rows already have unit length, as those of a model folder do. A memory-mapped file of
             gigabytes is then neither read nor copied here.
         of_teacher: True if the rows lie in a teacher's space; None means True unless `origin` is "random".
+        scale: s of the margin softmax that trained W; softmax(s cos) gives probabilities. None if unknown.
 
     Raises:
         UserError: names and rows differ in number, a name repeats, or a row is zero or not finite.
@@ -37,6 +39,7 @@ class Classifier:
     counts: Tensor | None = None
     unit: bool = False
     of_teacher: bool | None = None
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         self.class_names = list(self.class_names)
@@ -80,7 +83,7 @@ class Classifier:
             )
         rows = torch.tensor([row[n] for n in names], dtype=torch.long)
         counts = None if self.counts is None else self.counts[rows]
-        return Classifier(self.weight[rows], list(names), self.origin, counts, unit=True, of_teacher=self.of_teacher)
+        return replace(self, weight=self.weight[rows], class_names=list(names), counts=counts, unit=True)
 
 
 class ClassWeight(nn.Module):
@@ -95,6 +98,7 @@ class ClassWeight(nn.Module):
             float32.
         student_dim: the size of the student's embeddings, if W lies in another space. `place` then maps them there by a
             linear projection, which is trained too but is not part of the student.
+        counts: int64 (C,), the number of training images of each row; None if a row is no class.
     """
 
     weight: Tensor
@@ -106,11 +110,13 @@ class ClassWeight(nn.Module):
         student_dim: int | None = None,
         stored: Stored = "fp32",
         whole: bool = True,
+        counts: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         self.of_teacher = bool(classifier.of_teacher)
+        self.counts = counts
         if moved_by == "gradient":
             # A random W has unit rows too. Short ones (N(0, 0.01) is common) become very long in one step at a high
             # learning rate; they then hardly turn any more, which slows training from scratch.
@@ -170,6 +176,7 @@ class ClassWeight(nn.Module):
             # A matrix product: adding row by row has no fixed order on a GPU, but all processes need the same W.
             self.weight[classes] = F.normalize(F.one_hot(row).to(moved).T @ moved, dim=1)
 
-    def trained(self) -> Classifier:
+    def trained(self, scale: float | None = None) -> Classifier:
         """Return the trained W as the model's own classifier. Its origin is "teacher", as for any trained model."""
-        return Classifier(self.weight.detach().cpu().clone(), self.class_names, "teacher")
+        weight = self.weight.detach().cpu().clone()
+        return Classifier(weight, self.class_names, "teacher", self.counts, scale=scale)

@@ -25,14 +25,22 @@ LARGEST_EXPONENT = 64.0
 
 
 class _LogSumOfNegatives(torch.autograd.Function):
-    """log sum_{j != y} exp(s n(cos_j)) of each sample, with its gradient computed in the same pass.
+    """log sum_{j != y} exp(s n(cos_j) + b_j) of each sample, with its gradient computed in the same pass.
 
     Shapes: x (b, d) unit rows, cos_y (b,), labels (b,) of this process's samples -> float64 (b,); -inf if C = 1.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, cos_y: Tensor, labels: Tensor, rows: Rows, margin: Margin, scale: float, dtype: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        cos_y: Tensor,
+        labels: Tensor,
+        rows: Rows,
+        margin: Margin,
+        scale: float,
+        prior: Tensor | None,
+        dtype: torch.dtype,
     ) -> Tensor:
         need_gradient = ctx.needs_input_grad[0]
         counts = parallel.counts(x) if rows.sharded else []
@@ -40,7 +48,9 @@ class _LogSumOfNegatives(torch.autograd.Function):
         cos_y = cos_y.to(x.dtype)
         if rows.sharded:
             x, cos_y, labels = parallel.gather(x), parallel.gather(cos_y), parallel.gather(labels)
-        shift, total, gradient = _stream(x, cos_y, labels - rows.first, rows, margin, scale, dtype, need_gradient)
+        shift, total, gradient = _stream(
+            x, cos_y, labels - rows.first, rows, margin, scale, prior, dtype, need_gradient
+        )
         if rows.sharded:
             shift, total, gradient = _add_up(shift, total, gradient, counts)
         if gradient is not None:
@@ -51,7 +61,7 @@ class _LogSumOfNegatives(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad[:, None], None, None, None, None, None, None
+        return gradient * grad[:, None], None, None, None, None, None, None, None
 
 
 def _stream(
@@ -61,15 +71,18 @@ def _stream(
     rows: Rows,
     margin: Margin,
     scale: float,
+    prior: Tensor | None,
     dtype: torch.dtype,
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Pass once over the rows and return (shift (B,), total (B,), gradient (B, d)).
 
-    total = sum_{j != y} exp(s n(cos_j) - shift), and gradient = sum_{j != y} exp(s n(cos_j) - shift) n'(cos_j) w_j.
+    With z_j = s n(cos_j) + b_j: total = sum_{j != y} exp(z_j - shift), and gradient = sum_{j != y} exp(z_j - shift)
+    n'(cos_j) w_j.
     """
-    running = scale * margin.bound > LARGEST_EXPONENT
-    shift = x.new_full((len(x),), -scale if running else 0.0)
+    largest = scale * margin.bound + (0.0 if prior is None else float(prior.abs().max()))
+    running = largest > LARGEST_EXPONENT
+    shift = x.new_full((len(x),), -largest if running else 0.0)
     total = x.new_zeros(len(x), dtype=torch.float64)
     gradient = torch.zeros_like(x) if need_gradient else None
     scaled = margin.negative is None
@@ -81,6 +94,8 @@ def _stream(
         if margin.negative is not None:
             logits, slope = margin.negative(logits, cos_y)
             logits = logits.mul_(scale)
+        if prior is not None:
+            logits = logits.add_(prior[rows.first + start : rows.first + start + len(logits), None])
         if running:
             higher = torch.maximum(shift, logits.amax(0))
             rescale = (shift - higher).exp_()
@@ -123,6 +138,7 @@ def frozen_margin_softmax(
     scale: float,
     size: float | Tensor | None = None,
     products: torch.dtype | None = None,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Return the margin softmax loss of each sample without holding the logits.
 
@@ -136,9 +152,10 @@ def frozen_margin_softmax(
         scale: s.
         size: margin of each sample (b,) or a number; None asks the margin (AdaFace: from the norms).
         products: type of the matrix products: float32, bfloat16, int8 (for int8 rows); None: `product_type` decides.
+        prior: (C,), b: added to the logits of each class, the sample's own one too. None for zeros.
 
     Returns:
-        Losses (b,), float32 or wider: -log softmax with the own class's logit s psi(theta_y).
+        Losses (b,), float32 or wider: -log softmax with the own class's logit s psi(theta_y) + b_y.
 
     Raises:
         UserError: a label outside 0..C-1, an embedding that is not finite, or embeddings and W of different sizes.
@@ -162,8 +179,10 @@ def frozen_margin_softmax(
         if size is None:
             size = margin.sizes(wide.detach().norm(dim=1))
         target = scale * margin.target(cos_y, size)
+        if prior is not None:
+            target = target + prior[labels]
         log_negatives = _LogSumOfNegatives.apply(
-            x, cos_y.detach(), labels, rows, margin, scale, products or product_type(rows)
+            x, cos_y.detach(), labels, rows, margin, scale, prior, products or product_type(rows)
         )
         # softplus keeps its precision where log(z + exp(t)) - t cancels.
         loss = F.softplus(log_negatives - target)

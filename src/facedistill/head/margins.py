@@ -233,12 +233,14 @@ def margin_softmax(
     margin: Margin,
     scale: float,
     size: float | Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Return the margin softmax loss from all B x C logits: the reference, and the path for a trained W.
 
     Args:
         embeddings: (B, d), raw; labels: int64 (B,); weight: (C, d), rows of any norm.
         size: margin of each sample, None for the margin's own.
+        prior: (C,), added to the logits of each class; None for zeros.
 
     Returns:
         Loss of each sample (B,), float32 or wider.
@@ -252,6 +254,8 @@ def margin_softmax(
         changed, _ = margin.negative(cos.T, cos_y)
         cos = changed.T
     logits = scale * cos.scatter(1, labels[:, None], margin.target(cos_y, size)[:, None])
+    if prior is not None:
+        logits = logits + prior.to(logits.dtype)
     return F.cross_entropy(logits, labels, reduction="none")
 
 

@@ -33,6 +33,7 @@ class _Projection(_Typed):
 
 class _Classifier(_Typed):
     origin: str
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class _Config(_Typed):

@@ -127,7 +127,9 @@ def _config(model: Model) -> dict[str, Any]:
     if model.backbone is not None:
         config |= {"parameters": model.parameters_count(), "macs": model.macs()}
     if model.classifier is not None:
-        config["classifier"] = {"origin": model.classifier.origin, "classes": len(model.classifier)}
+        head = model.classifier
+        scale = {} if head.scale is None else {"scale": head.scale}
+        config["classifier"] = {"origin": head.origin, "classes": len(head)} | scale
     return config | {"made": model.made, "space": model.space, "thresholds": model.thresholds}
 
 
@@ -385,7 +387,8 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
         raise UserError(
             f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name per row"
         )
-    return Classifier(weight, names, config["classifier"]["origin"], tensors.get("counts"), unit=True)
+    of = config["classifier"]
+    return Classifier(weight, names, of["origin"], tensors.get("counts"), unit=True, scale=of.get("scale"))
 
 
 def read_names(path: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from facedistill.errors import UsageError, closest
 from facedistill.recipe.dialect import MOST_CHARACTERS, _Dumper, parse_value, read_yaml
-from facedistill.recipe.schema import GROUPS, OF_OTHER_VERBS, Hallucination, Recipe, Search, TeacherSpec, TermSpec
+from facedistill.recipe.schema import GROUPS, Hallucination, Recipe, Search, TeacherSpec, TermSpec
 
 
 def shipped_recipes() -> list[str]:
@@ -76,16 +76,19 @@ def dump_recipe(recipe: Recipe) -> str:
     raw = asdict(recipe)
     for term in raw["method"]["terms"].values():
         term.update(term.pop("options"))
-    for group in ("classifier", "sampler", "view"):  # empty ones are left out, as in the files of earlier versions
-        if not raw["method"][group]["options"]:
-            del raw["method"][group]["options"]
-    for key in ("purpose", *OF_OTHER_VERBS):  # left out too
-        if raw[key] is None:
-            del raw[key]
-    for key, usual in (("classes", "prefix"), ("weights", {})):
-        if raw["data"][key] == usual:
-            del raw["data"][key]
+    _leave_out(recipe, raw)
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _leave_out(part: Any, raw: dict[str, Any]) -> None:
+    """Remove keys that came later and have no effect as they are, so that files and runs of before stay the same."""
+    for f in fields(part):
+        value = getattr(part, f.name)
+        usual = f.default_factory() if f.default_factory is not MISSING else f.default
+        if not f.repr and value == usual:
+            raw.pop(f.name, None)
+        elif is_dataclass(value):
+            _leave_out(value, raw[f.name])
 
 
 def _expand(raw: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Imbalance = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 MovedBy = Literal["nothing", "gradient", "teacher"]
 Stored = Literal["fp32", "bf16", "int8"]
@@ -31,6 +32,8 @@ class Data:
     once into a uint8 array; null = when it takes less than 2 GB. `workers`: decoding processes otherwise, and those of
     a view that changes each image. `max_unreadable`: a larger share is an error. `columns`: of a table (Parquet, Arrow,
     metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
+    `imbalance`: keep a long tail: class sizes fall exponentially, from the whole first class to 1 / imbalance of that
+    many for the last; 1 = all images. `imbalance_seed` draws the images that stay.
     """
 
     train: str | Annotated[list[str], Field(min_length=1)] = DEFAULT_DATA
@@ -40,8 +43,10 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
     columns: dict[str, str] = field(default_factory=dict)
-    classes: str = field(default="prefix", repr=False)  # these two: as NO_OPTIONS
+    classes: str = field(default="prefix", repr=False)  # these four: as NO_OPTIONS
     weights: dict[str, Positive] = field(default_factory=dict, repr=False)
+    imbalance: Imbalance = field(default=1.0, repr=False)
+    imbalance_seed: Seed = field(default=0, repr=False)
 
     @property
     def sets(self) -> list[str]:
@@ -178,6 +183,7 @@ class Check:
     own_class: Share = 0.5
 
 
+Task = Literal["recognition", "classification", "retrieval"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -227,8 +233,13 @@ class Hallucination:
 
 @typed(config=STRICT)
 class Recipe:
-    """`purpose`: whose gallery the student will search: asymmetric = its teacher's, symmetric = one of its own; null =
-    asymmetric if there is a teacher. `train` warns if the method does not suit it."""
+    """A whole recipe.
+
+    `purpose`: whose gallery the student will search: asymmetric = its teacher's, symmetric = one of its own; null =
+    asymmetric if there is a teacher. `train` warns if the method does not suit it. `task` decides how the student is
+    measured: `recognition` as usual for each set, the others by the protocols of classification and retrieval, on sets
+    of images with class names.
+    """
 
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
@@ -240,9 +251,10 @@ class Recipe:
     track: Literal["none"] | Tracker | list[Tracker] = "none"
     seed: Seed = 0
     purpose: Literal["asymmetric", "symmetric"] | None = field(default=None, repr=False)  # as NO_OPTIONS
+    task: Task = field(default="recognition", repr=False)
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
     hallucination: Hallucination | None = field(default=None, repr=False)
 
 
 OF_OTHER_VERBS = ("search", "hallucination")  # groups that `train` does not read
-GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", *OF_OTHER_VERBS}
+GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", "task", *OF_OTHER_VERBS}

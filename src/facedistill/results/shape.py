@@ -138,9 +138,18 @@ class Named:
     declared: Declaration = ABSENT
 
 
+OfClass = TypedDict(  # type: ignore[operator,misc]
+    "OfClass",
+    {"class": str, "images": Count}
+    | {"training_images": NotRequired[Count]}
+    | {key: NotRequired[Fraction] for key in ("top1", "precision", "f1", "average_precision", "auc")},
+)
+
+
 @typed(kw_only=True)
 class Result(Named):
     settings: Settings
+    of_classes: list[OfClass] = ABSENT
     at_gallery_threshold: dict[str, Rates] = ABSENT
     false_accepts: dict[str, dict[str, FalseAccepts]] = ABSENT
     mean_cosine: Value = ABSENT

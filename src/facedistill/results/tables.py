@@ -49,6 +49,15 @@ RELATION_COLUMNS = {
     "across_sources": "across sources",
 }
 
+MOST_CLASSES = 200
+CLASS_COLUMNS = {
+    "top1": "top 1",
+    "precision": "precision",
+    "f1": "F1",
+    "average_precision": "average precision",
+    "auc": "AUC",
+}
+
 
 class Cell(NamedTuple):
     """A number with small lines beneath it and a mark beside it, or a text that is aligned left."""
@@ -191,6 +200,7 @@ def of_block(
     looked_up = [
         *[within] * (not one),
         operating_points(entries),
+        of_classes(full),
         _low(differences([(run, d) for run, d in different if condition(d)])),
         _low(at_gallery_threshold(low)),
         _low(false_accepts(low)),
@@ -316,6 +326,20 @@ def false_accepts(entries: Iterable[Entry]) -> Table:
             rows.append([*head(entry), text(RELATION_COLUMNS.get(kind, kind)), *cells])
     about = "The FAR of each kind at the threshold that gives all impostors together the FAR of the column."
     return Table("False accepts by kind of impostor", about, [*HEADS, "impostor pairs", *fars], rows, heads=4)
+
+
+def of_classes(entries: Iterable[Entry]) -> Table:
+    """Return the table of every class: at most 200 of each result, those with the lowest top 1."""
+    rows = []
+    for entry in entries:
+        found = sorted(entry.result.get("of_classes", []), key=lambda row: row.get("top1", 0.0))[:MOST_CLASSES]
+        for row in found:
+            cells = [percent(row.get(key)) for key in CLASS_COLUMNS]
+            counts = [whole(row.get(key)) for key in ("images", "training_images")]
+            rows.append([*head(entry), text(row["class"]), *counts, *map(Cell, cells)])
+    about = f"The class with the lowest top 1 first; at most {MOST_CLASSES} classes."
+    columns = [*HEADS, "class", "images of it", "training images", *CLASS_COLUMNS.values()]
+    return Table("Classes", about, columns, rows, heads=4)
 
 
 def _falling(tables: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -5,16 +5,20 @@ from typing import Any
 from facedistill.recipe import build, find
 from facedistill.terms.aml import AML
 from facedistill.terms.attention_transfer import AttentionTransfer
+from facedistill.terms.balanced_softmax import BalancedSoftmax
 from facedistill.terms.cckd import CCKD
+from facedistill.terms.class_balanced import ClassBalanced
 from facedistill.terms.csd import CSD
 from facedistill.terms.d3still import D3still
 from facedistill.terms.darkrank import DarkRank
 from facedistill.terms.ekd import EKD
 from facedistill.terms.embedding_l2 import EmbeddingL2
 from facedistill.terms.fitnet import FitNet
+from facedistill.terms.focal import Focal
 from facedistill.terms.gkd import GKD
 from facedistill.terms.influence import Influence
 from facedistill.terms.lce import LCE
+from facedistill.terms.ldam import LDAM
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
 from facedistill.terms.mixbct import MixBCT
@@ -56,6 +60,10 @@ TERMS: dict[str, type[Term]] = {
     "mixbct": MixBCT,
     "residual": Residual,
     "octuplet": Octuplet,
+    "class_balanced": ClassBalanced,
+    "focal": Focal,
+    "balanced_softmax": BalancedSoftmax,
+    "ldam": LDAM,
 }
 
 

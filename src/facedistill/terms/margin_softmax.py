@@ -39,6 +39,7 @@ class MarginSoftmax(Term):
     """
 
     needs_weight = True
+    prior: Tensor | None  # (C,), added to the logits; only a subclass sets it
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class MarginSoftmax(Term):
         nearest: Count = 64,
     ) -> None:
         super().__init__()
+        self.register_buffer("prior", None, persistent=False)
         self.margin = make_margin(margin, **(margin_options or {}))
         self.scale, self.margin_warmup = scale, margin_warmup
         self.negatives, self.nearest = negatives, nearest
@@ -89,16 +91,21 @@ class MarginSoftmax(Term):
             loss = torch.zeros((), device=x.device)
             for labels, share in batch.targets:
                 size = self.sizes(x, teacher, labels, batch.progress)
-                loss = loss + share * self._losses(x, labels, size).mean()
+                losses = self.weighted(self._losses(x, labels, size), labels, batch.progress)
+                loss = loss + share * losses.mean()
         return loss
+
+    def weighted(self, losses: Tensor, labels: Tensor, progress: float) -> Tensor:
+        """Return the losses whose mean is the term's, (B,), from those of the softmax; here the same."""
+        return losses
 
     def _losses(self, x: Tensor, labels: Tensor, size: float | Tensor | None) -> Tensor:
         if not self.weight.frozen:
-            return margin_softmax(x, labels, self.weight.weight, self.margin, self.scale, size)
+            return margin_softmax(x, labels, self.weight.weight, self.margin, self.scale, size, self.prior)
         rows = self.weight.rows
         if self.negatives == "nearest":
             rows, labels = neighbourhood(rows, self.neighbours, labels)
-        return frozen_margin_softmax(x, labels, rows, self.margin, self.scale, size)
+        return frozen_margin_softmax(x, labels, rows, self.margin, self.scale, size, prior=self.prior)
 
     def sizes(self, x: Tensor, teacher: Output | None, labels: Tensor, progress: float) -> float | Tensor | None:
         """Return the margin of every sample: a number, (B,), or None if the margin has no single size."""

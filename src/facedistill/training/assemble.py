@@ -8,7 +8,7 @@ from pathlib import Path
 from facedistill import parallel
 from facedistill.data import Batch, Dataset, Embeddings, Sampler, View, make_sampler
 from facedistill.errors import UsageError, UserError
-from facedistill.evaluation import EvaluationSet, open_sets
+from facedistill.evaluation import TASKS, EvaluationSet, open_sets, protocols_of
 from facedistill.models import Model, load_model
 from facedistill.progress import say
 from facedistill.recipe import Recipe
@@ -69,6 +69,8 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     _require_networks(asked, models, method.view)
     epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
+    for name, one in sets.items():
+        protocols_of(one, name, TASKS[recipe.task])
     train, held_out = open_training_data(recipe.data)
     require_labels(method, terms, train)
     if held_out is not None:
@@ -95,7 +97,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     teachers = _teachers(models, asked, train, {name: embeddings[name] for name in cached}, epochs)
     for name in classifiers.keys() & models.keys():
         require_own_images(recipe, method, classifiers[name], heads[name], models[name], train, embeddings.get(name))
-    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim)
+    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim, train.labels)
     first = weights.pop(next(iter(weights))) if weights else None
     return Assembly(
         train,

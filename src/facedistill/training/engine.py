@@ -216,13 +216,18 @@ def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None
 def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     """Return the student's own accuracy and rates on the recipe's sets: "lfw/all-pairs/tar_at_far/1e-3" -> value."""
     result = evaluation.evaluate(
-        {"student": assembly.method.student}, assembly.sets, flip=recipe.evaluation.flip, resamples=0
+        {"student": assembly.method.student},
+        assembly.sets,
+        protocols=evaluation.TASKS[recipe.task],
+        flip=recipe.evaluation.flip,
+        resamples=0,
     )
     figures: dict[str, float] = {}
     for r in result["results"]:
         place = f"{r['set']}/{r['protocol']}"
         figures |= {f"{place}/tar_at_far/{far}": at["value"] for far, at in r.get("tar_at_far", {}).items()}
         figures |= {f"{place}/{key}": r[key] for key in ("accuracy", "eer") if key in r}
+        figures |= {f"{place}/{key}": r[key]["value"] for key in ("centre_top1", "map") if key in r}
     return figures
 
 
@@ -237,7 +242,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
     if weight is not None and weight.moved_by != "nothing" and weight.projection is None:
-        student.classifier = weight.trained()
+        student.classifier = weight.trained(assembly.method.scale)
     name = describe(recipe.method, assembly.origin)
     student.made = {
         "method": name,
@@ -260,6 +265,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     result = evaluation.evaluate(
         {"student": student, **teachers},
         assembly.sets,
+        protocols=evaluation.TASKS[recipe.task],
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",

@@ -1,6 +1,6 @@
 """The training images: open them, in memory if they fit, split off held-out identities, embed them by a teacher."""
 
-from facedistill.data import Dataset, Embeddings, hold_out, open_union
+from facedistill.data import Dataset, Embeddings, hold_out, long_tail, open_union
 from facedistill.files import cache_dir
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Data
@@ -15,15 +15,19 @@ def open_images(data: Data) -> Dataset:
 
 
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
-    """Open the training images, in memory if they fit, and split off the held-out identities."""
+    """Open the training images, in memory if they fit, and split off the held-out identities.
+
+    A long tail is made of what is left for training.
+    """
     dataset = open_images(data)
     height, width = dataset.shape
     fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
     if data.in_memory or (data.in_memory is None and fits):
         dataset = dataset.in_memory()
-    if not data.hold_out:
-        return dataset, None
-    return hold_out(dataset, data.hold_out, data.hold_out_seed)
+    train, held_out = hold_out(dataset, data.hold_out, data.hold_out_seed) if data.hold_out else (dataset, None)
+    if data.imbalance > 1:
+        train = long_tail(train, data.imbalance, data.imbalance_seed)
+    return train, held_out
 
 
 def embed_training_images(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:

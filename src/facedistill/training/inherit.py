@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from facedistill import parallel
 from facedistill.check import require_fit
@@ -129,18 +130,20 @@ def hold_weights(
     terms: Mapping[str, WiredTerm],
     home: str | None,
     student_dim: int,
+    labels: np.ndarray,
 ) -> dict[str, ClassWeight]:
     """Return the ClassWeight of each classifier, by teacher.
 
     The student lives in the space of `home` (see `home_of`), else in the first one's. A projection leads to the space
-    of each other teacher's W.
+    of each other teacher's W. `labels`: int64 (N,), of the training images.
     """
+    counts = None if method.start.a_row_an_image else torch.from_numpy(np.bincount(labels))
     whole = any(wired.term.whole_weight for wired in terms.values())
     home = home or next(iter(classifiers), None)
     abroad = method.start.of_teacher or method.moved_by == "teacher"
     return {
         name: ClassWeight(
-            classifier, method.moved_by, student_dim if abroad and name != home else None, method.rows, whole
+            classifier, method.moved_by, student_dim if abroad and name != home else None, method.rows, whole, counts
         )
         for name, classifier in classifiers.items()
     }

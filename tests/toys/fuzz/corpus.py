@@ -3,6 +3,7 @@
 A new format is one function that makes its files and one that reads them, and a row of FORMATS.
 """
 
+import gzip
 import io
 import json
 import pickle
@@ -223,6 +224,17 @@ def _lfw_pairs(folder: Path) -> None:
         (folder / "faces" / person).mkdir(parents=True)
         for n in range(1, count + 1):
             (folder / "faces" / person / f"{person}_{n:04}.jpg").write_bytes(photo(n))
+
+
+def _idx(folder: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
+    (folder / "images-idx3-ubyte").write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes())
+    (folder / "labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">4BI3B", 0, 0, 8, 1, 3, 1, 0, 1)))
+
+
+def _medmnist(folder: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
+    np.savez_compressed(folder / "m.npz", train_images=images, train_labels=np.array([[1], [0], [1]], np.uint8))
 
 
 def _selection(folder: Path) -> None:
@@ -483,6 +495,8 @@ FORMATS: dict[str, Format] = {
     "TinyFace": Format(_tinyface, _sets(), ("*/*.jpg",)),
     "SurvFace": Format(_survface, _sets(), ("*/*.jpg",)),
     "LFW's pairs.txt": Format(_lfw_pairs, _sets("pairs.txt"), ("pairs.txt",)),
+    "IDX": Format(_idx, _data(), ("*",)),
+    "MedMNIST": Format(_medmnist, _data("m.npz"), ("m.npz",)),
     "selection": Format(_selection, _data("selection.csv"), ("selection.csv",)),
     "image": Format(_photos, _pixels, ("*",)),
     "model folder: config, classifier, names": Format(

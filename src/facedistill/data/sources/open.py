@@ -10,7 +10,9 @@ import numpy as np
 
 from facedistill.data.sources.arrow import ArrowSource
 from facedistill.data.sources.folder import FolderSource, NoIdentities
+from facedistill.data.sources.idx import IdxSource
 from facedistill.data.sources.lfw_pairs import LfwPairs
+from facedistill.data.sources.medmnist import MedMnistSource
 from facedistill.data.sources.metadata import MetadataSource
 from facedistill.data.sources.pair_list import PairList
 from facedistill.data.sources.parquet import ParquetSource
@@ -31,7 +33,9 @@ SOURCES: dict[str, type[Source]] = {
     "recordio": RecordIOSource,
     "arrow": ArrowSource,
     "parquet": ParquetSource,
+    "idx": IdxSource,
     "tar": TarSource,
+    "medmnist": MedMnistSource,
     "metadata": MetadataSource,
     "selection": SelectionSource,
     "verification": VerificationSet,
@@ -54,10 +58,10 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
     A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
     folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or
     metadata.jsonl; a verification .bin, a .csv of pairs, LFW's pairs.txt, or a selection of another data set, which
-    `clean` wrote.
+    `clean` wrote; MNIST's IDX files; MedMNIST's .npz.
 
-    An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0". Every option
-    may be left out.
+    An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0", where every
+    option may be left out; "medmnist:path=blood.npz,split=train".
 
     "unlabelled:DATA": the images of any data set, or of a folder of images, each of them a class of its own.
 

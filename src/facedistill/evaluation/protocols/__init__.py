@@ -28,6 +28,13 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "classification": ByClassifier,
 }
 
+# The protocols that measure a recipe's task; None: the usual ones of each set.
+TASKS: dict[str, tuple[str, ...] | None] = {
+    "recognition": None,
+    "classification": ("classification", "retrieval"),
+    "retrieval": ("retrieval",),
+}
+
 
 def find_protocol(name: str) -> type[Protocol]:
     """Return the entry `name`, or the class that `package.module:Class` names.
@@ -73,4 +80,4 @@ def everything() -> Declaration:
     return Declaration.joined([kind.declaration() for kind in PROTOCOLS.values()])
 
 
-__all__ = ["PROTOCOLS", "Protocol", "carried", "declaration", "everything", "find_protocol"]
+__all__ = ["PROTOCOLS", "TASKS", "Protocol", "carried", "declaration", "everything", "find_protocol"]

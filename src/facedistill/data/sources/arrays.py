@@ -1,0 +1,51 @@
+"""Images that one file holds as an array of pixels of one size, in memory once the file is read."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedistill.data.sources.source import Source
+from facedistill.errors import UserError
+from facedistill.files import fingerprint
+
+MOST_COMPRESSED = 1032  # times smaller than its content: deflate's limit
+
+
+class ArraySource(Source):
+    """Images and labels of two arrays. Keys are the images' numbers, class names the labels' digits.
+
+    The fingerprint covers the pixels. A copy in another process reads the file again.
+
+    Subclasses define `arrays`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        images, labels = self.arrays()
+        if not len(images):
+            raise UserError(f"{path}: no images; a data set needs at least one")
+        if len(images) != len(labels):
+            raise UserError(f"{path}: {len(images):,} images, but {len(labels):,} labels; expected one label an image")
+        self._images: np.ndarray | None = images
+        self.labels = labels.astype(np.int64)
+        if self.labels.min() < 0:
+            raise UserError(f"{path}: label {self.labels.min()}; expected numbers of classes, from 0")
+        self.keys = [str(i) for i in range(len(images))]
+        self.class_names = [str(i) for i in range(int(self.labels.max()) + 1)]
+        self.fingerprint = fingerprint("arrays", images, self.labels)
+
+    @abstractmethod
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images, uint8 (N, H, W) grey or (N, H, W, 3) RGB, and the labels, integers (N,)."""
+
+    def read(self, i: int) -> np.ndarray:
+        """Return image `i`, RGB uint8 (H, W, 3). Grey is repeated."""
+        if self._images is None:
+            self._images = self.arrays()[0]
+        image = self._images[i]
+        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_images": None}

@@ -1,0 +1,112 @@
+"""Recognition beyond faces: handwritten digits in MNIST's files, a teacher and its students, measured as classes."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from facedistill.errors import UsageError
+from facedistill.evaluation import TASKS
+from facedistill.models.folder import load_model
+from facedistill.recipe.read import make_recipe
+from facedistill.training.engine import train
+
+SCALE = {"margin": "cosface", "margin_options": {"size": 0.1}, "scale": 16}
+TERMS: dict[str, dict[str, Any]] = {
+    "kd": {"margin_softmax": SCALE, "soft_targets": {"scale": 16}},
+    "l2kd": {},
+    "proxylesskd": {"margin_softmax": SCALE},
+    "balanced_softmax": {"balanced_softmax": {"scale": 16}},
+}
+
+METHODS = [name if name == "proxylesskd" else pytest.param(name, marks=pytest.mark.slow) for name in TERMS]
+
+
+def write_digits(folder: Path, split: str, first: int, last: int) -> None:
+    """scikit-learn's digits of 8 x 8, each pixel 3 x 3 with a border of 2: 28 x 28, in MNIST's files."""
+    digits = load_digits()
+    pixels = np.pad(np.kron(digits.images[first:last] * 15.9, np.ones((3, 3))), ((0, 0), (2, 2), (2, 2)))
+    images, labels = pixels.astype(np.uint8), digits.target[first:last].astype(np.uint8)
+    head = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
+    (folder / f"{split}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    head = struct.pack(">4BI", 0, 0, 8, 1, len(labels))
+    (folder / f"{split}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+
+
+def recipe(folder: Path, method: str, terms: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "task": "classification",
+        "data": {"train": str(folder / "train-images-idx3-ubyte")},
+        "student": {"backbone": "resnet_small", "input_size": 28, "options": {"width": 0.5}},
+        "method": {"name": method, "terms": terms},
+        "schedule": {"epochs": 4, "batch": 16, "lr": 0.05},
+        "evaluation": {"sets": [str(folder / "t10k-images-idx3-ubyte")], "flip": "none"},
+    } | more
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder with both splits and a teacher's run; the cache is the module's own."""
+    root = tmp_path_factory.mktemp("digits")
+    write_digits(root, "train", 0, 400)
+    write_digits(root, "t10k", 400, 600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACEDISTILL_CACHE", str(root / "cache"))
+        raw = recipe(root, "scratch", {"margin_softmax": SCALE})
+        raw["student"]["embedding_dim"] = 32
+        train(make_recipe(raw), root / "teacher")
+        yield root
+
+
+def results(run: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    found = json.loads((run / "evaluation.json").read_text())["results"]
+    return {(r["protocol"], r["probe"], r["gallery"]): r for r in found}
+
+
+def test_the_teacher_keeps_its_class_sizes_and_scale_and_is_measured_by_classes(digits: Path) -> None:
+    classifier = load_model(digits / "teacher").classifier
+    assert classifier is not None and classifier.counts is not None
+    assert classifier.scale == 16 and classifier.counts.sum() == 400
+    found = results(digits / "teacher")
+    assert {protocol for protocol, *_ in found} == {"classification", "retrieval"}
+    own = found["classification", "student", "student"]
+    assert own["top1"]["value"] > 0.5 and own["centre_top1"]["value"] > 0.5
+    assert own["few_shots" if (classifier.counts <= 20).any() else "medium_shots"]["value"] > 0.4
+    assert 0 <= own["ece"]["value"] < 1 and len(own["of_classes"]) == 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_of_it(method: str, digits: Path, tmp_path: Path) -> None:
+    raw = recipe(digits, method, TERMS[method], data={"train": str(digits / "train-images-idx3-ubyte"), "imbalance": 4})
+    if method != "balanced_softmax":
+        raw["teacher"] = str(digits / "teacher")
+    run = train(make_recipe(raw), tmp_path / "run")
+    found = results(run)
+    assert found["classification", "student", "student"]["centre_top1"]["value"] > 0.2, "chance is 0.1"
+    assert ("top1" in found["classification", "student", "student"]) == (method in ("kd", "balanced_softmax"))
+    if method == "proxylesskd":
+        crossed = found["classification", "student", "teacher"]
+        assert crossed["settings"]["classifier"] == "teacher" and crossed["top1"]["value"] > 0.2
+        knn = found["retrieval", "student", "teacher"]["knn"]["5"]
+        assert knn["value"] > 0.2, "k-NN: the student's queries in the teacher's gallery"
+
+
+def test_a_set_that_the_task_cannot_measure_is_refused_before_training(digits: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(b"an image is not read before it is needed")
+    pairs.write_text("a.png,b.png,same\n")
+    raw = recipe(digits, "scratch", {"margin_softmax": SCALE}, evaluation={"sets": [str(pairs)]})
+    with pytest.raises(UsageError, match=r"'classification'.*pairs is measured by"):
+        train(make_recipe(raw), tmp_path / "run")
+
+
+def test_every_task_has_its_protocols() -> None:
+    for task in TASKS:
+        assert make_recipe({"task": task}).task == task
+    with pytest.raises(UsageError, match="task"):
+        make_recipe({"task": "detection"})
