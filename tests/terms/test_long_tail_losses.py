@@ -10,7 +10,8 @@ from facedistill.data.batch import Output
 from facedistill.errors import UsageError
 from facedistill.head.classifier import Classifier, ClassWeight
 from facedistill.recipe.schema import MovedBy
-from facedistill.terms import TERMS
+from facedistill.terms import TERMS, make_term
+from facedistill.terms.class_balanced import ClassBalanced
 from facedistill.terms.focal import focal
 from facedistill.terms.long_tail import LongTail
 from term_toys import batch_of, draw, loss_and_gradient, unit
@@ -93,7 +94,7 @@ def test_ldam_with_deferred_weights(moved_by: MovedBy, defer: float, weighted: b
 
 def test_pinned_class_weights() -> None:
     """Two classes of 1 and 2 images at beta 0.5: 1 and 2/3, scaled to 1.2 and 0.8."""
-    found = TERMS["class_balanced"](beta=0.5)
+    found = ClassBalanced(beta=0.5)
     found.bind(ClassWeight(Classifier(torch.eye(2), ["a", "b"]), "nothing", counts=torch.tensor([1, 2])), None)
     assert found.weights.tolist() == pytest.approx([1.2, 0.8])
 
@@ -107,7 +108,7 @@ def test_a_row_for_every_image_has_no_class_sizes(name: str) -> None:
 @pytest.mark.parametrize("name", ["class_balanced", "ldam"])
 def test_beta_is_below_one(name: str) -> None:
     with pytest.raises(UsageError, match="beta 1: expected a number from 0 to below 1"):
-        TERMS[name](beta=1.0)
+        make_term(name, {"beta": 1.0})
 
 
 def test_a_margin_of_the_softmax() -> None:

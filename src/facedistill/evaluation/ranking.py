@@ -42,7 +42,7 @@ class Ranking:
             precision = np.where(own > 0, found[at, classes] / seen[at, classes], 0)
             before, up_to = wrong[self.first, classes], wrong[at + 1, classes]
             beaten = others[classes] - (before + up_to) / 2
-            return tuple(  # type: ignore[return-value]
-                np.bincount(classes, own * values, len(total)) / all_of
-                for values, all_of in ((precision, total), (beaten, total * others))
+            return (
+                np.bincount(classes, own * precision, len(total)) / total,
+                np.bincount(classes, own * beaten, len(total)) / (total * others),
             )

@@ -138,7 +138,7 @@ class Named:
     declared: Declaration = ABSENT
 
 
-OfClass = TypedDict(  # type: ignore[operator,misc]
+OfClass = TypedDict(  # type: ignore[misc]
     "OfClass",
     {"class": str, "images": Count}
     | {"training_images": NotRequired[Count]}

@@ -24,8 +24,10 @@ def idx(dimensions: tuple[int, ...], data: bytes, kind: int = 8) -> bytes:
 IMAGES_FILE, LABELS_FILE = idx((3, 28, 29), PIXELS.tobytes()), idx((3,), bytes(LABELS))
 
 
-def write(folder: Path, split: str = "train-", dot: str = "-", packed: bool = False, **changed: bytes) -> Path:
-    for kind, content in ({"images": IMAGES_FILE, "labels": LABELS_FILE} | changed).items():
+def write(
+    folder: Path, split: str = "train-", dot: str = "-", packed: bool = False, changed: dict[str, bytes] | None = None
+) -> Path:
+    for kind, content in ({"images": IMAGES_FILE, "labels": LABELS_FILE} | (changed or {})).items():
         name = f"{split}{kind}{dot}idx{3 if kind == 'images' else 1}-ubyte"
         file = folder / (f"{name}.gz" if packed else name)
         file.write_bytes(gzip.compress(content) if packed else content)
@@ -59,7 +61,7 @@ def test_as_a_data_set(tmp_path: Path) -> None:
 
 def test_the_fingerprint_covers_pixels_and_labels(tmp_path: Path) -> None:
     def fingerprint(**changed: bytes) -> str:
-        return open_source(write(tmp_path, **changed)).fingerprint
+        return open_source(write(tmp_path, changed=changed)).fingerprint
 
     assert (
         len({fingerprint(), fingerprint(images=IMAGES_FILE[:-1] + b"\0"), fingerprint(labels=LABELS_FILE[:-1] + b"\1")})
@@ -101,7 +103,7 @@ def test_packed_images_beside_plain_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_bad_files(changed: dict[str, bytes], message: str, packed: bool, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as e:
-        open_source(write(tmp_path, packed=packed, **changed))
+        open_source(write(tmp_path, packed=packed, changed=changed))
     assert str(tmp_path) in str(e.value) and "\n" not in str(e.value)
 
 

@@ -14,7 +14,7 @@ from facedistill.errors import UsageError, UserError
 
 GREY = np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28)
 COLOUR = np.arange(2 * 30 * 28 * 3, dtype=np.uint8).reshape(2, 30, 28, 3)
-SPLITS = {
+SPLITS: dict[str, np.ndarray] = {
     "train_images": GREY,
     "val_images": COLOUR,
     "test_images": COLOUR[:1],
@@ -31,8 +31,9 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def write(path: Path, **changed: np.ndarray | None) -> Path:
+    arrays: dict[str, np.ndarray | None] = {**SPLITS, **changed}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in (SPLITS | changed).items():
+        for name, array in arrays.items():
             if array is not None:
                 archive.writestr(f"{name}.npy", npy(array))
     return path
