@@ -4,10 +4,10 @@
     python benchmarks/rim.py measure --teacher T.onnx --lfw lfw.bin --runs R
     python benchmarks/rim.py table
 
-`train` distils the recognisers of each seed (the student, and HRN, the residual pair that saw degraded faces), trains the
-network in stages (priors, then pairs with the first student's features), and then network and HRN jointly, from the
-same parts, for each seed. `measure` compares each system's embedding of a small probe with the teacher's gallery at
-full resolution: LFW over all pairs, without the mirror image. Finished runs and measured systems are skipped, and
+`train` distils the recognisers of each seed (the student, and HRN, the residual pair that saw degraded faces), trains
+the network in stages (priors, then pairs with the first student's features), and then network and HRN jointly, from the
+same parts, for each seed. `measure` compares each system's embedding of small probes with the teacher's gallery at full
+resolution: LFW over all pairs, without the mirror image. Finished runs and measured systems are skipped, and
 stopped ones resume. `--changes key=value` changes all trainings, for a trial.
 
 Every system gets the same probes: shrunk and enlarged again, bicubic. The plain recognisers see them as they are.
