@@ -4,11 +4,11 @@
     python benchmarks/rim.py measure --teacher T.onnx --lfw lfw.bin --runs R
     python benchmarks/rim.py table
 
-`train` distils the student of each seed, trains the network in stages (priors, then pairs with the first student's
-features), and then network and student jointly, from the same parts, for each seed. `measure` compares each system's
-embedding of a small probe with the teacher's gallery at full resolution: LFW over all pairs, without the mirror image.
-Finished runs and measured systems are skipped, and stopped ones resume. `key=value` after the options changes the
-length of all trainings, for a trial.
+`train` distils the recognisers of each seed (the student, and HRN, the residual pair that saw degraded faces), trains
+the network in stages (priors, then pairs with the first student's features), and then network and HRN jointly, from the
+same parts, for each seed. `measure` compares each system's embedding of small probes with the teacher's gallery at full
+resolution: LFW over all pairs, without the mirror image. Finished runs and measured systems are skipped, and
+stopped ones resume. `--changes key=value` changes all trainings, for a trial.
 
 Every system gets the same probes: shrunk and enlarged again, bicubic. The plain recognisers see them as they are.
 """
@@ -18,6 +18,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,27 @@ from facedistill.models import Model, load_model
 
 RESULTS = Path(__file__).parent / "results" / "rim_fhn.json"
 PROBES, FARS, SEEDS, SIZE = (8, 12, 16, 20, 28, 56), (1e-3, 1e-4), (0, 1, 2), 64
-STUDENT = ("student.options.width=0.5", f"student.input_size={SIZE}")
 METHOD = (
     "method.classifier.start=instances",
     "method.terms.margin_softmax.margin_options.size=0.35",
     "method.terms.embedding_l2=16",
 )
+RECOGNISERS = {  # folder -> recipe, and the network of the student of the README: MobileFaceNet of half the width
+    "student": ("proxylesskd_l2", "student.options.width=0.5", *METHOD),
+    "hrn": ("residual_low", "student.options.options.width=0.5"),
+}
 DISTIL = ("schedule.batch=128", "schedule.lr=1", "schedule.warmup_epochs=1", "schedule.epochs=10", "data.hold_out=0")
 JOINT = ("schedule.batch=32", "schedule.lr=0.05", "schedule.warmup_epochs=0.2", "schedule.epochs=2", "data.hold_out=0")
 FHN_LENGTHS = {"priors": ("schedule.epochs=3", "schedule.lr=0.002"), "pairs": ("schedule.epochs=6",)}
 HOLD_OUT = 0.05  # of the people, on whom the network itself is measured
-SYSTEMS = {  # name -> needs a student of a seed
-    "teacher": False,
-    "student": True,
-    "FHN + teacher": False,
-    "FHN + student": True,
-    "FHN + student, joint": True,
+SYSTEMS = {  # name -> its recogniser; None: the teacher, which has no seed
+    "teacher": None,
+    "student": "student",
+    "HRN": "hrn",
+    "FHN + teacher": None,
+    "FHN + student": "student",
+    "FHN + HRN": "hrn",
+    "FHN + HRN, joint": "joint",
 }
 
 
@@ -83,9 +89,10 @@ def facedistill(*words: str | Path) -> None:
 def train(args: argparse.Namespace) -> None:
     runs, teacher = Path(args.runs), f"teacher={args.teacher}"
     data = f"data.train={args.data}"
-    for seed in args.seeds:
-        options = (data, teacher, *STUDENT, *METHOD, *DISTIL, "check.own_class=0", f"seed={seed}", *args.changes)
-        facedistill("train", "proxylesskd_l2", "--out", runs / f"student-{seed}", *options)
+    for name, (recipe, *own) in RECOGNISERS.items():
+        for seed in args.seeds:
+            options = (data, teacher, f"student.input_size={SIZE}", *own, *DISTIL, "check.own_class=0", f"seed={seed}")
+            facedistill("train", recipe, "--out", runs / f"{name}-{seed}", *options, *args.changes)
     features = f"teachers.features={runs / f'student-{args.seeds[0]}'}"
     of_network = (data, teacher, features, f"hallucination.priors={args.priors}", f"hallucination.size={SIZE}")
     for stage, length in FHN_LENGTHS.items():
@@ -97,7 +104,7 @@ def train(args: argparse.Namespace) -> None:
         out = runs / f"joint-{seed}"
         if not (out / "pairs").exists():
             shutil.copytree(runs / "fhn" / "pairs", out / "pairs")
-        options = (data, teacher, f"student.start={runs / f'student-{seed}'}", *METHOD, *JOINT, "check.own_class=0")
+        options = (data, teacher, f"student.start={runs / f'hrn-{seed}'}", *METHOD, *JOINT, "check.own_class=0")
         facedistill(
             *("hallucinate", "train", "proxylesskd_l2", "--out", out, "--stage", "joint"),
             *(*options, f"hallucination.size={SIZE}", f"seed={seed}", *args.changes),
@@ -111,10 +118,11 @@ def system(name: str, seed: int, runs: Path, teacher: Model) -> Model:
         return teacher
     if name == "FHN + teacher":
         return Model(BeforeAny(network, size, teacher), space=teacher.space).eval()
+    folder = f"{SYSTEMS[name]}-{seed}"
     if name.endswith("joint"):
-        return load_model(runs / f"joint-{seed}" / "joint")
-    student = load_model(runs / f"student-{seed}")
-    return compose(network, size, student) if name.startswith("FHN") else student
+        return load_model(runs / folder / "joint")
+    recogniser = load_model(runs / folder)
+    return compose(network, size, recogniser) if name.startswith("FHN") else recogniser
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -123,8 +131,8 @@ def measure(args: argparse.Namespace) -> None:
     found = json.loads(out.read_text("utf-8")) if out.exists() else {"systems": []}
     figures = json.loads((runs / "fhn" / "pairs" / "measures.json").read_text("utf-8"))
     done = {(row["system"], row["seed"]) for row in found["systems"]}
-    for name, has_seed in SYSTEMS.items():
-        for seed in args.seeds if has_seed else args.seeds[:1]:
+    for name, recogniser in SYSTEMS.items():
+        for seed in args.seeds if recogniser else args.seeds[:1]:
             if (name, seed) not in done:
                 row = {"system": name, "seed": seed, **measured(system(name, seed, runs, teacher), teacher, args.lfw)}
                 found["systems"].append(row)
@@ -158,8 +166,6 @@ def measured(model: Model, teacher: Model, lfw: str) -> dict[str, Any]:
 @torch.inference_mode()
 def latency(model: Model) -> float:
     """Return the median milliseconds of one image, on this machine's processor."""
-    import time
-
     image, times = torch.zeros(1, 3, model.input_size, model.input_size, dtype=torch.uint8), []
     for _ in range(23):
         start = time.perf_counter()

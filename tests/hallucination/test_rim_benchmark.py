@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from rim import PROBES, SYSTEMS, BeforeAny, tables
+from rim import PROBES, RECOGNISERS, SYSTEMS, BeforeAny, tables
 
 from facedistill.data import open_dataset
 from facedistill.hallucination.fhn import create_fhn
@@ -49,4 +49,4 @@ def test_tables() -> None:
     assert lines[4] == f"| teacher | 1 | 2.50 | 900 | 40 |{' 50.0 |' * 7}"
     assert lines[5] == f"| student | 2 | 2.50 | 900 | 40 |{' 25.0 ± 7.1 |' * 7}" and len(lines) == 6
     assert found["rim network"].splitlines()[2:] == ["| 8 | 21.000 | 20.000 | 0.300 | 0.200 |"]
-    assert list(SYSTEMS) == ["teacher", "student", "FHN + teacher", "FHN + student", "FHN + student, joint"]
+    assert {recogniser for recogniser in SYSTEMS.values() if recogniser not in (None, "joint")} == set(RECOGNISERS)
