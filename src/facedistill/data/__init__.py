@@ -7,7 +7,6 @@ from facedistill.data.decode import decode as decode_image, reduced, resize, thu
 from facedistill.data.degrade import degraded, shrink
 from facedistill.data.embeddings import Embeddings, Flip, combine, fuse
 from facedistill.data.loader import Loader, decoded
-from facedistill.data.long_tail import long_tail
 from facedistill.data.quality import GREY, middle, sharpness
 from facedistill.data.samplers import SAMPLERS, Sampler, make_sampler
 from facedistill.data.sources import (
@@ -36,6 +35,7 @@ from facedistill.data.sources import (
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
 from facedistill.data.stored import ArrayWriter, load_array, save_array
+from facedistill.data.tail import long_tail
 from facedistill.data.view import ImageView, TeacherSees, View, seen
 from facedistill.data.views import VIEWS, make_view
 
