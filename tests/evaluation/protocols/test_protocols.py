@@ -340,7 +340,8 @@ def sets_of_every_kind(root: Path) -> dict[str, EvaluationSet]:
 def test_every_protocol_declares_every_figure_that_it_measures_and_no_more(tmp_path: Path) -> None:
     models = two()
     names = dict.fromkeys(f"p{person:{width}}" for width in ("02", "1") for person in range(PEOPLE))
-    w = Classifier(torch.randn(len(names), 16), list(names))
+    shots = torch.tensor([200, 50, 5]).repeat(len(names))[: len(names)]  # many, medium, few
+    w = Classifier(torch.randn(len(names), 16), list(names), counts=shots, scale=16.0)
     for one in models.values():
         one.classifier = w
     seen: dict[str, set[str]] = {name: set() for name in PROTOCOLS}
