@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from docs_table import put_table
 from result_file import write_result
@@ -45,12 +46,14 @@ def main(verb: str) -> None:
     if verb == "run":
         found = {"alone": seconds(0), "beside": seconds(cores())}
         write_result(RESULTS, {"version": __version__, "cores": cores(), "seconds": found})
-    result = json.loads(RESULTS.read_text("utf-8"))
+    put_table("hardness.md", "busy", made := table(json.loads(RESULTS.read_text("utf-8"))))
+    print(made)
+
+
+def table(result: dict[str, Any]) -> str:
     alone, beside = result["seconds"]["alone"], result["seconds"]["beside"]
     row = [str(result["cores"]), f"{alone:.0f}", f"{beside:.0f}", f"{beside / alone:.2f}"]
-    heads = ["cores, and busy loops", "alone, s", "beside the loops, s", "times as long"]
-    put_table("hardness.md", "busy", table := markdown(heads, [row]))
-    print(table)
+    return markdown(["cores, and busy loops", "alone, s", "beside the loops, s", "times as long"], [row])
 
 
 if __name__ == "__main__":

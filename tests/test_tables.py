@@ -40,6 +40,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "low_resolution",
         "all_pairs_memory",
         "fuzzing",
+        "busy",
         "augmentation",
         "augmentation_rivals",
         "instances",
@@ -169,6 +170,12 @@ def test_damaged_files() -> None:
     stored = _module("docs_table").stored_table("hardness.md", "all-pairs memory")
     assert stored == _module("all_pairs_memory").table(memory).strip()
     assert max(row["mb"] for row in memory["rows"]) < 1024 and memory["rows"][-1]["images"] == 1_000_000
+
+
+def test_busy_machine() -> None:
+    assert (
+        _module("docs_table").stored_table("hardness.md", "busy") == _module("busy").table(_json("busy.json")).strip()
+    )
 
 
 def test_low_resolution() -> None:
