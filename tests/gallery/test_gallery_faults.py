@@ -95,7 +95,7 @@ def enrol_until_killed(folder: Path, times: int, rng: random.Random) -> None:
 
 
 def forget_until_killed(folder: Path, times: int, rng: random.Random) -> None:
-    everyone = {f"person {i:03}" for i in range(30 * times)}
+    everyone = {f"person {i:05}" for i in range(30 * times)}
     with Gallery.create(folder / "g", space="s", dim=DIM) as gallery, gallery.writing():
         for name in everyone:
             gallery.add(name, vectors_of(name), made_by="m")
@@ -218,7 +218,7 @@ def test_forgetting_on_a_full_disk_is_finished_later(tmp_path: Path) -> None:
     path = tmp_path / "g"
     with Gallery.create(path, space="s", dim=DIM) as gallery, gallery.writing():
         for i in range(300):
-            gallery.add(f"person {i:03}", vectors_of(f"person {i:03}"), made_by="m")
+            gallery.add(f"person {i:05}", vectors_of(f"person {i:05}"), made_by="m")
 
     def work(pipe: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
