@@ -160,16 +160,17 @@ def upgrade(arguments: argparse.Namespace) -> None:
     spent |= {name: line for name, (_, line) in maps.items()}
     mapped = {name: mapping(lfw["old"]) for name, (mapping, _) in maps.items()}
     rows, before = compared(seen, None, "old", lfw["old"], {"its own": lfw["old"]})
-    for name in (name for name in ("old_teacher", "same", "compatible") if name in models):
-        rows += compared(seen, before, name, lfw[name], {"the old vectors": lfw["old"], "its own": lfw[name]})[0]
-    for name, vectors in mapped.items():
-        own = {"the old vectors, mapped": vectors, "its own": lfw[name]}
-        rows += compared(seen, before, name, lfw[name], own)[0]
-    for name in LAYERS:
+    for of_space in sorted({"old_teacher", "same", "compatible"} & models.keys()):
+        own = {"the old vectors": lfw["old"], "its own": lfw[of_space]}
+        rows += compared(seen, before, of_space, lfw[of_space], own)[0]
+    for other, vectors in mapped.items():
+        own = {"the old vectors, mapped": vectors, "its own": lfw[other]}
+        rows += compared(seen, before, other, lfw[other], own)[0]
+    for layer in LAYERS:
         for seed in SEEDS:
-            found = seen.through(models["new"], last_layer(seen, models, name, seed))
+            found = seen.through(models["new"], last_layer(seen, models, layer, seed))
             own = {"the old vectors": lfw["old"], "its own": found}
-            rows += [row | {"seed": seed} for row in compared(seen, before, name, found, own)[0]]
+            rows += [row | {"seed": seed} for row in compared(seen, before, layer, found, own)[0]]
     about = {name: _about(model, getattr(arguments, name)) for name, model in models.items()}
     store("upgrade", {"models": about, "map": spent, "epochs": EPOCHS, "rows": rows})
 
