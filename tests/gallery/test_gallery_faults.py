@@ -218,7 +218,7 @@ def test_forgetting_on_a_full_disk_is_finished_later(tmp_path: Path) -> None:
     path = tmp_path / "g"
     with Gallery.create(path, space="s", dim=DIM) as gallery, gallery.writing():
         for i in range(300):
-            gallery.add(f"person {i:05}", vectors_of(f"person {i:05}"), made_by="m")
+            gallery.add(f"person {i:03}", vectors_of(f"person {i:03}"), made_by="m")
 
     def work(pipe: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
