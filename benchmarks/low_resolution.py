@@ -32,6 +32,7 @@ from facedistill.evaluation.latency import latency_ms
 from facedistill.files import atomic_write, cache_dir
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.recipe import make_recipe
+from facedistill.results import markdown
 from facedistill.training import train
 
 RESULTS = Path(__file__).parent / "results" / "low_resolution.json"
@@ -168,7 +169,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     made = {"low resolution cost": cost_table(result["runs"])}
     for sides in (PROBE, BOTH):
         for far in map(far_key, FARS):
-            made[f"{sides}, {far}"] = _table(
+            made[f"{sides}, {far}"] = markdown(
                 ["way", *(f"{size} px" if size else FULL for size in SIZES)],
                 [
                     [words, *(_mean(result["runs"], name, (sides, str(size or FULL), far)) for size in SIZES)]
@@ -193,7 +194,7 @@ def cost_table(runs: Sequence[Mapping[str, Any]]) -> str:
             cells.append(_loss(runs, name))
         rows.append([words, *cells])
     heads = ["parameters", "MACs", "ms", "seeds", "epochs", "minutes of training", "lost at full resolution, points"]
-    return _table(["way", *heads], rows)
+    return markdown(["way", *heads], rows)
 
 
 def _epochs(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
@@ -222,10 +223,6 @@ def _mean(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -> 
     if not values:
         return ""
     return f"{np.mean(values):.1f}" + (f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else "")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
 def write_tables(args: argparse.Namespace) -> None:

@@ -31,3 +31,18 @@ def folder(tmp_path: Path) -> Path:
         for i in range(count):
             (tmp_path / "faces" / name / f"{i:02d}.jpg").write_bytes(make_image(10 * k + i))
     return tmp_path / "faces"
+
+
+@pytest.fixture
+def write(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Path]:
+    """Writes an image for each name in the folders that the test's module lists as FILES, and returns their folder."""
+
+    def write(inside: str = ".", **changed: list[str]) -> Path:
+        for folder, names in (request.module.FILES | changed).items():
+            for seed, name in enumerate(names):
+                path = tmp_path / inside / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(make_image(seed))
+        return tmp_path
+
+    return write

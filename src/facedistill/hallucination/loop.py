@@ -144,9 +144,8 @@ def _prepared(recipe: Recipe, settings: Hallucination, out: Path, name: str) -> 
     shown = held_out or train
     measured = "held-out faces" if held_out else "training images: set data.hold_out to measure others"
     teacher = models.get("teacher")
-    teacher = (
-        teacher if teacher and teacher.backbone is not None else None
-    )  # embeddings alone tell nothing of new faces
+    if teacher is not None and teacher.backbone is None:
+        teacher = None  # embeddings alone tell nothing of new faces
     return Job(stage, train, loader, _truth(recipe, settings, shown), measured, teacher, bound)
 
 

@@ -19,19 +19,6 @@ FILES = {
 }
 
 
-@pytest.fixture
-def write(tmp_path: Path, image: Callable[..., bytes]) -> Callable[..., Path]:
-    def write(inside: str = ".", **changed: list[str]) -> Path:
-        for folder, names in (FILES | changed).items():
-            for seed, name in enumerate(names):
-                path = tmp_path / inside / folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(image(seed))
-        return tmp_path
-
-    return write
-
-
 def test_gallery_and_probes_share_one_numbering(write: Callable[..., Path]) -> None:
     path = write()
     parts = open_tinyface(path)
