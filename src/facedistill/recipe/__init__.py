@@ -4,6 +4,7 @@ from facedistill.recipe.dialect import parse_value
 from facedistill.recipe.options import build, find
 from facedistill.recipe.read import dump_recipe, load_recipe, make_recipe, parse_recipe, shipped_recipes
 from facedistill.recipe.schema import (
+    OF_OTHER_VERBS,
     ClassifierSpec,
     Count,
     Data,
@@ -26,6 +27,7 @@ from facedistill.recipe.schema import (
 )
 
 __all__ = [
+    "OF_OTHER_VERBS",
     "ClassifierSpec",
     "Count",
     "Data",

@@ -256,5 +256,5 @@ class Recipe:
     hallucination: Hallucination | None = field(default=None, repr=False)
 
 
-OF_OTHER_VERBS = ("search", "hallucination")  # groups that `train` does not read
+OF_OTHER_VERBS = {"search": "search", "hallucination": "hallucinate train"}  # groups that `train` does not read
 GROUPS = {f.name for f in fields(Recipe)} - {"track", "seed", "purpose", "task", *OF_OTHER_VERBS}

@@ -22,7 +22,7 @@ from facedistill.errors import UsageError, UserError, some
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.models import not_tied, save_model, save_weights
 from facedistill.progress import Pace, bar, say
-from facedistill.recipe import Recipe, dump_recipe
+from facedistill.recipe import OF_OTHER_VERBS, Recipe, dump_recipe
 from facedistill.results import pictures
 from facedistill.run import (
     LOG,
@@ -52,7 +52,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         UserError: data, teacher or classifier do not fit; the loss is not finite (the last checkpoint stays).
     """
     run, method = Path(out), resolve(recipe.method)
-    for group, verb in (("search", "search"), ("hallucination", "hallucinate train")):
+    for group, verb in OF_OTHER_VERBS.items():
         if getattr(recipe, group) is not None:
             raise UsageError(f"the recipe has the group '{group}': run `facedistill {verb}`, or remove the group")
     recipe = replace(recipe, method=method.spec)
