@@ -1,5 +1,6 @@
 """Kills, crowds and full disks: nothing committed is lost, nobody is there by half, and what is forgotten is gone."""
 
+import fcntl
 import os
 import random
 import resource
@@ -212,6 +213,27 @@ def test_a_full_disk(tmp_path: Path, room: int) -> None:
     require_whole_people(path, {"first", *lines[:-1]})
     with Gallery.open(path) as gallery:
         gallery.add("after", vectors_of("after"), made_by="m")
+
+
+def test_forgetting_waits_for_the_checkpoint_of_another_process(tmp_path: Path) -> None:
+    """SQLite answers "busy" at once while another process holds the lock of checkpoints, byte 121 of its -shm file."""
+    path = tmp_path / "g"
+
+    def hold(pipe: int) -> None:
+        with open(tmp_path / "g-shm", "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, 121)
+            os.write(pipe, b"\n")
+            time.sleep(0.5)
+
+    with Gallery.create(path, space="s", dim=DIM) as gallery:
+        gallery.add("first", vectors_of("first"), made_by="m")
+        gallery.add("second", vectors_of("second"), made_by="m")
+        process, pipe = forked(hold)
+        os.read(pipe, 1)
+        gallery.forget("first")
+        assert said(process, pipe) == ([], 0)
+    assert require_whole_people(path, {"second"}) == {"second"}
+    assert b"first" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
 def test_forgetting_on_a_full_disk_is_finished_later(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Erase what forgotten people left: free pages, the write-ahead log, and the caches beside a gallery."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 from facedistill.errors import UserError
 from facedistill.files import sweep
-from facedistill.gallery import index, mapped
+from facedistill.gallery import database, index, mapped
 
 CACHES = (mapped.SUFFIX, index.SUFFIX)
 
@@ -18,11 +19,11 @@ def erase(path: Path, db: sqlite3.Connection, required: bool) -> None:
     """
     try:
         db.execute("VACUUM")
-        busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # waits for those who write a cache
+        emptied = _empty_log(db)  # waits for those who write a cache
         sweep(path.parent)  # caches that a killed process was writing
         for suffix in CACHES:
             path.with_name(path.name + suffix).unlink(missing_ok=True)  # others may be reading it: no overwriting
-        if not busy:
+        if emptied:
             db.execute("UPDATE gallery SET erasing = 0")
             return
         reason = "another process keeps reading it"
@@ -33,3 +34,16 @@ def erase(path: Path, db: sqlite3.Connection, required: bool) -> None:
             f"{path}: forgotten, but the bytes could not be erased yet ({reason}); the next command that opens the "
             "gallery erases them"
         )
+
+
+def _empty_log(db: sqlite3.Connection) -> bool:
+    """Return whether the log was emptied within the time to wait for other processes.
+
+    SQLite waits for readers and writers by itself, but not for another checkpoint: then it answers "busy" at once.
+    """
+    end = time.monotonic() + database.PATIENCE
+    while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
