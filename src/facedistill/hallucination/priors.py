@@ -1,6 +1,7 @@
 """Priors of training images: where 68 landmarks lie, and which of 13 parts of a face each pixel shows.
 
-Rendered faces know theirs exactly (`synthetic:...,priors=true`). For photographs an index of pseudo-labels is read:
+Rendered faces know theirs exactly (`synthetic:...,priors=true`). For photographs, a face mesh makes pseudo-labels, or
+an index of them is read:
 
     landmarks68.npz   names (N,) paths of images; landmarks (N, 68, 2), (x, y) in pixels, in the iBUG order;
                       optionally size, the side of the images that the pixels count (112 if it is left out)
@@ -23,6 +24,7 @@ from facedistill.data import Dataset, open_union
 from facedistill.data.sources import Source
 from facedistill.errors import UsageError, UserError, printable, some
 from facedistill.files import fingerprint
+from facedistill.hallucination import face_mesh
 from facedistill.hallucination.fhn import CLASSES, LANDMARKS
 from facedistill.progress import track
 from facedistill.recipe import Data
@@ -84,15 +86,31 @@ class Indexed(Priors):
         return self.landmarks[indices], self.classes[indices]
 
 
+class Meshed(Priors):
+    """Those of a face mesh, whose points (N, 468, 2) are shares of the side; classes are painted when asked for."""
+
+    def __init__(self, points: np.ndarray, size: int) -> None:
+        self.points, self.size = points, size
+        self.fingerprint = fingerprint("mesh priors", points, size)
+
+    def of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points = self.points[indices]
+        landmarks = face_mesh.landmarks_of(points) * self.size
+        return landmarks, np.stack([face_mesh.classes_of(one, self.size) for one in points])
+
+
 def open_priors(index: str | None, data: Data, dataset: Dataset, size: int) -> Priors | None:
     """Return the priors of the images of `dataset`, or None if there is no index and the source has none.
 
     Args:
+        index: the folder of an index, or the file of a face mesh, .onnx or .tflite.
         data: the group of the recipe that the data set was opened by.
 
     Raises:
-        UserError: the index does not fit the images.
+        UserError: the index does not fit the images, or the file is no face mesh.
     """
+    if index is not None and Path(index).suffix.lower() in face_mesh.SUFFIXES:
+        return Meshed(face_mesh.mesh_points(Path(index), dataset), size)
     if index is not None:
         return read_index(Path(index), dataset.keys, size)
     source = open_union(data.sets, data.columns, data.classes, data.weights)
