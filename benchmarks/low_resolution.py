@@ -6,7 +6,8 @@
 `run` trains a student by each method and seed, and measures LFW over all pairs with probes of each size: against a
 gallery of unchanged faces that the teacher enrolled, and against faces as small as the probe, enrolled by the student
 itself. Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` copies the
-results of R into benchmarks/results/low_resolution.json and writes the tables of docs/low_resolution.md.
+results of R into benchmarks/results/low_resolution.json and writes the tables of docs/low_resolution.md. The rows of a
+hallucination network (FHN) are made by rim.py.
 
 Learning rates and margins are those that the comparison on real faces chose without low resolution; the residual
 methods have the rate of L2, and octuplet, which fine-tunes, a tenth of it. Images are embedded without their mirror
@@ -80,6 +81,10 @@ ROWS = {
     "residual_s": "`residual_low`, student alone (s)",
     "residual": "`residual_low`, both (s + a)",
     "single": "`residual_single_low`, one network as large as both",
+    "fhn_teacher": "FHN, then the teacher",
+    "fhn_clean": "FHN, then the student trained on clean faces",
+    "fhn_residual": "FHN, then `residual_low`, trained apart",
+    "fhn_joint": "FHN and `residual_low`, trained jointly",
 }
 
 
@@ -166,7 +171,7 @@ def collect(folder: Path) -> None:
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    made = {"low resolution cost": cost_table(result["runs"])}
+    made = {"low resolution cost": cost_table(result["runs"])} | network_table(result["runs"])
     for sides in (PROBE, BOTH):
         for far in map(far_key, FARS):
             made[f"{sides}, {far}"] = markdown(
@@ -195,6 +200,19 @@ def cost_table(runs: Sequence[Mapping[str, Any]]) -> str:
         rows.append([words, *cells])
     heads = ["parameters", "MACs", "ms", "seeds", "epochs", "minutes of training", "lost at full resolution, points"]
     return markdown(["way", *heads], rows)
+
+
+def network_table(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The hallucinated faces themselves, of held-out people, beside enlarged ones."""
+    found = [row["network"] for row in runs if "network" in row]
+    words = {"psnr": "PSNR, dB", "ssim": "SSIM", "identity": "identity cosine", "features": "feature distance"}
+    names = {name: text for name, text in words.items() if found and name in found[0][0]}
+    heads = ["pixels", *(f"{text}, {by}" for text in names.values() for by in ("enlarged", "FHN"))]
+    rows = [
+        [f"{row['pixels']:.0f}", *(f"{row[f'{name}{by}']:.3f}" for name in names for by in ("_bicubic", ""))]
+        for row in (found[0][:-1] if found else [])
+    ]
+    return {"hallucinated faces": markdown(heads, rows)}
 
 
 def _epochs(name: str, runs: Sequence[Mapping[str, Any]]) -> str:

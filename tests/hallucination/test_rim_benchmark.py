@@ -1,9 +1,8 @@
-"""The study's script: its systems compute what they say, and its tables say what the JSON says."""
-
-from typing import Any
+"""The study's script: its systems compute what they say, and its table says what the JSON says."""
 
 import torch
-from rim import PROBES, RECOGNISERS, SYSTEMS, BeforeAny, tables
+from low_resolution import ROWS, TRAINED, network_table
+from rim import BEFORE, BeforeAny
 
 from facedistill.data import open_dataset
 from facedistill.hallucination.fhn import create_fhn
@@ -22,31 +21,16 @@ def test_a_network_before_any_model(tiny: Tiny) -> None:
     assert model.macs() > (recogniser.macs() or 0)  # type: ignore[operator]
 
 
-def test_tables() -> None:
-    sizes = [*map(str, PROBES), "full"]
-
-    def row(name: str, seed: int, rate: float) -> dict[str, Any]:
-        rates = {size: {"1e-3": rate, "1e-4": rate / 2} for size in sizes}
-        return {
-            "system": name,
-            "seed": seed,
-            "parameters": 2_500_000,
-            "macs": 9e8,
-            "milliseconds": 40.2,
-            "rates": rates,
-        }
-
+def test_the_table_of_hallucinated_faces() -> None:
+    """One line a size, the enlarged face before the network's; without the whole size, which is last."""
     figures = {"pixels": 8, "psnr": 21.0, "psnr_bicubic": 20.0, "identity": 0.3, "identity_bicubic": 0.2}
-    result = {
-        "systems": [row("teacher", 0, 0.5), row("student", 0, 0.2), row("student", 1, 0.3)],
-        "network": {"rows": [figures, {"pixels": 64, "psnr": 30.0, "identity": 0.9}]},
-    }
-    found = tables(result)
-    lines = found["rim fhn"].splitlines()
-    assert (
-        lines[0].startswith("TAR in percent at FAR 1e-3") and "| 8 px |" in lines[2] and lines[2].endswith("| full |")
-    )
-    assert lines[4] == f"| teacher | 1 | 2.50 | 900 | 40 |{' 50.0 |' * 7}"
-    assert lines[5] == f"| student | 2 | 2.50 | 900 | 40 |{' 25.0 ± 7.1 |' * 7}" and len(lines) == 6
-    assert found["rim network"].splitlines()[2:] == ["| 8 | 21.000 | 20.000 | 0.300 | 0.200 |"]
-    assert {recogniser for recogniser in SYSTEMS.values() if recogniser not in (None, "joint")} == set(RECOGNISERS)
+    whole = {"pixels": 64, "psnr": 30.0, "identity": 0.9}
+    runs = [{"method": "clean"}, {"method": "fhn_teacher", "network": [figures, whole]}]
+    head, _, *lines = network_table(runs)["hallucinated faces"].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *lines)]
+    assert cells[0][1:] == ["PSNR, dB, enlarged", "PSNR, dB, FHN", "identity cosine, enlarged", "identity cosine, FHN"]
+    assert cells[1:] == [["8", "20.000", "21.000", "0.200", "0.300"]]
+
+
+def test_every_row_of_the_network_has_words() -> None:
+    assert set(BEFORE) <= set(ROWS) and set(BEFORE.values()) <= {None, "joint", *TRAINED}
