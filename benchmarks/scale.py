@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from docs_table import DOCS, put_table
 from PIL import Image
 from result_file import write_result
@@ -85,7 +86,7 @@ def faces(work: Path, name: str, people: int, images: int, first: int, result: d
         with atomic_write(file) as temporary, tarfile.open(temporary, "w") as archive:
             for i, key in enumerate(source.keys):
                 content = io.BytesIO()
-                Image.fromarray(source.read(i)).save(content, "png")
+                Image.fromarray(np.asarray(source.read(i))).save(content, "png")
                 member = tarfile.TarInfo(f"{key}.png")
                 member.size = content.tell()
                 content.seek(0)

@@ -50,11 +50,12 @@ def _saved(run: Path) -> dict[str, torch.Tensor]:
 
 def test_the_average_is_the_formulas_and_integers_are_copied() -> None:
     module = nn.BatchNorm1d(2).double()
+    assert module.num_batches_tracked is not None
     average = WeightAverage(module, 0.5)
     expected = [1.0, 1.0]
     for step in range(1, 20):
         with torch.no_grad():
-            module.weight += torch.tensor([1.0, -2.0])
+            module.weight.add_(torch.tensor([1.0, -2.0], dtype=torch.float64))
         module.num_batches_tracked += 1
         average.update(step)
         kept = min(0.5, (1 + step) / (10 + step))

@@ -8,6 +8,7 @@ mean of x x^T (a principal component analysis without a mean) keeps the inner pr
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,8 @@ def fuse_models(
     backbone = Fused(models)
     if (dim is None) != (data is None):
         raise UsageError("fuse: a projection needs both the number of dimensions and data that decide it")
-    projection, kept, made = None, 1.0, {"by": "fuse", "members": [model.space for model in models]}
+    projection, kept = None, 1.0
+    made: dict[str, Any] = {"by": "fuse", "members": [model.space for model in models]}
     if dim is not None and data is not None:
         if not 1 <= dim < backbone.embedding_dim:
             raise UsageError(
