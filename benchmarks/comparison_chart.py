@@ -44,19 +44,19 @@ def chart(title: str, about: str, rows: Sequence[Row], teacher: float) -> str:
         if row.group != group:
             group = row.group
             y += HEADING
-            parts.append(_text(24, y - 10, group, 'font-weight="600"'))
+            parts.append(text(24, y - 10, group, 'font-weight="600"'))
         parts += _row(row, y + ROW / 2)
         y += ROW
     bottom = y + 8
     height = bottom + 62
-    axis = [_text(24, 34, title, 'font-weight="600" font-size="17"'), *_legend()]
+    axis = [text(24, 34, title, 'font-weight="600" font-size="17"'), *_legend()]
     for tick in TICKS:
-        axis.append(_line(_x(tick), TOP + 8, _x(tick), bottom, GRID, 1))
-        axis.append(_text(_x(tick), bottom + 18, str(tick), f'text-anchor="middle" fill="{MUTED}"'))
-    axis.append(_line(_x(teacher), TOP + 8, _x(teacher), bottom, INK, 1.5, ' stroke-dasharray="5 3"'))
+        axis.append(line(_x(tick), TOP + 8, _x(tick), bottom, GRID, 1))
+        axis.append(text(_x(tick), bottom + 18, str(tick), f'text-anchor="middle" fill="{MUTED}"'))
+    axis.append(line(_x(teacher), TOP + 8, _x(teacher), bottom, INK, 1.5, ' stroke-dasharray="5 3"'))
     label = f"teacher against itself: {teacher:.1f}"
-    axis.append(_text(_x(teacher) - 6, TOP + 22, label, 'text-anchor="end"'))
-    axis.append(_text((LEFT + RIGHT) / 2, bottom + 42, about, f'text-anchor="middle" fill="{MUTED}"'))
+    axis.append(text(_x(teacher) - 6, TOP + 22, label, 'text-anchor="end"'))
+    axis.append(text((LEFT + RIGHT) / 2, bottom + 42, about, f'text-anchor="middle" fill="{MUTED}"'))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {_n(height)}" width="{WIDTH}" '
         f'height="{_n(height)}" font-family="system-ui, sans-serif" font-size="14" fill="{INK}" role="img">'
@@ -69,10 +69,10 @@ def chart(title: str, about: str, rows: Sequence[Row], teacher: float) -> str:
 
 def _row(row: Row, y: float) -> list[str]:
     label = f'{escape(row.method)} <tspan fill="{MUTED}" font-size="13">{escape(row.w)}</tspan>'
-    found = [f'<text x="36" y="{_n(y + 5)}">{label}</text>', _line(LEFT, y, RIGHT, y, GRID, 1)]
+    found = [f'<text x="36" y="{_n(y + 5)}">{label}</text>', line(LEFT, y, RIGHT, y, GRID, 1)]
     for figure, colour, at in ((row.own, OWN, y - SHIFT), (row.cross, CROSS, y + SHIFT)):
-        found.append(_line(_x(figure.low), at, _x(figure.high), at, colour, 2.5))
-        found.append(_mark(_x(figure.value), at, colour))
+        found.append(line(_x(figure.low), at, _x(figure.high), at, colour, 2.5))
+        found.append(mark(_x(figure.value), at, colour))
     return found
 
 
@@ -82,22 +82,22 @@ def _legend() -> list[str]:
         (24, OWN, "student against itself"),
         (230, CROSS, "student against the teacher’s gallery"),
     ):
-        found += [_line(x, 60, x + 26, 60, colour, 2.5), _mark(x + 13, 60, colour), _text(x + 34, 65, words)]
-    return [*found, _text(540, 65, "bars: 95% intervals", f'fill="{MUTED}"')]
+        found += [line(x, 60, x + 26, 60, colour, 2.5), mark(x + 13, 60, colour), text(x + 34, 65, words)]
+    return [*found, text(540, 65, "bars: 95% intervals", f'fill="{MUTED}"')]
 
 
-def _mark(x: float, y: float, colour: str) -> str:
+def mark(x: float, y: float, colour: str) -> str:
     """Return a circle, or a square for the second series."""
     if colour == OWN:
         return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="4" fill="{colour}"/>'
     return f'<rect x="{_n(x - 3.5)}" y="{_n(y - 3.5)}" width="7" height="7" fill="{colour}"/>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, more: str = "") -> str:
+def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, more: str = "") -> str:
     return f'<path d="M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}" stroke="{colour}" stroke-width="{width:g}"{more}/>'
 
 
-def _text(x: float, y: float, words: str, more: str = "") -> str:
+def text(x: float, y: float, words: str, more: str = "") -> str:
     return f'<text x="{_n(x)}" y="{_n(y)}"{" " * bool(more)}{more}>{escape(words)}</text>'
 
 

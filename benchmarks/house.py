@@ -1,15 +1,16 @@
 """The recipe of the house on real faces: from the best recipe of the comparison on, one factor changed at a time.
 
-    python benchmarks/house.py run --faces FACES --teacher T.onnx --lfw lfw.bin --runs R
+    facedistill fuse T.onnx U.onnx --dim 128 --data FACES --out FUSED
+    python benchmarks/house.py run --faces FACES --teacher T.onnx --fused FUSED --lfw lfw.bin --runs R
     python benchmarks/house.py table
     python benchmarks/house.py trial --teacher T.onnx --runs R
 
 The student is MobileFaceNet of width 0.5 (0.28 M parameters) at 64 x 64 pixels. The first round changes the base in
-one factor: augmentation (three strengths, what the teacher sees, the published ones), epochs, the terms beside or
-instead of L2, further people who are drawn. Of each factor, the best option that beats the base goes into `together`;
-then l2kd and AdaDistill + L2 get the same augmentation, epochs and people. People held out of the training set decide
-(student-student TAR at FAR 1e-3, one seed); LFW is only measured. The rows of the second round and the base get three
-seeds.
+one factor: augmentation (three strengths, what the teacher sees, the published ones), the terms beside or instead of
+L2, a moving average of the weights, two teachers fused, epochs, further people who are drawn. Of each factor, the best
+option that beats the base goes into `together`; then l2kd, AdaDistill + L2 and D3still get all of that but the terms.
+People held out of the training set decide (student-student TAR at FAR 1e-3, one seed); LFW is only measured. The rows
+of the second round and the base get three seeds.
 
 A finished run is skipped, and a stopped one resumes. `trial` is the same on a few drawn people for one epoch; it keeps
 no result.
@@ -44,7 +45,8 @@ BASE: dict[str, Any] = {
     "check": {"own_class": 0},
 }
 VIEW, TERMS = "method.view", "method.terms"
-# factor -> option -> overrides of the base. An option that needs the list of data sets has them at "people".
+# factor -> option -> overrides of the base, the cheap factors first. Further people are at "people", "fused" asks for
+# the other teacher.
 FACTORS: dict[str, dict[str, dict[str, Any]]] = {
     "augmentation": {
         **{
@@ -56,7 +58,6 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
         },
         **{f"{kind}, clean": {VIEW: {"kind": kind}} for kind in ("adaface", "cvlface")},
     },
-    "epochs": {f"{epochs} epochs": {"schedule.epochs": epochs} for epochs in (40, 100)},
     "terms": {
         **{f"{term} beside L2": {f"{TERMS}.{term}": {"weight": 1.0}} for term in ("csd", "raml")},
         **{
@@ -64,6 +65,9 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
             for term in ("csd", "raml")
         },
     },
+    "weights": {f"moving average, {ema:g}": {"schedule.ema": ema} for ema in (0.99, 0.999)},
+    "teacher": {"two teachers fused": {"fused": True}},
+    "epochs": {f"{epochs} epochs": {"schedule.epochs": epochs} for epochs in (40, 100)},
     "people": {f"{count:,} drawn images": {"people": DRAWN.format(count // 5)} for count in (25_000, 100_000)},
 }
 RIVALS: dict[str, dict[str, Any]] = {
@@ -78,6 +82,13 @@ RIVALS: dict[str, dict[str, Any]] = {
             },
         },
         "schedule": {"lr": 0.3},
+    },
+    "d3still": {
+        "method": {
+            "name": "d3still",
+            "terms": {"margin_softmax": {"margin": "arcface", "margin_options": {"size": 0.2}, "scale": 32}},
+        },
+        "schedule": {"lr": 0.1},
     },
 }
 Rows = dict[str, dict[str, dict[str, Any]]]  # row -> seed -> what was measured
@@ -95,9 +106,9 @@ def recipe_of(row: str, seed: int, args: argparse.Namespace, rows: Rows) -> Reci
             if factor != "terms" or row == "together":
                 changed |= FACTORS[factor][option]
     changed |= next((options[row] for options in FACTORS.values() if row in options), {})
-    people = changed.pop("people", None)
+    people, teacher = changed.pop("people", None), args.fused if changed.pop("fused", False) else args.teacher
     raw["data"] = {"train": [args.faces, people] if people else args.faces, "hold_out": 0.1}
-    raw |= {"teacher": args.teacher, "seed": seed, "evaluation": {"sets": [args.lfw] if args.lfw else []}}
+    raw |= {"teacher": teacher, "seed": seed, "evaluation": {"sets": [args.lfw] if args.lfw else []}}
     if args.epochs:
         changed["schedule.epochs"] = args.epochs
     return make_recipe(raw, [f"{key}={json.dumps(value)}" for key, value in changed.items()])
@@ -190,6 +201,7 @@ def main() -> None:
         verb.add_argument("--runs", required=True)
         if name == "run":
             verb.add_argument("--faces", required=True)
+            verb.add_argument("--fused", required=True)
             verb.add_argument("--lfw", required=True)
     args = parser.parse_args()
     if args.verb == "table":
@@ -199,6 +211,7 @@ def main() -> None:
     if args.trial:
         args.faces, args.lfw = "synthetic:identities=120,images=5,size=64,seed=3", None
         FACTORS["people"] = {"40 drawn images": {"people": DRAWN.format(8)}}
+        del FACTORS["teacher"]
     run(args)
 
 

@@ -8,7 +8,7 @@ import house
 from facedistill.training.method import wire_terms
 from facedistill.training.resolved import resolve
 
-ARGS = Namespace(faces="photos", teacher="t.onnx", lfw="lfw.bin", epochs=None)
+ARGS = Namespace(faces="photos", teacher="t.onnx", fused="both", lfw="lfw.bin", epochs=None)
 
 
 def _measured(value: float) -> dict[str, Any]:
@@ -31,6 +31,9 @@ def test_every_row_is_a_recipe_and_together_has_the_best_of_each_factor() -> Non
     base, alone = (house.recipe_of(row, 0, ARGS, rows) for row in ("base", "csd instead of L2"))
     assert resolve(base.method).view.teacher_sees == "" and base.data.sets == ["photos"]
     assert set(wire_terms(resolve(alone.method))) == {"margin_softmax", "csd"}
+    fused, averaged = (house.recipe_of(row, 0, ARGS, rows) for row in ("two teachers fused", "moving average, 0.99"))
+    assert (fused.teachers["teacher"].model, base.teachers["teacher"].model) == ("both", "t.onnx")
+    assert (averaged.schedule.ema, base.schedule.ema) == (0.99, None)
 
 
 def test_cells_that_were_not_measured_are_empty() -> None:

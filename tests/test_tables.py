@@ -44,6 +44,8 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "augmentation",
         "augmentation_rivals",
         "instances",
+        "scale",
+        "scale_chart",
     ):
         sys.modules.pop(name, None)
 
@@ -195,3 +197,12 @@ def test_instances() -> None:
     table = _module("instances").table(_json("instances.json"))
     assert _module("docs_table").stored_table("classifier.md", "instances") == table.strip()
     assert "| 1,000,000 | int8 | exact | 1 |" in table and "| 1,000,000 | bf16 | nearest 64 | 1 |" in table
+
+
+def test_scale() -> None:
+    scale = _module("scale")
+    result = scale.stored()
+    for name, table in scale.tables(result).items():
+        assert _module("docs_table").stored_table("scale.md", name) == table.strip()
+    assert scale.CHART.exists() == bool(result["runs"])
+    assert not result["runs"] or scale.CHART.read_text("utf-8") == scale.drawing(result["runs"])

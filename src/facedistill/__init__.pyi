@@ -53,6 +53,7 @@ from .models import (
     InputSpec as InputSpec,
     Model as Model,
     embed_dataset as embed_dataset,
+    fuse_models as fuse_models,
     import_model as import_model,
     load_model as load_model,
     push_model as push_model,

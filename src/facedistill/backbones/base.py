@@ -20,7 +20,8 @@ class Backbone(nn.Module):
         spec: {"name", "options"} with which `create_backbone` makes it again; empty if made by hand.
         has_features: True if `with_features` returns stage maps.
         resolved: options that `spec` holds instead of those given, e.g. a file's content instead of its path.
-        foreign: True if another runtime holds the network, so that it counts its parameters and MACs itself.
+        foreign: True if the network is outside the module tree (in another runtime, or in models of their own), so that
+            it counts its parameters and MACs, and gives its content, itself.
         part_names: of a network whose embedding is the sum of several networks', their names, which are its attributes;
             the first is of use without the others.
     """
@@ -56,6 +57,10 @@ class Backbone(nn.Module):
 
     def count_macs(self) -> int:
         """Return the multiply-adds for one image; only for a foreign network."""
+        raise NotImplementedError
+
+    def content(self) -> bytes:
+        """Return what decides the embeddings, for a fingerprint; only for a foreign network."""
         raise NotImplementedError
 
 

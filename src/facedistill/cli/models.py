@@ -84,6 +84,51 @@ def import_(
     answer(describe_model(out))
 
 
+@app.command(sort_key=2.5)
+def fuse(
+    models: Annotated[list[Path], Many],
+    /,
+    *,
+    out: Folder,
+    dim: int | None = None,
+    data: Annotated[list[str] | None, Repeated] = None,
+) -> None:
+    """Make one teacher of several: the cosine of two images is the mean of the models' cosines.
+
+    The product is a model folder in a space of its own. It serves as a teacher and enrols galleries as any other model;
+    it has no classifier, so students inherit class centres or instances.
+
+    Examples:
+
+    `facedistill fuse first.onnx second.onnx --out teacher`
+
+    `facedistill fuse first.onnx second.onnx --dim 256 --data photos --out teacher`
+
+    Parameters
+    ----------
+    models:
+        Two or more model folders, runs or .onnx files, of any embedding and input sizes.
+    out:
+        The model folder to write.
+    dim:
+        The number of dimensions that are kept, the leading ones on --data. [default: all, side by side]
+    data:
+        With --dim: the images that decide which dimensions are kept, best those that a student will be trained on.
+        Several data sets, `--data A --data B`, become one.
+    """
+    from facedistill.cli.show import describe_model
+    from facedistill.data import open_dataset
+    from facedistill.files import cache_dir
+    from facedistill.models import fuse_models, load_model, save_model
+
+    loaded = [load_model(path, classifier=False) for path in models]
+    dataset = None if data is None else open_dataset(data)
+    fusion = fuse_models(loaded, dim, dataset, cache=cache_dir() / "embeddings")
+    save_model(fusion.model, out)
+    kept = "" if dim is None else f"\n{dim} dimensions keep {fusion.kept:.1%} of the embeddings' mean squared length"
+    answer(describe_model(out) + kept)
+
+
 @app.command(sort_key=3)
 def check(
     model: Path,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from facedistill.backbones import OnnxBackbone
 from facedistill.errors import UserError
-from facedistill.models import Layout, Model, Pixels, Precision
+from facedistill.models import Fused, Layout, Model, Pixels, Precision
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Deployable(nn.Module):
         super().__init__()
         if model.backbone is None:
             raise UserError("export: this model holds embeddings only and no network; export a student")
+        if isinstance(model.backbone, Fused):
+            raise UserError("export: this model is several models in one, a teacher; export a student of it")
         if isinstance(model.backbone, OnnxBackbone):
             raise UserError(
                 "export: this model's network is an ONNX file already, and only networks of facedistill can be written "

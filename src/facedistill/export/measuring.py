@@ -23,7 +23,7 @@ from facedistill.errors import UsageError, UserError
 from facedistill.export.contestant import COMPILED, TORCH
 from facedistill.export.deployable import Form
 from facedistill.export.export import TARGETS
-from facedistill.models import Facts, facts_of, load_model
+from facedistill.models import Facts, Fused, facts_of, load_model
 from facedistill.progress import say
 from facedistill.results import accuracy_of, load_evaluations
 
@@ -196,6 +196,8 @@ def _entries(path: Path, compiled: bool) -> Iterator[dict[str, Any]]:
     size, costs = model.input_size, (model.parameters_count(), model.macs() or 0)
     if model.backbone is None:
         raise UserError(f"bench: {path} holds embeddings only and no network")
+    if isinstance(model.backbone, Fused):
+        raise UserError(f"bench: {path} is several models in one; measure each of them: {path}/members/0 and so on")
     if isinstance(model.backbone, OnnxBackbone):
         facts = facts_of(model.backbone.metadata, path)
         yield _entry(path, model.backbone.path, "onnx", _form(facts) if facts else _guess(model.backbone), size, *costs)

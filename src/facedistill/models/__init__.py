@@ -12,6 +12,7 @@ from facedistill.models.folder import (
     save_weights,
     thresholds_folder,
 )
+from facedistill.models.fused import Fused, Fusion, fuse_models
 from facedistill.models.hub import is_hub_address
 from facedistill.models.importers import import_model
 from facedistill.models.model import FLIPS, InputSpec, Model, make_space, resized
@@ -21,6 +22,8 @@ __all__ = [
     "FACTS",
     "FLIPS",
     "Facts",
+    "Fused",
+    "Fusion",
     "Input",
     "InputSpec",
     "Layout",
@@ -30,6 +33,7 @@ __all__ = [
     "embed_blocks",
     "embed_dataset",
     "facts_of",
+    "fuse_models",
     "import_model",
     "is_hub_address",
     "load_model",

@@ -21,11 +21,13 @@ from facedistill.head import Classifier
 from facedistill.models.card import model_card
 from facedistill.models.config import check_config, check_weights, checksums
 from facedistill.models.facts import Facts, facts_of
+from facedistill.models.fused import FUSED, Fused
 from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
 from facedistill.models.state_dict import check_shapes, check_tensors
 
 CONFIG_SCHEMA = 1
+MEMBERS = "members"  # of a fused model: a folder of model folders
 TAKEN = "taken as pixels 0..255, RGB, normalisation inside"
 TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
 
@@ -136,6 +138,9 @@ def _config(model: Model) -> dict[str, Any]:
 def _save_weights(model: Model, folder: Path) -> None:
     if isinstance(model.backbone, OnnxBackbone):
         model.backbone.save(folder / "model.onnx")
+    if isinstance(model.backbone, Fused):
+        for number, member in enumerate(model.backbone.members):
+            save_model(member, folder / MEMBERS / str(number))
     if any(name != "offset" for name in model.state_dict()):
         save_weights(model, folder / "model.safetensors")
 
@@ -335,6 +340,8 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
     if name == "onnx":
         check_weights(config, path / "model.onnx")
         return _onnx_backbone(path / "model.onnx", config["input"]["size"], config["options"].get("output"))[0]
+    if name == FUSED:
+        return _fused(config["options"].get("members"), path)
     try:
         if name in BACKBONES:
             _check_sizes(outline(name, **config["options"]), path / "model.safetensors")
@@ -342,6 +349,18 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
             return create_backbone(name, **config["options"])
     except (UsageError, RuntimeError, OverflowError) as e:  # torch refuses sizes below 0 or above what it can count
         raise UserError(f"{path / 'config.json'}: {e}") from e
+
+
+def _fused(members: Any, path: Path) -> Fused:
+    """Return the models of `members/`, which must be those that config.json lists by their fingerprints."""
+    if not isinstance(members, list):
+        raise UserError(f"{path / 'config.json'}: options.members: expected a list; the file was edited or damaged")
+    folders = [path / MEMBERS / str(number) for number in range(len(members))]
+    found = [load_model(folder, classifier=False) for folder in folders]
+    for folder, model, expected in zip(folders, found, members, strict=True):
+        if model.fingerprint() != expected:
+            raise UserError(f"{folder}: not the model that was fused; copy it again, or fuse the models again")
+    return Fused(found)
 
 
 def _check_sizes(expected: dict[str, Tensor], file: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.backbones import Backbone, OnnxBackbone, count_macs, count_parameters
+from facedistill.backbones import Backbone, count_macs, count_parameters
 from facedistill.data import Output
 from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.files import fingerprint
@@ -185,7 +185,7 @@ class Model(nn.Module):
     def fingerprint(self) -> str:
         """Return 16 hex characters of everything that decides the embeddings: weights, preprocessing, offset."""
         parts: list[object] = [json.dumps(asdict(self.input))]
-        if isinstance(self.backbone, OnnxBackbone):
+        if self.backbone is not None and self.backbone.foreign:
             parts.append(self.backbone.content())
         for name, tensor in self.state_dict().items():
             value = tensor.detach().cpu().contiguous()

@@ -5,6 +5,7 @@ from pathlib import Path
 from facedistill.errors import UsageError
 from facedistill.models.card import model_card
 from facedistill.models.folder import TEXT, load_model, model_folder, read_config, to_json
+from facedistill.models.fused import FUSED
 from facedistill.models.hub import CLASSIFIER_FILES, FILES, fetch, is_hub_address, parse_address, upload
 
 CARD_HEAD = """---
@@ -40,6 +41,8 @@ def push_model(model: str | Path, repository: str, *, public: bool = False, clas
         raise UsageError(f"push: {model} is a file; `facedistill import` makes a model folder of it, to be pushed")
     load_model(folder, classifier=classifier)  # what does not load here would not load there
     config = read_config(folder)
+    if config.get("architecture") == FUSED:
+        raise UsageError(f"push: {model} is several models in one folder; push each of them, and fuse them there")
     if not classifier:
         config.pop("classifier", None)
     files: dict[str, Path | bytes] = {

@@ -140,7 +140,8 @@ class Schedule:
 
     `decay_norms`: weight decay on norms, biases and PReLU too. `clip`: largest gradient norm of the student's network,
     null = none. `keep: epochs` saves the student's weights after every epoch. `checkpoint_steps`: null = every epoch.
-    `quantise: int8` rounds the student's layers as an int8 file does; null = no.
+    `quantise: int8` rounds the student's layers as an int8 file does; null = no. `ema`: the model is a moving average
+    of the weights, which keeps this share of itself at every step; null = the weights of the last step.
     """
 
     epochs: Count = 14
@@ -162,6 +163,7 @@ class Schedule:
     checkpoint_steps: Count | None = None
     log_steps: Count = 20
     quantise: Literal["int8"] | None = field(default=None, repr=False)  # as NO_OPTIONS
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = field(default=None, repr=False)
 
 
 @typed(config=STRICT)

@@ -8,7 +8,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from facedistill.run import (
     read_log,
 )
 from facedistill.training.assemble import Assembly, assemble
+from facedistill.training.average import WeightAverage
 from facedistill.training.optimisation import learning_rate, make_optimizer
 from facedistill.training.resolved import describe, resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
@@ -129,15 +130,15 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
     loader = Loader(assembly.train, assembly.sampler, rank, world, workers, assembly.view, recipe.seed)
     total = schedule.epochs * loader.steps
     bound = bound_to(recipe, assembly, total)
-    step, seconds = restore(run, method, optimizer, bound)
+    average = None if schedule.ema is None else WeightAverage(method, schedule.ema)
+    step, seconds = restore(run, method, optimizer, bound, average)
     if schedule.compile:
         method.student.backbone.compile()  # type: ignore[union-attr]
     ddp = parallel.wrap(method)
     trained = [p for p in method.student.parameters() if p.requires_grad]
     log = Log(run, step, seconds, trackers) if parallel.rank() == 0 else None
     if step and step % loader.steps == 0:
-        _end_epoch(recipe, run, assembly, step, step // loader.steps - 1, log)  # the run stopped before this was done
-
+        _end_epoch(recipe, run, assembly, average, step, log)  # the run stopped before this was done
     pace = Pace(total * schedule.batch, step * schedule.batch)
     with bar() as display:
         task = display.add_task(
@@ -160,6 +161,8 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
                 stop_if_not_finite(loss, norm, step, run)
                 optimizer.step()
                 step += 1
+                if average:
+                    average.update(step)
                 display.update(task, advance=schedule.batch, note=f"loss {loss.item():.3f}")
                 if log is not None and (step % schedule.log_steps == 0 or step == total):
                     log.write(step, epoch, lr, norm, loss, losses, schedule.batch)
@@ -167,12 +170,14 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
                     return 0.0
                 if step % (schedule.checkpoint_steps or loader.steps) == 0 or step == total:
                     seconds = log.elapsed() if log else 0.0
-                    checkpoint(run, step, seconds, method, optimizer, bound)
+                    checkpoint(run, step, seconds, method, optimizer, bound, average)
             if log is not None and display.disable:
                 place = f"epoch {epoch + 1} of {schedule.epochs}, step {step:,} of {total:,}"
                 say(f"{place}: loss {loss.item():.3f}, {pace.text(step * schedule.batch)}")
-            _end_epoch(recipe, run, assembly, step, epoch, log)
+            _end_epoch(recipe, run, assembly, average, step, log)
             parallel.barrier()  # the first process may measure for longer than a step may take
+    if average:
+        average.install()
     return seconds
 
 
@@ -181,17 +186,29 @@ def step_seed(seed: int, step: int) -> int:
     return int(fingerprint(seed, step, parallel.rank()), 16) >> 1
 
 
-def _end_epoch(recipe: Recipe, run: Path, assembly: Assembly, step: int, epoch: int, log: Log | None) -> None:
-    """Save the student's weights and measure it after an epoch, if the recipe asks and it is not done yet."""
+def _end_epoch(
+    recipe: Recipe, run: Path, assembly: Assembly, average: WeightAverage | None, step: int, log: Log | None
+) -> None:
+    """Save the student's weights and measure it after an epoch, if the recipe asks and it is not done yet.
+
+    With `schedule.ema`, both are of the average. `step` is the last one of the epoch.
+    """
     if log is None:  # not the first process
         return
+    epoch = step // assembly.sampler.steps - 1
     kept = run / "epochs" / epoch_file(epoch)
-    if recipe.schedule.keep == "epochs" and not kept.exists():
-        with atomic_write(kept) as temporary:
-            save_weights(assembly.method.student, temporary)
+    saves = recipe.schedule.keep == "epochs" and not kept.exists()
     every = recipe.evaluation.every
-    if every and (epoch + 1) % every == 0 and epoch + 1 < recipe.schedule.epochs and epoch not in log.verified:
-        log.verify(step, epoch, lambda: _verify(recipe, assembly))
+    due = every is not None and (epoch + 1) % every == 0 and epoch + 1 < recipe.schedule.epochs
+    measures = due and epoch not in log.verified
+    if not (saves or measures):
+        return
+    with average.shown() if average else nullcontext():
+        if saves:
+            with atomic_write(kept) as temporary:
+                save_weights(assembly.method.student, temporary)
+        if measures:
+            log.verify(step, epoch, lambda: _verify(recipe, assembly))
 
 
 def to_batch(images: ImageBatch, device: torch.device, progress: float, assembly: Assembly) -> Batch:

@@ -13,6 +13,7 @@ from facedistill.progress import say
 from facedistill.recipe import Recipe, dump_recipe, parse_recipe
 from facedistill.run import latest_checkpoint, restore_checkpoint, save_checkpoint
 from facedistill.training.assemble import Assembly
+from facedistill.training.average import WeightAverage
 from facedistill.training.method import Method
 from facedistill.training.resolved import resolved_recipe
 
@@ -28,16 +29,25 @@ def bound_to(recipe: Recipe, assembly: Assembly, steps: int) -> Bound:
 
 
 def checkpoint(
-    run: Path, step: int, seconds: float, method: Method, optimizer: torch.optim.Optimizer, bound: Bound
+    run: Path,
+    step: int,
+    seconds: float,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    bound: Bound,
+    average: WeightAverage | None = None,
 ) -> None:
     """Write a checkpoint in the first process; the others wait. `seconds`: the time that training took so far."""
     if parallel.rank() == 0:
         state = {"seconds": seconds, "method": method.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(run, step, state | bound)
+        averaged = {"average": average.weights} if average else {}
+        save_checkpoint(run, step, state | averaged | bound)
     parallel.barrier()
 
 
-def restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound: Bound) -> tuple[int, float]:
+def restore(
+    run: Path, method: Method, optimizer: torch.optim.Optimizer, bound: Bound, average: WeightAverage | None = None
+) -> tuple[int, float]:
     """Load the newest sound checkpoint of this run; return its step and seconds, or (0, 0) if there is none.
 
     Raises:
@@ -47,6 +57,8 @@ def restore(run: Path, method: Method, optimizer: torch.optim.Optimizer, bound: 
     if state is None:
         return 0, 0.0
     restore_checkpoint(method, optimizer, state, run)
+    if average:
+        average.restore(state["average"])
     say(f"resuming from step {state['step']}")
     return state["step"], state["seconds"]
 

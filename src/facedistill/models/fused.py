@@ -1,0 +1,142 @@
+"""Several teachers as one model: their embeddings side by side, and a projection to fewer dimensions.
+
+With k teachers, an image's embedding is x = (t_1, ..., t_k) / sqrt(k), t_i of unit length, so that the cosine of two
+images is the mean of the teachers' cosines: the fusion of scores. A projection onto the d leading eigenvectors of the
+mean of x x^T (a principal component analysis without a mean) keeps the inner products as well as any d dimensions can.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facedistill.backbones import Backbone
+from facedistill.data import Dataset
+from facedistill.errors import UsageError, UserError
+from facedistill.models.embed import embed_dataset
+from facedistill.models.model import InputSpec, Model, make_space
+
+FUSED = "fused"  # its name as an architecture
+BLOCK = 8192  # embeddings at a time
+
+
+class Fused(Backbone):
+    """Frozen models of any sizes and kinds, ONNX files among them; input: RGB pixels 0..255, as each of them takes.
+
+    The embedding (B, sum of d_i) has unit length. The models are outside the module tree: they are never trained, and
+    are saved as model folders of their own.
+
+    Raises:
+        UsageError: fewer than two models. UserError: one of them has no network.
+    """
+
+    has_features = False
+    foreign = True
+
+    def __init__(self, members: Sequence[Model]) -> None:
+        if len(members) < 2:
+            raise UsageError(f"fuse: {len(members)} models; expected two or more")
+        for number, model in enumerate(members, 1):
+            if model.backbone is None:
+                raise UserError(
+                    f"fuse: model {number} holds embeddings only and no network; import its checkpoint or ONNX file"
+                )
+        super().__init__(sum(m.embedding_dim for m in members), max(m.input_size for m in members))
+        self.members = tuple(member.eval().requires_grad_(False) for member in members)
+        self.spec = {"name": FUSED, "options": {"members": [member.fingerprint() for member in members]}}
+
+    def forward(self, x: Tensor) -> Tensor:
+        unit = [F.normalize(member(x).float(), dim=1) for member in self.members]
+        return torch.cat(unit, 1) / len(unit) ** 0.5
+
+    def _apply(self, fn, recurse: bool = True) -> "Fused":  # type: ignore[no-untyped-def]
+        for member in self.members:
+            member._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
+
+    def count_parameters(self) -> int:
+        return sum(member.parameters_count() for member in self.members)
+
+    def count_macs(self) -> int:
+        return sum(member.macs() or 0 for member in self.members)
+
+    def content(self) -> bytes:
+        return "".join(member.fingerprint() for member in self.members).encode()
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fused model. `kept`: the share of the mean squared length of its embeddings that the projection keeps."""
+
+    model: Model
+    kept: float = 1.0
+
+
+def fuse_models(
+    models: Sequence[Model], dim: int | None = None, data: Dataset | None = None, cache: Path | None = None
+) -> Fusion:
+    """Return several models as one, in a space of its own, which has no classifier.
+
+    Args:
+        models: two or more, of any embedding and input sizes.
+        dim: project to this many dimensions; None: all embeddings side by side.
+        data: the images, with mirror images, whose embeddings decide the projection; only with `dim`.
+        cache: a folder for these embeddings, see `embed_dataset`.
+
+    Raises:
+        UsageError: fewer than two models, or `dim` without `data` or the reverse, or a dim that is too large.
+        UserError: a model has no network, or there are fewer embeddings than dimensions.
+    """
+    backbone = Fused(models)
+    if (dim is None) != (data is None):
+        raise UsageError("fuse: a projection needs both the number of dimensions and data that decide it")
+    projection, kept = None, 1.0
+    made: dict[str, Any] = {"by": "fuse", "members": [model.space for model in models]}
+    if dim is not None and data is not None:
+        if not 1 <= dim < backbone.embedding_dim:
+            raise UsageError(
+                f"fuse: {dim} dimensions; expected 1 to {backbone.embedding_dim - 1}: the models have "
+                f"{backbone.embedding_dim} together"
+            )
+        moment, count = _second_moment(models, data, cache)
+        if count < dim:
+            raise UserError(f"fuse: {count:,} embeddings cannot decide {dim} dimensions; give more images, or fewer")
+        rows, kept = principal(moment, dim)
+        projection = nn.utils.skip_init(nn.Linear, backbone.embedding_dim, dim, bias=False)
+        projection.weight.data = rows.float()
+        made |= {"data": data.fingerprint, "kept": round(kept, 4)}
+    raw = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
+    model = Model(backbone, raw, projection=projection, made=made).eval().requires_grad_(False)
+    model.space = make_space(model)
+    return Fusion(model, kept)
+
+
+def principal(moment: Tensor, dim: int) -> tuple[Tensor, float]:
+    """Return the `dim` leading eigenvectors of a symmetric matrix (D, D) as rows, and their share of its trace.
+
+    The largest entry of each row is positive, so that the same matrix gives the same rows everywhere.
+    """
+    values, vectors = torch.linalg.eigh(moment.double())
+    rows = vectors.flip(1)[:, :dim].T
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    return rows * largest.sign(), float(values.flip(0)[:dim].sum() / values.sum())
+
+
+def _second_moment(models: Sequence[Model], data: Dataset, cache: Path | None) -> tuple[Tensor, int]:
+    """Return the mean of x x^T, float64, over all images that every model could read, and how many embeddings."""
+    tables = [embed_dataset(model, data, cache=cache) for model in models]
+    readable = set.intersection(*(set(table.keys) for table in tables))
+    kept = [[i for i, key in enumerate(table.keys) if key in readable] for table in tables]
+    each = [torch.from_numpy(t.vectors[rows]).flatten(0, 1) for t, rows in zip(tables, kept, strict=True)]
+    total = sum(vectors.shape[1] for vectors in each)
+    moment, count = torch.zeros(total, total, dtype=torch.float64), len(each[0])
+    for start in range(0, count, BLOCK):
+        unit = [F.normalize(vectors[start : start + BLOCK].double(), dim=1) for vectors in each]
+        x = torch.cat(unit, 1) / len(unit) ** 0.5
+        moment += x.T @ x
+    return moment / count, count
