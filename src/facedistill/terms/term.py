@@ -19,9 +19,12 @@ class Term(nn.Module):
         needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
         optional: those of them that it does without if the teacher cannot give them; `needs` then loses them.
         parts: the networks of a composed student whose outputs it reads (`Output.parts`).
+        knows_a_subset: True if the teacher whose logits it reads may know some of the student's classes or labels only.
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
         needs_labels: True if the term reads who is on an image, other than by rows of W.
+        takes_one, takes_several: whether the rows of W that it uses may be classes, of which an image has one; and
+            labels, of which an image may have several.
         needs_table: True if the term reads the teacher's embeddings of all training images before the first step.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
@@ -29,9 +32,12 @@ class Term(nn.Module):
     needs: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     parts: tuple[str, ...] = ()
+    knows_a_subset: bool = False
     needs_weight: bool = False
     whole_weight: bool = False
     needs_labels: bool = False
+    takes_one: bool = True
+    takes_several: bool = False
     needs_table: bool = False
     anchors: bool = False
 

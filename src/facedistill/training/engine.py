@@ -201,7 +201,10 @@ def to_batch(images: ImageBatch, device: torch.device, progress: float, assembly
     index = images.index.to(device, non_blocking=True)
     labels = images.labels.to(device, non_blocking=True)
     rows = index[:, 0] if assembly.a_row_an_image else labels
-    return Batch(shown, clean, [(rows, 1.0)], index, progress, labels)
+    several = None
+    if assembly.train.multi_hot is not None:
+        several = torch.from_numpy(assembly.train.multi_hot[images.index[:, 0].numpy()]).to(device, torch.float32)
+    return Batch(shown, clean, [(rows, 1.0)], index, progress, labels, several)
 
 
 def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
@@ -218,7 +221,7 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     result = evaluation.evaluate(
         {"student": assembly.method.student},
         assembly.sets,
-        protocols=evaluation.TASKS[recipe.task],
+        protocols=evaluation.protocols_of_task(recipe.task, assembly.sets),
         flip=recipe.evaluation.flip,
         resamples=0,
     )
@@ -265,7 +268,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     result = evaluation.evaluate(
         {"student": student, **teachers},
         assembly.sets,
-        protocols=evaluation.TASKS[recipe.task],
+        protocols=evaluation.protocols_of_task(recipe.task, assembly.sets),
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",
