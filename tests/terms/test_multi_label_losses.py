@@ -152,6 +152,18 @@ def test_rskd_of_labels(balance: str, factor: float) -> None:
     assert x.grad is not None and x.grad[1].any() and not x.grad[[0, 2, 3]].any()
 
 
+def test_rskd_at_the_students_pace() -> None:
+    x, t = draw(4, 5, 0), draw(4, 4, 2)
+    plain = rskd()(Output(x), Output(t), several()).item()
+    paced = rskd(balance="self_paced")
+    assert paced.paced and not rskd().paced
+    assert paced(Output(x), Output(t), several()).item() == pytest.approx(plain)
+    for student, teacher, weight in ((0.2, 0.8, 1), (0.24, 0.8, 1), (0.6, 0.8, 0.25 / 0.7), (0.9, 0.8, 0), (0, 0, 0)):
+        paced.pace(student, teacher)
+        assert paced(Output(x), Output(t), several()).item() == pytest.approx(weight * plain, abs=1e-6)
+    assert "share" in paced.state_dict()  # a run that resumes within an epoch needs it
+
+
 def test_rskd_of_classes() -> None:
     x, t, labels = draw(4, 5, 0), draw(4, 4, 2), [5, 0, 1, 2]
     loss = rskd(temperature=2.0)(Output(x), Output(t), batch_of(labels))

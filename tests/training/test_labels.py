@@ -11,6 +11,7 @@ from facedistill.data import open_dataset
 from facedistill.errors import UserError
 from facedistill.models.folder import load_model
 from facedistill.recipe.read import make_recipe
+from facedistill.training import engine
 from facedistill.training.engine import train
 
 LABELS = "synthetic:identities=20,images=3,size=32,seed=2,task=attributes"
@@ -64,12 +65,40 @@ def test_subset_teachers_and_their_student(tmp_path: Path) -> None:
     assert found["eyes", "eyes"]["settings"]["classifier"] == "teacher, 4 of 17 labels"
 
 
+def test_a_self_paced_student_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = ("data.hold_out=0.25", "schedule.epochs=2", "schedule.checkpoint_steps=1")
+    teacher = run_of(tmp_path / "teacher", "data.hold_out=0.25")
+    method = {"name": "rskd", "terms": {"rskd": {"balance": "self_paced"}}}
+    groups = {"method": method, "teachers": {"teacher": str(teacher)}}
+    whole = run_of(tmp_path / "whole", *held, **groups)
+    real, steps = engine.to_batch, []
+
+    def killed(*args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "to_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(tmp_path / "again", *held, **groups)
+    again = run_of(tmp_path / "again", *held, **groups)
+    first, second = (load_model(run).state_dict() for run in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    shares = [json.loads(line)["rskd"] for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert len(shares) == 6 and min(shares) >= 0
+    with pytest.raises(UserError, match="balance=self_paced: the student is measured on held-out images"):
+        run_of(tmp_path / "none", **groups)
+
+
 def test_a_student_inherits_labels(tmp_path: Path) -> None:
     """ProxylessKD with several labels: the teacher's W and biases, frozen."""
     teacher = run_of(tmp_path / "teacher")
     given = {"name": "bce", "classifier": {"start": "teacher", "moved_by": "nothing"}}
     sets = {"sets": [LABELS.replace("seed=2", "seed=3,first=50")], "flip": "none"}
-    student = run_of(tmp_path / "student", evaluation=sets, method=given, teachers={"teacher": str(teacher)})
+    groups = {"evaluation": sets, "method": given, "teachers": {"teacher": str(teacher)}}
+    student = run_of(tmp_path / "student", "check.own_class=0", **groups)
     assert load_model(student).space == load_model(teacher).space
     found = {(one["probe"], one["gallery"]): one for one in result_of(student)}
     assert "map" in found["student", "teacher"] and "map" not in found["student", "student"]
@@ -128,3 +157,10 @@ def test_mimicry_needs_no_labels(tmp_path: Path) -> None:
     teacher = run_of(tmp_path / "teacher")
     run = run_of(tmp_path / "run", method="l2kd", teachers={"teacher": str(teacher)})
     assert load_model(run).space == load_model(teacher).space
+
+
+def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    teacher = run_of(tmp_path / "teacher", "schedule.lr=0")  # W knows nothing
+    given = {"name": "bce", "classifier": {"start": "teacher", "moved_by": "nothing"}}
+    with pytest.raises(UserError, match="finds the labels of its own images hardly better than by chance"):
+        run_of(tmp_path / "student", method=given, teachers={"teacher": str(teacher)})

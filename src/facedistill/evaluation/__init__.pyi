@@ -19,6 +19,7 @@ from .protocols import (
     protocols_of_task as protocols_of_task,
 )
 from .protocols.all_pairs import all_pairs as all_pairs
+from .protocols.multi_label import multi_label as multi_label
 from .run import evaluate as evaluate, faces as faces, protocols_of as protocols_of
 from .sets import EvaluationSet as EvaluationSet, Side as Side, open_sets as open_sets
 from .statistics import (

@@ -31,7 +31,7 @@ class RSKD(Term):
         temperature: T.
         scale: of the student's logits, as its loss has it; of the teacher's too, if its own is unknown.
         balance: "none", or "inverse_frequency": times the mean number of training images of all labels by that of the
-            subset's labels, so that a subset of rare ones weighs more.
+            subset's labels, so that a subset of rare ones weighs more; "self_paced": see `self_paced`.
     """
 
     needs = frozenset({"logits"})
@@ -42,14 +42,17 @@ class RSKD(Term):
     size: float = 1.0
     subset: Tensor
     inside: Tensor
+    share: Tensor
 
     def __init__(
         self,
         temperature: Positive = 10.0,
         scale: Positive = 16.0,
-        balance: Literal["none", "inverse_frequency"] = "none",
+        balance: Literal["none", "inverse_frequency", "self_paced"] = "none",
     ) -> None:
         super().__init__()
+        self.paced = balance == "self_paced"
+        self.register_buffer("share", torch.ones(()))
         self.temperature, self.scale, self.balance = temperature, scale, balance
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
@@ -69,6 +72,9 @@ class RSKD(Term):
             counts = self.weight.counts.double()
             self.size = float(counts.mean() / counts[self.subset.cpu()].mean())
 
+    def pace(self, student: float, teacher: float) -> None:
+        self.share.fill_(self_paced(student, teacher))
+
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         assert teacher is not None
         with torch.autocast(student.embedding.device.type, enabled=False):
@@ -83,7 +89,15 @@ class RSKD(Term):
             else:
                 belongs = (batch.multi_hot[:, self.subset] > 0).any(1)
                 losses = F.binary_cross_entropy_with_logits(own / t, (other / t).sigmoid(), reduction="none").sum(1)
-            return self.size * _mean_of_all(losses, belongs)
+            return self.size * self.share * _mean_of_all(losses, belongs)
+
+
+def self_paced(student: float, teacher: float, behind: float = 0.3) -> float:
+    """Return 1 while the student reaches less than `behind` of the teacher; then less, and 0 once it is as good.
+
+    w = min(1, max(0, (a_T - a_S) / a_T) / (1 - behind)) (LFME, arXiv 2001.01536).
+    """
+    return min(1.0, max(0.0, (teacher - student) / max(teacher, 1e-12)) / (1 - behind))
 
 
 def _mean_of_all(losses: Tensor, belongs: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from facedistill.run import (
 )
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.optimisation import learning_rate, make_optimizer
+from facedistill.training.pacing import pace
 from facedistill.training.resolved import describe, resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
 from facedistill.training.simulated_int8 import simulate_int8
@@ -144,7 +145,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
             "training", total=total * schedule.batch, completed=step * schedule.batch, unit="images", note=""
         )
         for epoch in range(step // loader.steps, schedule.epochs):
-            method.start_epoch(epoch)
+            _start_epoch(assembly, epoch, whole=step == epoch * loader.steps)
             for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
                 torch.manual_seed(step_seed(recipe.seed, step))  # for dropout; no generator state to save
                 lr = learning_rate(schedule, step, loader.steps)
@@ -174,6 +175,13 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
             _end_epoch(recipe, run, assembly, step, epoch, log)
             parallel.barrier()  # the first process may measure for longer than a step may take
     return seconds
+
+
+def _start_epoch(assembly: Assembly, epoch: int, whole: bool) -> None:
+    """Prepare the teachers, and terms that follow the student's progress unless a part of the epoch is done already."""
+    assembly.method.start_epoch(epoch)
+    if whole:
+        pace(assembly)
 
 
 def step_seed(seed: int, step: int) -> int:

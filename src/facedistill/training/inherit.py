@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from facedistill import parallel
-from facedistill.check import require_fit
+from facedistill.check import require_fit, require_labels_fit
 from facedistill.data import Dataset, Embeddings
 from facedistill.errors import UsageError, UserError
 from facedistill.files import cache_dir, fingerprint
 from facedistill.head import Classifier, ClassWeight, Given
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Recipe
-from facedistill.terms import MarginSoftmax, Term
+from facedistill.terms import MarginSoftmax, MultiLabel, Term
 from facedistill.training.method import WiredTerm
 from facedistill.training.resolved import ResolvedMethod
 
@@ -124,6 +124,8 @@ def require_own_images(
     """
     if not method.start.of_teacher or method.start.a_row_an_image or parallel.rank() != 0:
         return
+    if isinstance(term, MultiLabel) and teacher.backbone is not None and recipe.check.own_class:
+        require_labels_fit(teacher, classifier, train, cache_dir() / "embeddings")
     if not isinstance(term, MarginSoftmax) or teacher.backbone is None:
         return
     if known is None:
