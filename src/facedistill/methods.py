@@ -11,6 +11,7 @@ STKD = {
     "soft_targets": TermSpec(),
 }
 LONG_TAIL = ("class_balanced", "focal", "balanced_softmax", "ldam")
+SEVERAL_LABELS = ("bce", "class_balanced_bce", "focal_bce", "asymmetric", "distribution_balanced")
 PK = SamplerSpec("pk")
 
 
@@ -57,6 +58,10 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec("residual", ClassifierSpec(), {"residual": TermSpec()}),
         # For a long tail: some classes have many images, most have few.
         *(MethodSpec(name, LEARNED, {name: TermSpec()}) for name in LONG_TAIL),
+        *(MethodSpec(name, LEARNED, {name: TermSpec()}) for name in SEVERAL_LABELS),
+        # A teacher for each subset of the labels: a recipe adds a term for every further one. 100 = T^2, which a binary
+        # cross-entropy at temperature T divides the gradient by.
+        MethodSpec("rskd", LEARNED, {"bce": TermSpec(), "rskd": TermSpec(100)}),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }

@@ -172,7 +172,7 @@ def check(
     json_:
         Also write all measurements to this file.
     """
-    from facedistill.check import check_student, check_teacher
+    from facedistill.check import check_labels, check_student, check_teacher
     from facedistill.data import open_dataset
     from facedistill.files import cache_dir
     from facedistill.gallery import Gallery, judge_upgrade
@@ -187,6 +187,8 @@ def check(
             report = judge_upgrade(load_model(model), load_model(against), opened, dataset)
     elif against is not None:
         report = check_student(load_model(model), load_model(against), dataset)
+    elif dataset.multi_hot is not None:
+        report = check_labels(load_model(model), dataset, cache_dir() / "embeddings")
     else:
         cache = cache_dir() / "embeddings"
         report = check_teacher(load_model(model), dataset, make_margin(margin), scale, cache=cache)

@@ -88,12 +88,11 @@ def _embeddings(path: Path) -> str:
 
 
 def _largest_and_smallest(dataset: Dataset) -> str:
-    """Name the classes with the most and the fewest images: a folder that is no person is often among them."""
-    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    """Name the classes, or labels, with the most and the fewest images: a folder that is no person is often there."""
+    counts, names = dataset.target_counts, dataset.targets
     order = np.argsort(-counts, kind="stable").tolist()
     largest, smallest = (
-        ", ".join(f"{dataset.class_names[label]} ({counts[label]:,})" for label in labels)
-        for labels in (order[:3], order[:-4:-1])
+        ", ".join(f"{names[label]} ({counts[label]:,})" for label in labels) for labels in (order[:3], order[:-4:-1])
     )
     return f"largest: {largest}; smallest: {smallest}"
 
@@ -108,7 +107,10 @@ def _data(path: str) -> str:
         )
         lines = [f"{path}: {len(source.same):,} pairs, {int(source.same.sum()):,} of them genuine; {named}"]
     if not isinstance(source, VerificationSet) or source.identities:
-        names = dataset.class_names
-        lines.append(f"{path}: {len(dataset):,} images of {len(names):,} classes ({some(names)})")
+        names, several = dataset.targets, dataset.multi_hot is not None
+        what = f"with any of {len(names):,} labels" if several else f"of {len(names):,} classes"
+        lines.append(f"{path}: {len(dataset):,} images {what} ({some(names)})")
+        if several and not dataset.unlabelled.all():
+            lines.append(f"in {len(dataset.class_names):,} groups ({some(dataset.class_names)})")
         lines.append(_largest_and_smallest(dataset))
     return "\n".join([*lines, f"first image {width} x {height}; fingerprint {dataset.fingerprint}"])

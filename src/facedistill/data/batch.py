@@ -18,6 +18,7 @@ class Batch:
         index: int64 (B, 2), sample number and flip: the key of cached teacher outputs.
         progress: 0..1 of the whole schedule.
         labels: int64 (B,), the class of each image. If every image has its own row of W, the row's number differs.
+        multi_hot: float32 (B, L), 1 for each label of an image, if it may have several; shares after mixup.
     """
 
     images: Tensor
@@ -26,6 +27,7 @@ class Batch:
     index: Tensor
     progress: float
     labels: Tensor
+    multi_hot: Tensor | None = None
 
 
 def paired(first: Batch, second: Batch) -> Batch:
@@ -44,6 +46,7 @@ def paired(first: Batch, second: Batch) -> Batch:
         alternate(first.index, second.index),
         first.progress,
         alternate(first.labels, second.labels),
+        None if first.multi_hot is None or second.multi_hot is None else alternate(first.multi_hot, second.multi_hot),
     )
 
 

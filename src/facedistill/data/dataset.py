@@ -76,6 +76,7 @@ class Dataset(torch.utils.data.Dataset):
             labels = source.labels[self.indices]
             self.fingerprint = fingerprint(self.fingerprint, self.indices)
         self.labels, self.class_names = classes_with_images(labels, source.class_names)
+        self.label_columns = np.arange(len(source.label_names))
         if not len(self.indices):
             raise UserError(f"{source.path}: no images; a data set needs at least one")
 
@@ -122,6 +123,28 @@ class Dataset(torch.utils.data.Dataset):
     def weights(self) -> np.ndarray | None:
         """How often each image comes in an epoch, float (N,); None: once."""
         return None if self.source.weights is None else self.source.weights[self.indices]
+
+    @cached_property
+    def multi_hot(self) -> np.ndarray | None:
+        """Which of `label_names` each image has, bool (N, L); None if an image has one class."""
+        found = self.source.multi_hot
+        return None if found is None else found[self.indices][:, self.label_columns]
+
+    @property
+    def label_names(self) -> list[str]:
+        return [self.source.label_names[i] for i in self.label_columns]
+
+    @property
+    def targets(self) -> list[str]:
+        """The names that a classifier of this data has rows for: labels if an image may have several, else classes."""
+        return self.class_names if self.multi_hot is None else self.label_names
+
+    @property
+    def target_counts(self) -> np.ndarray:
+        """The number of images of each of `targets`, int64."""
+        if self.multi_hot is not None:
+            return self.multi_hot.sum(0)
+        return np.bincount(self.labels, minlength=len(self.class_names))
 
     @property
     def is_in_memory(self) -> bool:
@@ -205,6 +228,17 @@ class Dataset(torch.utils.data.Dataset):
         part.unreadable = list(self.unreadable)
         part.__dict__["shape"] = self.shape  # not the shape of the subset's own first images
         part.fingerprint = fingerprint(self.fingerprint, indices)
+        part.label_columns = self.label_columns
+        return part
+
+    def with_labels(self, names: Sequence[str]) -> "Dataset":
+        """Return the images that have any of these labels, or of these classes, and only these."""
+        if self.multi_hot is None:
+            return self.subset(np.flatnonzero(np.isin(self.labels, [self.class_names.index(n) for n in names])))
+        columns = [self.label_names.index(name) for name in names]
+        part = self.subset(np.flatnonzero(self.multi_hot[:, columns].any(1)))
+        part.label_columns = self.label_columns[columns]
+        part.fingerprint = fingerprint(part.fingerprint, "\0".join(names))
         return part
 
     def in_memory(self, threads: int | None = None) -> "Dataset":
@@ -250,6 +284,8 @@ class MemorySource(Source):
         self.keys = [key for key, good in zip(dataset.keys, kept, strict=True) if good]
         self.unlabelled, self.extra = dataset.unlabelled[kept], dataset.extra[kept]
         self.weights = None if dataset.weights is None else dataset.weights[kept]
+        self.multi_hot = None if dataset.multi_hot is None else dataset.multi_hot[kept]
+        self.label_names, self.label_groups = dataset.label_names, dataset.source.label_groups
 
     def read(self, i: int) -> np.ndarray:
         return self.pixels[i].transpose(1, 2, 0)

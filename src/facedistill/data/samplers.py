@@ -17,10 +17,11 @@ from facedistill.recipe import build, find
 class Sampler(ABC):
     """The base class. `labels` int64 (N,), `batch` images a step over all ranks, `seed` >= 0; N // batch steps.
 
-    takes_weights: True if `draw` heeds `self.weights`, see `weigh`.
+    takes_weights: True if `draw` heeds `self.weights`, see `weigh`. needs_classes: True if it draws by class.
     """
 
     takes_weights: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
     weights: np.ndarray | None = None
 
     def __init__(self, labels: np.ndarray, batch: int, seed: int) -> None:
@@ -69,6 +70,7 @@ class ClassBalanced(Sampler):
     """
 
     takes_weights = True
+    needs_classes = True
     share: np.ndarray | None = None  # of the rounds of all classes, in which each class comes
 
     def weigh(self, weights: np.ndarray) -> None:

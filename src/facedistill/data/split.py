@@ -50,7 +50,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
     Components of `groups` are drawn in an order that depends on `seed` alone; one that would exceed the share is
     skipped. Of several data sets, people of the first labelled one are drawn: the same as if it were the only one.
-    With them go their images in the other sets. Raises UserError if no component fits, e.g. because all identities are
+    With them go their images in the other sets. If an image may have several labels, about the share of each label's
+    images is held out, see `stratified`. Raises UserError if no component fits, e.g. because all identities are
     tied together, or if nobody is known.
     """
     if not 0 < share < 1:
@@ -58,6 +59,14 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     component = components(groups(dataset))
     if dataset.extra.all():
         raise UserError(f"{dataset.source.path}: no image has a label, so nobody can be held out; set data.hold_out=0")
+    if dataset.multi_hot is not None:
+        mask = stratified(component, dataset.multi_hot, share, seed)
+        if not mask.any():
+            raise UserError(
+                f"{dataset.source.path}: a hold-out of {share:g} of {len(mask):,} images in {component.max() + 1:,} "
+                "groups is empty; hold out more, or nothing (data.hold_out=0)"
+            )
+        return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))
     pairs = np.unique(np.stack([component, dataset.labels], axis=1)[~dataset.extra], axis=0)
     sizes = np.bincount(pairs[:, 0], minlength=component.max() + 1)  # identities in each component
     wanted, taken, held = share * sizes.sum(), 0, np.zeros(len(sizes), dtype=bool)
@@ -74,3 +83,33 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
         )
     mask = held[component]
     return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))
+
+
+def stratified(component: np.ndarray, multi_hot: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return which images to hold out, bool (N,): whole components, with about `share` of the images of each label.
+
+    Greedy iterative stratification (Sechidis et al., ECML PKDD 2011), with whole components: the label that has the
+    fewest images left decides first where they go, so that rare labels are in both parts. A label keeps at least one
+    image for training.
+
+    Args:
+        component: int64 (N,), of each image. multi_hot: bool (N, L).
+    """
+    number, labels = int(component.max()) + 1, multi_hot.shape[1]
+    images = np.bincount(component, minlength=number)
+    having = np.zeros((number, labels + 1), dtype=np.int64)  # images of each label in each component; last: all images
+    np.add.at(having, (component, slice(0, labels)), multi_hot)
+    having[:, labels] = images
+    total = having.sum(0)
+    wanted = np.minimum(np.floor(share * total + 0.5), np.maximum(total - 1, 0))
+    room = wanted
+    held, free = np.zeros(number, dtype=bool), np.ones(number, dtype=bool)
+    order = np.random.default_rng(seed).permutation(number)
+    while free.any():
+        left = having[free, :labels].sum(0)
+        rare = int(np.where(left > 0, left, total[labels] + 1).argmin()) if (left > 0).any() else labels
+        for c in order[free[order] & (having[order, rare] > 0)]:
+            after, free[c] = room - having[c], False
+            if after[rare] >= 0 and after[labels] >= 0:
+                held[c], room = True, after
+    return held[component]

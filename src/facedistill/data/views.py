@@ -51,7 +51,8 @@ def mixup(batch: Batch, alpha: float, seed: int) -> Batch:
     teacher_images = images if batch.teacher_images is batch.images else mix(batch.teacher_images)
     own = [(labels, weight * share) for labels, weight in batch.targets]
     other = [(labels[partner], weight * (1 - share)) for labels, weight in batch.targets]
-    return replace(batch, images=images, teacher_images=teacher_images, targets=own + other)
+    several = None if batch.multi_hot is None else mix(batch.multi_hot)
+    return replace(batch, images=images, teacher_images=teacher_images, targets=own + other, multi_hot=several)
 
 
 VIEWS: dict[str, type[View]] = {

@@ -11,8 +11,15 @@ from .measurement import Measurement as Measurement, Values as Values
 from .metrics import far_key as far_key
 from .options import EvaluationOptions as EvaluationOptions, Resolution as Resolution
 from .paired import compatibility as compatibility, update_gain as update_gain
-from .protocols import PROTOCOLS as PROTOCOLS, TASKS as TASKS, Protocol as Protocol, declaration as declaration
+from .protocols import (
+    PROTOCOLS as PROTOCOLS,
+    TASKS as TASKS,
+    Protocol as Protocol,
+    declaration as declaration,
+    protocols_of_task as protocols_of_task,
+)
 from .protocols.all_pairs import all_pairs as all_pairs
+from .protocols.multi_label import multi_label as multi_label
 from .run import evaluate as evaluate, faces as faces, protocols_of as protocols_of
 from .sets import EvaluationSet as EvaluationSet, Side as Side, open_sets as open_sets
 from .statistics import (

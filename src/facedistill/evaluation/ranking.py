@@ -9,7 +9,8 @@ class Ranking:
     Images of equal score count together: the precision at each of them is that of all of them, as in scikit-learn.
 
     Args:
-        scores: (N, K), the score of each image for each class. labels: int64 (N,), 0 <= label < K.
+        scores: (N, K), the score of each image for each class. labels: int64 (N,), 0 <= label < K; or bool (N, K), the
+            classes of each image if it may have several.
     """
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
@@ -22,7 +23,8 @@ class Ranking:
         first = np.maximum.accumulate(np.where(new, place, 0), axis=0)
         ends = np.vstack([new[1:], np.ones((1, ranked.shape[1]), dtype=bool)])
         last = np.minimum.accumulate(np.where(ends, place, number)[::-1], axis=0)[::-1]
-        self.own = labels[self.order] == np.arange(scores.shape[1])
+        hot = labels if labels.ndim == 2 else labels[:, None] == np.arange(scores.shape[1])
+        self.own = np.take_along_axis(hot, self.order, axis=0)
         self.rows, self.classes = np.nonzero(self.own)  # of the right images
         self.first, self.last = first[self.rows, self.classes], last[self.rows, self.classes]
 

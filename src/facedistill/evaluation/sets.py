@@ -83,7 +83,8 @@ class LabelledSet(EvaluationSet):
         whole = isinstance(source, VerificationSet) and len(dataset) == len(source)
         self.pair_list = source if whole and isinstance(source, VerificationSet) else None
         self.named = self.pair_list is None or self.pair_list.identities is not None
-        self.kinds = (*(["labels"] if self.named else []), *(["pairs"] if self.pair_list else []))
+        labelled = "labels" if dataset.multi_hot is None else "multi-hot"
+        self.kinds = (*([labelled] if self.named else []), *(["pairs"] if self.pair_list else []))
 
 
 class GallerySet(EvaluationSet):

@@ -28,6 +28,8 @@ class Classifier:
             gigabytes is then neither read nor copied here.
         of_teacher: True if the rows lie in a teacher's space; None means True unless `origin` is "random".
         scale: s of the margin softmax that trained W; softmax(s cos) gives probabilities. None if unknown.
+        bias: float32 (C,), of a W for images with several labels: sigmoid(s cos + b) gives probabilities. None for a
+            softmax.
 
     Raises:
         UserError: names and rows differ in number, a name repeats, or a row is zero or not finite.
@@ -40,6 +42,7 @@ class Classifier:
     unit: bool = False
     of_teacher: bool | None = None
     scale: float | None = None
+    bias: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.class_names = list(self.class_names)
@@ -50,6 +53,8 @@ class Classifier:
                 f"classifier: {tuple(self.weight.shape)} rows do not fit {len(self.class_names)} class names; "
                 "expected one row of W per name, in the same order"
             )
+        if self.bias is not None and (self.bias.shape != (len(self.weight),) or not self.bias.isfinite().all()):
+            raise UserError(f"classifier: {tuple(self.bias.shape)} biases; expected a finite one for each row of W")
         if len(set(self.class_names)) != len(self.class_names):
             raise UserError("classifier: a class name is listed twice; names must be unique")
         if self.unit and self.weight.dtype == torch.float32:
@@ -82,8 +87,8 @@ class Classifier:
                 "start W from centres"
             )
         rows = torch.tensor([row[n] for n in names], dtype=torch.long)
-        counts = None if self.counts is None else self.counts[rows]
-        return replace(self, weight=self.weight[rows], class_names=list(names), counts=counts, unit=True)
+        counts, bias = (None if values is None else values[rows] for values in (self.counts, self.bias))
+        return replace(self, weight=self.weight[rows], class_names=list(names), counts=counts, bias=bias, unit=True)
 
 
 class ClassWeight(nn.Module):
@@ -99,9 +104,14 @@ class ClassWeight(nn.Module):
         student_dim: the size of the student's embeddings, if W lies in another space. `place` then maps them there by a
             linear projection, which is trained too but is not part of the student.
         counts: int64 (C,), the number of training images of each row; None if a row is no class.
+        images: the number of all training images.
+
+    Attributes:
+        bias: of a W for several labels, (C,), moved as W is; None for a softmax.
     """
 
     weight: Tensor
+    bias: Tensor | None
 
     def __init__(
         self,
@@ -111,12 +121,18 @@ class ClassWeight(nn.Module):
         stored: Stored = "fp32",
         whole: bool = True,
         counts: Tensor | None = None,
+        images: int = 0,
     ) -> None:
         super().__init__()
         self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         self.of_teacher = bool(classifier.of_teacher)
-        self.counts = counts
+        self.counts, self.images = counts, images
+        bias = None if classifier.bias is None else classifier.bias.clone()
+        if moved_by == "gradient" and bias is not None:
+            self.bias = nn.Parameter(bias)
+        else:
+            self.register_buffer("bias", bias, persistent=False)
         if moved_by == "gradient":
             # A random W has unit rows too. Short ones (N(0, 0.01) is common) become very long in one step at a high
             # learning rate; they then hardly turn any more, which slows training from scratch.
@@ -179,4 +195,5 @@ class ClassWeight(nn.Module):
     def trained(self, scale: float | None = None) -> Classifier:
         """Return the trained W as the model's own classifier. Its origin is "teacher", as for any trained model."""
         weight = self.weight.detach().cpu().clone()
-        return Classifier(weight, self.class_names, "teacher", self.counts, scale=scale)
+        bias = None if self.bias is None else self.bias.detach().cpu().clone()
+        return Classifier(weight, self.class_names, "teacher", self.counts, scale=scale, bias=bias)

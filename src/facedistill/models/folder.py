@@ -168,6 +168,8 @@ def _save_classifier(classifier: Classifier, folder: Path) -> None:
     tensors = {"weight": classifier.weight}
     if classifier.counts is not None:
         tensors["counts"] = classifier.counts
+    if classifier.bias is not None:
+        tensors["bias"] = classifier.bias
     save_tensors(tensors, folder / "classifier.safetensors")
     (folder / "classes.txt").write_text("".join(f"{n}\n" for n in classifier.class_names), *TEXT)
 
@@ -407,7 +409,8 @@ def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
             f"{file}: {len(names)} names, but classifier.safetensors has {len(weight)} rows; expected one name per row"
         )
     of = config["classifier"]
-    return Classifier(weight, names, of["origin"], tensors.get("counts"), unit=True, scale=of.get("scale"))
+    counts, bias = tensors.get("counts"), tensors.get("bias")
+    return Classifier(weight, names, of["origin"], counts, unit=True, scale=of.get("scale"), bias=bias)
 
 
 def read_names(path: Path) -> list[str]:

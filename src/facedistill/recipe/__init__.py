@@ -1,6 +1,6 @@
 """The recipe: one typed YAML file with everything a run needs."""
 
-from facedistill.recipe.dialect import parse_value
+from facedistill.recipe.dialect import parse_value, read_yaml
 from facedistill.recipe.options import build, find
 from facedistill.recipe.read import dump_recipe, load_recipe, make_recipe, parse_recipe, shipped_recipes
 from facedistill.recipe.schema import (
@@ -54,5 +54,6 @@ __all__ = [
     "make_recipe",
     "parse_recipe",
     "parse_value",
+    "read_yaml",
     "shipped_recipes",
 ]

@@ -33,7 +33,8 @@ class Data:
     a view that changes each image. `max_unreadable`: a larger share is an error. `columns`: of a table (Parquet, Arrow,
     metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
     `imbalance`: keep a long tail: class sizes fall exponentially, from the whole first class to 1 / imbalance of that
-    many for the last; 1 = all images. `imbalance_seed` draws the images that stay.
+    many for the last; 1 = all images. `imbalance_seed` draws the images that stay. `subset`: train on some of the
+    classes or labels alone: FILE:NAME, a group of labels that the data has, or many, medium, few; null = all.
     """
 
     train: str | Annotated[list[str], Field(min_length=1)] = DEFAULT_DATA
@@ -43,10 +44,11 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
     columns: dict[str, str] = field(default_factory=dict)
-    classes: str = field(default="prefix", repr=False)  # these four: as NO_OPTIONS
+    classes: str = field(default="prefix", repr=False)  # these five: as NO_OPTIONS
     weights: dict[str, Positive] = field(default_factory=dict, repr=False)
     imbalance: Imbalance = field(default=1.0, repr=False)
     imbalance_seed: Seed = field(default=0, repr=False)
+    subset: str | None = field(default=None, repr=False)
 
     @property
     def sets(self) -> list[str]:

@@ -138,11 +138,12 @@ class Named:
     declared: Declaration = ABSENT
 
 
+SEVERAL = ("recall", "balanced_accuracy")  # of images with several labels
 OfClass = TypedDict(  # type: ignore[misc]
     "OfClass",
     {"class": str, "images": Count}
     | {"training_images": NotRequired[Count]}
-    | {key: NotRequired[Fraction] for key in ("top1", "precision", "f1", "average_precision", "auc")},
+    | {key: NotRequired[Fraction] for key in ("top1", "precision", "f1", "average_precision", "auc", *SEVERAL)},
 )
 
 

@@ -52,10 +52,12 @@ RELATION_COLUMNS = {
 MOST_CLASSES = 200
 CLASS_COLUMNS = {
     "top1": "top 1",
+    "recall": "recall",
     "precision": "precision",
     "f1": "F1",
     "average_precision": "average precision",
     "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
 }
 
 
@@ -329,17 +331,23 @@ def false_accepts(entries: Iterable[Entry]) -> Table:
 
 
 def of_classes(entries: Iterable[Entry]) -> Table:
-    """Return the table of every class: at most 200 of each result, those with the lowest top 1."""
+    """Return the table of every class or label: at most 200 of each result, the worst by top 1 or average precision."""
+    entries = list(entries)
+    shown = [key for key in CLASS_COLUMNS if any(key in of for e in entries for of in e.result.get("of_classes", []))]
     rows = []
     for entry in entries:
-        found = sorted(entry.result.get("of_classes", []), key=lambda row: row.get("top1", 0.0))[:MOST_CLASSES]
+        found = sorted(entry.result.get("of_classes", []), key=_how_good)[:MOST_CLASSES]
         for row in found:
-            cells = [percent(row.get(key)) for key in CLASS_COLUMNS]
+            cells = [percent(row.get(key)) for key in shown]
             counts = [whole(row.get(key)) for key in ("images", "training_images")]
             rows.append([*head(entry), text(row["class"]), *counts, *map(Cell, cells)])
-    about = f"The class with the lowest top 1 first; at most {MOST_CLASSES} classes."
-    columns = [*HEADS, "class", "images of it", "training images", *CLASS_COLUMNS.values()]
+    about = f"The worst first, by top 1 or average precision; at most {MOST_CLASSES} of each result."
+    columns = [*HEADS, "class", "images of it", "training images", *(CLASS_COLUMNS[key] for key in shown)]
     return Table("Classes", about, columns, rows, heads=4)
+
+
+def _how_good(of: Mapping[str, Any]) -> float:
+    return float(of.get("top1", of.get("average_precision", 0.0)))
 
 
 def _falling(tables: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -4,17 +4,22 @@ from typing import Any
 
 from facedistill.recipe import build, find
 from facedistill.terms.aml import AML
+from facedistill.terms.asymmetric import Asymmetric
 from facedistill.terms.attention_transfer import AttentionTransfer
 from facedistill.terms.balanced_softmax import BalancedSoftmax
+from facedistill.terms.bce import BCE
 from facedistill.terms.cckd import CCKD
 from facedistill.terms.class_balanced import ClassBalanced
+from facedistill.terms.class_balanced_bce import ClassBalancedBCE
 from facedistill.terms.csd import CSD
 from facedistill.terms.d3still import D3still
 from facedistill.terms.darkrank import DarkRank
+from facedistill.terms.distribution_balanced import DistributionBalanced
 from facedistill.terms.ekd import EKD
 from facedistill.terms.embedding_l2 import EmbeddingL2
 from facedistill.terms.fitnet import FitNet
 from facedistill.terms.focal import Focal
+from facedistill.terms.focal_bce import FocalBCE
 from facedistill.terms.gkd import GKD
 from facedistill.terms.influence import Influence
 from facedistill.terms.lce import LCE
@@ -22,12 +27,14 @@ from facedistill.terms.ldam import LDAM
 from facedistill.terms.margin_distillation import MarginDistillation
 from facedistill.terms.margin_softmax import MarginSoftmax
 from facedistill.terms.mixbct import MixBCT
+from facedistill.terms.multi_label import MultiLabel
 from facedistill.terms.octuplet import Octuplet
 from facedistill.terms.pkt import PKT
 from facedistill.terms.raml import RAML
 from facedistill.terms.residual import Residual
 from facedistill.terms.rkd import RKD
 from facedistill.terms.rop import ROP
+from facedistill.terms.rskd import RSKD
 from facedistill.terms.shrinkteanet import ShrinkTeaNet
 from facedistill.terms.similarity_preserving import SimilarityPreserving
 from facedistill.terms.soft_targets import SoftTargets
@@ -64,6 +71,12 @@ TERMS: dict[str, type[Term]] = {
     "focal": Focal,
     "balanced_softmax": BalancedSoftmax,
     "ldam": LDAM,
+    "bce": BCE,
+    "class_balanced_bce": ClassBalancedBCE,
+    "focal_bce": FocalBCE,
+    "asymmetric": Asymmetric,
+    "distribution_balanced": DistributionBalanced,
+    "rskd": RSKD,
 }
 
 
@@ -72,4 +85,4 @@ def make_term(name: str, options: dict[str, Any]) -> Term:
     return build(find(TERMS, name, "term", Term), options, f"term '{name}'")
 
 
-__all__ = ["TERMS", "EmbeddingL2", "MarginSoftmax", "Relation", "SoftTargets", "Term", "make_term"]
+__all__ = ["TERMS", "EmbeddingL2", "MarginSoftmax", "MultiLabel", "Relation", "SoftTargets", "Term", "make_term"]

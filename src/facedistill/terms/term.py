@@ -19,9 +19,13 @@ class Term(nn.Module):
         needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
         optional: those of them that it does without if the teacher cannot give them; `needs` then loses them.
         parts: the networks of a composed student whose outputs it reads (`Output.parts`).
+        knows_a_subset: True if the teacher whose logits it reads may know some of the student's classes or labels only.
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
         needs_labels: True if the term reads who is on an image, other than by rows of W.
+        takes_one, takes_several: whether the rows of W that it uses may be classes, of which an image has one; and
+            labels, of which an image may have several.
+        paced: True if the term weighs its teacher by how far the student is behind it on the hold-out, see `pace`.
         needs_table: True if the term reads the teacher's embeddings of all training images before the first step.
         anchors: True if the term ties the student to the teacher's space (an L2 or angle to its embeddings).
     """
@@ -29,9 +33,13 @@ class Term(nn.Module):
     needs: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     parts: tuple[str, ...] = ()
+    knows_a_subset: bool = False
     needs_weight: bool = False
     whole_weight: bool = False
     needs_labels: bool = False
+    takes_one: bool = True
+    takes_several: bool = False
+    paced: bool = False
     needs_table: bool = False
     anchors: bool = False
 
@@ -49,6 +57,9 @@ class Term(nn.Module):
 
     def bind_features(self, student: Sequence[torch.Size], teacher: Sequence[torch.Size]) -> None:
         """Receive, once, the shapes (C, h, w) of both networks' stage maps. Called only if `needs` has "features"."""
+
+    def pace(self, student: float, teacher: float) -> None:
+        """Receive, before each epoch, how good both are on the hold-out, 0 to 1. Called only if `paced`."""
 
     def forward(self, student: Output, teacher: Output | None, batch: Batch) -> Tensor:
         """Return the mean loss over the batch, a float32 scalar.

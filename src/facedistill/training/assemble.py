@@ -7,8 +7,8 @@ from pathlib import Path
 
 from facedistill import parallel
 from facedistill.data import Batch, Dataset, Embeddings, Sampler, View, make_sampler
-from facedistill.errors import UsageError, UserError
-from facedistill.evaluation import TASKS, EvaluationSet, open_sets, protocols_of
+from facedistill.errors import UsageError, UserError, some
+from facedistill.evaluation import EvaluationSet, open_sets, protocols_of, protocols_of_task
 from facedistill.models import Model, load_model
 from facedistill.progress import say
 from facedistill.recipe import Recipe
@@ -21,6 +21,7 @@ from facedistill.training.inherit import (
     require_own_images,
     terms_with_classifier,
 )
+from facedistill.training.labels import require_apart, require_labels
 from facedistill.training.method import Method, WiredTerm, teacher_needs, wire_terms
 from facedistill.training.resolved import ResolvedMethod
 from facedistill.training.student import make_student
@@ -70,9 +71,10 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     epochs = _epochs(recipe, method, asked, models)
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
     for name, one in sets.items():
-        protocols_of(one, name, TASKS[recipe.task])
+        protocols_of(one, name, protocols_of_task(recipe.task, sets))
     train, held_out = open_training_data(recipe.data)
     require_labels(method, terms, train)
+    require_apart(train, sets)
     if held_out is not None:
         sets |= open_sets({"hold-out": held_out})
 
@@ -94,10 +96,10 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     for wired in terms.values():
         if wired.term.needs_table:
             wired.term.bind_table(embeddings[wired.teacher], models[wired.teacher].classifier)
-    teachers = _teachers(models, asked, train, {name: embeddings[name] for name in cached}, epochs)
+    teachers = _teachers(models, terms, asked, train, {name: embeddings[name] for name in cached}, epochs)
     for name in classifiers.keys() & models.keys():
         require_own_images(recipe, method, classifiers[name], heads[name], models[name], train, embeddings.get(name))
-    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim, train.labels)
+    weights = hold_weights(method, classifiers, terms, home, student.embedding_dim, train)
     first = weights.pop(next(iter(weights))) if weights else None
     return Assembly(
         train,
@@ -150,23 +152,6 @@ def refuse_contradictions(method: ResolvedMethod, terms: Mapping[str, WiredTerm]
             f"method.classifier.rows={method.rows} needs a W that nothing moves, not one moved by {method.moved_by}; "
             "set fp32"
         )
-
-
-def require_labels(method: ResolvedMethod, terms: Mapping[str, WiredTerm], train: Dataset) -> None:
-    """Raise UserError if images have no label and a term needs one.
-
-    A W made of the teacher's embeddings has a row for each of these images, which is a class of its own.
-    """
-    unknown = int(train.unlabelled.sum())
-    for key, wired in terms.items() if unknown else ():
-        term, has_rows = wired.term, "embeddings" in method.start.needs
-        if term.needs_labels or "logits" in term.needs or (term.needs_weight and not has_rows):
-            instead = "" if term.needs_labels or has_rows else ", make W of the teacher's embeddings "
-            instead += "(method.classifier.start=instances)" if instead else ""
-            raise UserError(
-                f"data: {unknown:,} of {len(train):,} images have no label, and the term '{key}' needs one; leave out "
-                f"the unlabelled data{instead}, or choose a method without labels, such as l2kd"
-            )
 
 
 def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> None:
@@ -242,6 +227,7 @@ def _cached(recipe: Recipe, method: ResolvedMethod, asked: Needs, epochs: Mappin
 
 def _teachers(
     models: Mapping[str, Model],
+    terms: Mapping[str, WiredTerm],
     asked: Needs,
     train: Dataset,
     caches: Mapping[str, Embeddings],
@@ -249,8 +235,17 @@ def _teachers(
 ) -> dict[str, Teacher]:
     """Return the frozen teachers; those that give logits have their classifier in the order of the classes."""
     found = {}
+    whole = {w.teacher for w in terms.values() if "logits" in w.term.needs and not w.term.knows_a_subset}
     for name, model in models.items():
         logits = "logits" in asked.get(name, ())
-        own = model.classifier.select(train.class_names) if logits and model.classifier else None
+        own = model.classifier if logits else None
+        if own is not None:
+            known = set(train.targets if name in whole else own.class_names)
+            if not known & set(train.targets):
+                raise UserError(
+                    f"teacher '{name}' knows none of the {len(train.targets)} classes or labels of the data "
+                    f"({some(train.targets)}); train one on this data, e.g. by the recipe bce, or with data.subset"
+                )
+            own = own.select([target for target in train.targets if target in known])
         found[name] = Teacher(name, model, own, caches.get(name), epochs.get(name, ()))
     return found

@@ -37,6 +37,7 @@ from facedistill.run import (
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.average import WeightAverage
 from facedistill.training.optimisation import learning_rate, make_optimizer
+from facedistill.training.pacing import pace
 from facedistill.training.resolved import describe, resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
 from facedistill.training.simulated_int8 import simulate_int8
@@ -145,7 +146,7 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
             "training", total=total * schedule.batch, completed=step * schedule.batch, unit="images", note=""
         )
         for epoch in range(step // loader.steps, schedule.epochs):
-            method.start_epoch(epoch)
+            _start_epoch(assembly, epoch, whole=step == epoch * loader.steps)
             for images in loader.epoch(epoch, skip=step - epoch * loader.steps):
                 torch.manual_seed(step_seed(recipe.seed, step))  # for dropout; no generator state to save
                 lr = learning_rate(schedule, step, loader.steps)
@@ -179,6 +180,13 @@ def _fit(recipe: Recipe, run: Path, assembly: Assembly, trackers: Trackers, stop
     if average:
         average.install()
     return seconds
+
+
+def _start_epoch(assembly: Assembly, epoch: int, whole: bool) -> None:
+    """Prepare the teachers, and terms that follow the student's progress unless a part of the epoch is done already."""
+    assembly.method.start_epoch(epoch)
+    if whole:
+        pace(assembly)
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -218,7 +226,10 @@ def to_batch(images: ImageBatch, device: torch.device, progress: float, assembly
     index = images.index.to(device, non_blocking=True)
     labels = images.labels.to(device, non_blocking=True)
     rows = index[:, 0] if assembly.a_row_an_image else labels
-    return Batch(shown, clean, [(rows, 1.0)], index, progress, labels)
+    several = None
+    if assembly.train.multi_hot is not None:
+        several = torch.from_numpy(assembly.train.multi_hot[images.index[:, 0].numpy()]).to(device, torch.float32)
+    return Batch(shown, clean, [(rows, 1.0)], index, progress, labels, several)
 
 
 def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, run: Path) -> None:
@@ -235,7 +246,7 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
     result = evaluation.evaluate(
         {"student": assembly.method.student},
         assembly.sets,
-        protocols=evaluation.TASKS[recipe.task],
+        protocols=evaluation.protocols_of_task(recipe.task, assembly.sets),
         flip=recipe.evaluation.flip,
         resamples=0,
     )
@@ -282,7 +293,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     result = evaluation.evaluate(
         {"student": student, **teachers},
         assembly.sets,
-        protocols=evaluation.TASKS[recipe.task],
+        protocols=evaluation.protocols_of_task(recipe.task, assembly.sets),
         flip=recipe.evaluation.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",

@@ -1,6 +1,7 @@
 """The training images: open them, in memory if they fit, split off held-out identities, embed them by a teacher."""
 
-from facedistill.data import Dataset, Embeddings, hold_out, long_tail, open_union
+from facedistill.data import Dataset, Embeddings, hold_out, long_tail, open_union, take_subset
+from facedistill.errors import UsageError
 from facedistill.files import cache_dir
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Data
@@ -17,7 +18,8 @@ def open_images(data: Data) -> Dataset:
 def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
     """Open the training images, in memory if they fit, and split off the held-out identities.
 
-    A long tail is made of what is left for training.
+    A long tail is made of what is left for training. A subset of the classes is taken last: with the same hold-out,
+    subset teachers and their student hold out the same images.
     """
     dataset = open_images(data)
     height, width = dataset.shape
@@ -26,8 +28,25 @@ def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
         dataset = dataset.in_memory()
     train, held_out = hold_out(dataset, data.hold_out, data.hold_out_seed) if data.hold_out else (dataset, None)
     if data.imbalance > 1:
+        if train.multi_hot is not None:
+            raise UsageError(
+                f"data.imbalance={data.imbalance:g}: images of {train.source.path} may have several labels, whose "
+                "numbers cannot be chosen one by one; set 1"
+            )
         train = long_tail(train, data.imbalance, data.imbalance_seed)
+    if data.subset is not None:
+        train = take_subset(train, data.subset)
+        held_out = held_out and _those_of(train, held_out)
     return train, held_out
+
+
+def _those_of(train: Dataset, held_out: Dataset) -> Dataset | None:
+    """Return the held-out images of the labels that remain in training. Held-out classes are others anyway."""
+    if train.multi_hot is None:
+        return held_out
+    assert held_out.multi_hot is not None
+    columns = [held_out.label_names.index(name) for name in train.label_names]
+    return held_out.with_labels(train.label_names) if held_out.multi_hot[:, columns].any() else None
 
 
 def embed_training_images(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from facedistill import parallel
-from facedistill.check import require_fit
+from facedistill.check import require_fit, require_labels_fit
 from facedistill.data import Dataset, Embeddings
 from facedistill.errors import UsageError, UserError
 from facedistill.files import cache_dir, fingerprint
 from facedistill.head import Classifier, ClassWeight, Given
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Recipe
-from facedistill.terms import MarginSoftmax, Term
+from facedistill.terms import MarginSoftmax, MultiLabel, Term
 from facedistill.training.method import WiredTerm
 from facedistill.training.resolved import ResolvedMethod
 
@@ -85,7 +85,7 @@ def make_classifier(
     softmax = term if isinstance(term, MarginSoftmax) else None
     found = start.make(
         Given(
-            class_names=train.class_names,
+            class_names=train.targets,
             dim=space_dim or recipe.student.embedding_dim or (model.embedding_dim if model else 512),
             seed=_seed(recipe, method, train),
             classifier=model.classifier if model and "classifier" in start.needs else None,
@@ -95,7 +95,15 @@ def make_classifier(
         )
     )
     found.of_teacher = start.of_teacher
+    if train.multi_hot is not None and found.bias is None and not start.a_row_an_image:
+        found.bias = log_odds(torch.from_numpy(train.target_counts), len(train))
     return found
+
+
+def log_odds(counts: torch.Tensor, images: int) -> torch.Tensor:
+    """Return log(n / (N - n)) of each label, float32 (L,): the bias with which it is as likely as in the data."""
+    n = counts.double().clamp(0.5, images - 0.5)
+    return (n / (images - n)).log().float()
 
 
 def require_own_images(
@@ -116,6 +124,8 @@ def require_own_images(
     """
     if not method.start.of_teacher or method.start.a_row_an_image or parallel.rank() != 0:
         return
+    if isinstance(term, MultiLabel) and teacher.backbone is not None and recipe.check.own_class:
+        require_labels_fit(teacher, classifier, train, cache_dir() / "embeddings")
     if not isinstance(term, MarginSoftmax) or teacher.backbone is None:
         return
     if known is None:
@@ -130,20 +140,21 @@ def hold_weights(
     terms: Mapping[str, WiredTerm],
     home: str | None,
     student_dim: int,
-    labels: np.ndarray,
+    train: Dataset,
 ) -> dict[str, ClassWeight]:
     """Return the ClassWeight of each classifier, by teacher.
 
     The student lives in the space of `home` (see `home_of`), else in the first one's. A projection leads to the space
-    of each other teacher's W. `labels`: int64 (N,), of the training images.
+    of each other teacher's W.
     """
-    counts = None if method.start.a_row_an_image else torch.from_numpy(np.bincount(labels))
+    counts = None if method.start.a_row_an_image else torch.from_numpy(train.target_counts)
     whole = any(wired.term.whole_weight for wired in terms.values())
     home = home or next(iter(classifiers), None)
     abroad = method.start.of_teacher or method.moved_by == "teacher"
     return {
         name: ClassWeight(
-            classifier, method.moved_by, student_dim if abroad and name != home else None, method.rows, whole, counts
+            *(classifier, method.moved_by, student_dim if abroad and name != home else None, method.rows, whole),
+            *(counts, len(train)),
         )
         for name, classifier in classifiers.items()
     }

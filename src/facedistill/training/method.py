@@ -11,7 +11,7 @@ from facedistill.errors import UsageError
 from facedistill.head import ClassWeight
 from facedistill.models import Model
 from facedistill.recipe import MovedBy, Recipe
-from facedistill.terms import MarginSoftmax, Term, make_term
+from facedistill.terms import MarginSoftmax, MultiLabel, Term, make_term
 from facedistill.training.resolved import ResolvedMethod, resolve
 from facedistill.training.teacher import Teacher
 
@@ -111,8 +111,9 @@ class Method(nn.Module):
 
     @property
     def scale(self) -> float | None:
-        """The scale of the margin softmax that trains the student's W, None without one."""
-        return next((w.term.scale for w in self.wired.values() if isinstance(w.term, MarginSoftmax)), None)
+        """The scale of the loss that trains the student's W, None without one."""
+        kinds = (MarginSoftmax, MultiLabel)
+        return next((w.term.scale for w in self.wired.values() if isinstance(w.term, kinds)), None)
 
     @property
     def anchors(self) -> str | None:

@@ -54,6 +54,14 @@ def test_a_split_of_three(tmp_path: Path) -> None:
     assert len(open_source(f"medmnist:split=test,path={path}")) == 1
 
 
+def test_several_labels_an_image(tmp_path: Path) -> None:
+    path = write(tmp_path / "chest.npz", **ONE_SPLIT, train_labels=np.eye(4, 14, dtype=np.uint8))
+    found = open_source(path)
+    assert found.multi_hot is not None and (found.multi_hot == np.eye(4, 14, dtype=bool)).all()
+    assert list(found.label_names) == [str(i) for i in range(14)] and len(found.class_names) == len(found) == 4
+    assert found.fingerprint != open_source(write(tmp_path / "one.npz", **ONE_SPLIT)).fingerprint
+
+
 def test_one_split_opens_by_its_path(tmp_path: Path) -> None:
     assert len(open_source(write(tmp_path / "blood.npz", **ONE_SPLIT))) == 4
 
@@ -62,7 +70,7 @@ def test_one_split_opens_by_its_path(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({}, "several splits .train, val, test.; name one: medmnist:path=.*blood.npz,split=train"),
-        (ONE_SPLIT | {"train_labels": np.eye(4, 14, dtype=np.uint8)}, "gives each image 14 labels at once"),
+        (ONE_SPLIT | {"train_labels": 2 * np.eye(4, 14, dtype=np.uint8)}, "14 columns with numbers from 0 to 2"),
         (ONE_SPLIT | {"train_labels": np.array([[0.5]] * 4)}, r"train_labels is float64 \(4, 1\)"),
         (ONE_SPLIT | {"train_labels": np.array([[-1]] * 4)}, "label -1; expected numbers of classes"),
         (ONE_SPLIT | {"train_labels": np.array([[1]] * 3)}, "4 images, but 3 labels"),

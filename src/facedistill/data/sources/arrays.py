@@ -29,16 +29,22 @@ class ArraySource(Source):
         if len(images) != len(labels):
             raise UserError(f"{path}: {len(images):,} images, but {len(labels):,} labels; expected one label an image")
         self._images: np.ndarray | None = images
-        self.labels = labels.astype(np.int64)
-        if self.labels.min() < 0:
-            raise UserError(f"{path}: label {self.labels.min()}; expected numbers of classes, from 0")
         self.keys = [str(i) for i in range(len(images))]
-        self.class_names = [str(i) for i in range(int(self.labels.max()) + 1)]
-        self.fingerprint = fingerprint("arrays", images, self.labels)
+        if labels.ndim == 2:
+            self.multi_hot, self.label_names = labels, [str(i) for i in range(labels.shape[1])]
+            self.labels, self.class_names = np.arange(len(images)), self.keys
+            self.unlabelled = np.ones(len(images), dtype=bool)
+        else:
+            self.labels = labels.astype(np.int64)
+            if self.labels.min() < 0:
+                raise UserError(f"{path}: label {self.labels.min()}; expected numbers of classes, from 0")
+            self.class_names = [str(i) for i in range(int(self.labels.max()) + 1)]
+        self.fingerprint = fingerprint("arrays", images, labels.astype(np.int64))
 
     @abstractmethod
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the images, uint8 (N, H, W) grey or (N, H, W, 3) RGB, and the labels, integers (N,)."""
+        """Return the images, uint8 (N, H, W) grey or (N, H, W, 3) RGB, and the labels: integers (N,), or bool (N, L) if
+        an image may have several."""
 
     def read(self, i: int) -> np.ndarray:
         """Return image `i`, RGB uint8 (H, W, 3). Grey is repeated."""

@@ -18,8 +18,9 @@ EXPECTED = "expected MedMNIST's arrays train_images (N, H, W) or (N, H, W, 3) of
 class MedMnistSource(ArraySource):
     """One split of an .npz: `medmnist:path=blood.npz,split=train`. The path alone will do if it has one split.
 
-    Raises UserError if the file has several splits and none is named, if it has not that layout, or if an image has
-    several labels.
+    A set with columns of 0 and 1 (ChestMNIST) gives each image any number of labels.
+
+    Raises UserError if the file has several splits and none is named, or if it has not that layout.
     """
 
     expected = "MedMNIST's .npz"
@@ -55,7 +56,7 @@ class MedMnistSource(ArraySource):
             raise UserError(f"{self.path}: cannot be read: {why}; {EXPECTED}") from e
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
             raise UserError(f"{self.path}: {split}_images is {images.dtype} {images.shape}; {EXPECTED}")
-        return images, self._one_label(labels, split)
+        return images, self._labels(labels, split)
 
     def _split(self, there: list[str]) -> str:
         """Return the name of the split to read."""
@@ -70,12 +71,15 @@ class MedMnistSource(ArraySource):
             raise UserError(f"{self.path}: no split '{self.split}'; it has: {', '.join(there)}")
         return self.split or there[0]
 
-    def _one_label(self, labels: np.ndarray, split: str) -> np.ndarray:
-        if labels.ndim == 2 and labels.shape[1] > 1:
-            raise UserError(
-                f"{self.path}: {split}_labels gives each image {labels.shape[1]} labels at once; only one class "
-                "an image can be read: take a set that has one, or make it of one of the columns"
-            )
+    def _labels(self, labels: np.ndarray, split: str) -> np.ndarray:
+        """Return the class of each image, (N,), or its labels, bool (N, L)."""
         if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2):
             raise UserError(f"{self.path}: {split}_labels is {labels.dtype} {labels.shape}; {EXPECTED}")
-        return labels.reshape(-1)
+        if labels.ndim == 1 or labels.shape[1] == 1:
+            return labels.reshape(-1)
+        if labels.min(initial=0) < 0 or labels.max(initial=0) > 1:
+            raise UserError(
+                f"{self.path}: {split}_labels has {labels.shape[1]} columns with numbers from {labels.min()} to "
+                f"{labels.max()}; expected one column of classes, or a column of 0 and 1 for each label"
+            )
+        return labels.astype(bool)

@@ -11,6 +11,7 @@ import numpy as np
 from facedistill.data.sources.arrow import ArrowSource
 from facedistill.data.sources.folder import FolderSource, NoIdentities
 from facedistill.data.sources.idx import IdxSource
+from facedistill.data.sources.label_table import LabelTable
 from facedistill.data.sources.lfw_pairs import LfwPairs
 from facedistill.data.sources.medmnist import MedMnistSource
 from facedistill.data.sources.metadata import MetadataSource
@@ -44,6 +45,7 @@ SOURCES: dict[str, type[Source]] = {
     "folder": FolderSource,
     "synthetic": SyntheticFaces,
     "unlabelled": UnlabelledSource,
+    "labels": LabelTable,
 }
 TABLES = "Parquet, Arrow and metadata.csv"
 LOOKED_BELOW = 3  # folders
@@ -61,7 +63,8 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
     `clean` wrote; MNIST's IDX files; MedMNIST's .npz.
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0", where every
-    option may be left out; "medmnist:path=blood.npz,split=train".
+    option may be left out; "medmnist:path=blood.npz,split=train"; "labels:table=train.csv,images=train", whose
+    images may have several labels.
 
     "unlabelled:DATA": the images of any data set, or of a folder of images, each of them a class of its own.
 
@@ -86,7 +89,7 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
             source = _complete(_open(kind, argument, columns))
         except UsageError as e:
             raise UsageError(f"data {text}: {e}") from e
-    stop_if_unusable(source.class_names, source.path)
+    stop_if_unusable([*source.class_names, *source.label_names], source.path)
     return source
 
 
@@ -214,6 +217,12 @@ def _complete(source: Source) -> Source:
         raise UsageError(
             f"{name} sets labels {labels.min()} to {labels.max()} for {len(source.class_names)} class names; expected "
             "indexes into class_names"
+        )
+    hot = source.multi_hot
+    if hot is not None and (hot.dtype != bool or hot.shape != (len(source.keys), len(source.label_names))):
+        raise UsageError(
+            f"{name} sets multi_hot of shape {hot.shape}, {hot.dtype}; expected bool, with a row for each of "
+            f"{len(source.keys)} keys and a column for each of {len(source.label_names)} label names"
         )
     return source
 

@@ -59,6 +59,8 @@ class SelectionSource(Source):
         self.labels = np.array([numbers[name] for name in names], dtype=np.int64)
         self.fingerprint = fingerprint("selection", original.fingerprint, self.places, "\0".join(names))
         self.stamp = original.stamp
+        self.multi_hot = None if original.multi_hot is None else original.multi_hot[self.places]
+        self.label_names, self.label_groups = original.label_names, original.label_groups
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.original.read(int(self.places[i]))

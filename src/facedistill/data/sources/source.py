@@ -3,9 +3,10 @@
 import inspect
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +33,9 @@ class Source(ABC):
         unlabelled: bool (N,), the images of unknown people, each of them a class of its own; None if there are none.
         extra: bool (N,), the images that only add to the training, so that nobody is held out of them; None: none.
         weights: float (N,), how often each image comes in an epoch; None: once.
+        multi_hot: bool (N, L), which of `label_names` each image has, if it may have several at once or none; else
+            None. A class is then whoever the image is of, e.g. a patient, or the image alone (`unlabelled`).
+        label_names: L names. label_groups: names of subsets of them, e.g. by region, each with its label names.
         has_priors: True if `priors` tells the landmarks and parsing classes of every image.
 
     Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
@@ -60,6 +64,9 @@ class Source(ABC):
     unlabelled: np.ndarray | None = None
     extra: np.ndarray | None = None
     weights: np.ndarray | None = None
+    multi_hot: np.ndarray | None = None
+    label_names: Sequence[str] = ()
+    label_groups: Mapping[str, Sequence[str]] = MappingProxyType({})
     has_priors: bool = False
 
     @abstractmethod

@@ -56,6 +56,21 @@ class UnionSource(Source):
         which = np.repeat(np.arange(len(counts)), counts)
         self.extra = self.unlabelled | (which != first)
         self.weights = _weights(names, weights)[which] if weights else None
+        self._join_labels()
+
+    def _join_labels(self) -> None:
+        """Join the labels of sets whose images may have several. Raises UserError unless all sets have the same."""
+        first = self.parts[0]
+        for part in self.parts:
+            if list(part.label_names) != list(first.label_names):
+                odd = sorted(set(part.label_names) ^ set(first.label_names))
+                raise UserError(
+                    f"data: {first.path} and {part.path} differ in labels ({some(odd) or 'in their order'}); expected "
+                    "the same label columns in each set"
+                )
+        tables = [part.multi_hot for part in self.parts if part.multi_hot is not None]
+        self.multi_hot = np.concatenate(tables) if tables else None
+        self.label_names, self.label_groups = first.label_names, first.label_groups
 
     def read(self, i: int) -> bytes | np.ndarray:
         part = int(np.searchsorted(self.starts, i, side="right")) - 1

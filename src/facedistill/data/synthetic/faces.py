@@ -7,11 +7,13 @@ expression, covering, background and camera. Colour is drawn mostly per photogra
 import math
 from collections.abc import Iterable
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from facedistill.data.sources.source import Source
+from facedistill.data.synthetic.attributes import ATTRIBUTES, REGIONS, draw_attributes, show_attributes
 from facedistill.data.synthetic.paint import colour, draw_face
 from facedistill.data.synthetic.priors import face_priors
 from facedistill.errors import UserError
@@ -138,6 +140,9 @@ class SyntheticFaces(Source):
     Photograph j of person k depends on (seed, first + k, j) alone. If you ask for more people or photographs, the
     existing ones do not change. Ranges of `first` that do not overlap are different people. Another `size` shows the
     same photograph with more or less detail. `priors`: it also tells the landmarks and classes of every image.
+
+    `task=attributes`: an image has any of the labels in ATTRIBUTES (glasses, beard, ...), and a class is still the
+    person. The labels' frequencies fall exponentially, to 1 / `imbalance` of the first for the last one.
     """
 
     expected = "synthetic:identities=300"
@@ -151,6 +156,8 @@ class SyntheticFaces(Source):
         seed: int = 0,
         first: int = 0,
         priors: bool = False,
+        task: Literal["identities", "attributes"] = "identities",
+        imbalance: float = 1.0,
     ) -> None:
         for name, value, least in [
             ("identities", identities, 1),
@@ -162,6 +169,8 @@ class SyntheticFaces(Source):
                 raise UserError(f"synthetic faces: {name} is {value}, expected at least {least}")
         if not 16 <= size <= 112:
             raise UserError(f"synthetic faces: size is {size}, expected 16 to 112 pixels")
+        if not imbalance >= 1 or (imbalance > 1 and task == "identities"):
+            raise UserError(f"synthetic faces: imbalance is {imbalance}, expected 1 and more, with task=attributes")
         self.identities, self.images, self.size, self.seed, self.first = identities, images, size, seed, first
         self.path = f"synthetic:identities={identities},images={images},size={size},seed={seed},first={first}"
         self.class_names = [f"id{k:06d}" for k in range(first, first + identities)]
@@ -169,6 +178,17 @@ class SyntheticFaces(Source):
         self.labels = np.repeat(np.arange(identities, dtype=np.int64), images)
         self.fingerprint = fingerprint("synthetic faces 1", self.path)
         self.has_priors = priors  # the images are the same, and so is the fingerprint
+        if task == "attributes":
+            self._label(imbalance)
+
+    def _label(self, imbalance: float) -> None:
+        """Draw the labels of every image."""
+        self.path += f",task=attributes,imbalance={imbalance:g}"
+        self.label_names, self.label_groups = list(ATTRIBUTES), REGIONS
+        pairs = (divmod(i, self.images) for i in range(len(self)))
+        drawn = [draw_attributes(self.seed, self.first + person, image, imbalance) for person, image in pairs]
+        self.multi_hot = np.array(drawn)
+        self.fingerprint = fingerprint("synthetic attributes 1", self.path, self.multi_hot)
 
     def read(self, i: int) -> np.ndarray:
         """Render image `i` as RGB uint8 (size, size, 3)."""
@@ -181,7 +201,10 @@ class SyntheticFaces(Source):
     def _drawn(self, i: int) -> tuple[SimpleNamespace, SimpleNamespace]:
         """Return the person and the conditions of image `i`."""
         person, image = divmod(range(len(self))[i], self.images)
-        return draw_person(self.seed, self.first + person), draw_shot(self.seed, self.first + person, image)
+        who, shot = draw_person(self.seed, self.first + person), draw_shot(self.seed, self.first + person, image)
+        if self.multi_hot is not None:
+            show_attributes(who, shot, self.multi_hot[i], self.seed, self.first + person, image)
+        return who, shot
 
     def render(self, indices: Iterable[int]) -> np.ndarray:
         """Render several images as RGB uint8 (n, size, size, 3): the pixels that `read` gives."""

@@ -10,6 +10,7 @@ from facedistill.evaluation.figures import Declaration
 from facedistill.evaluation.protocols.all_pairs import AllPairs
 from facedistill.evaluation.protocols.classification import ByClassifier
 from facedistill.evaluation.protocols.identification import InGallery
+from facedistill.evaluation.protocols.multi_label import ByLabels
 from facedistill.evaluation.protocols.pairs import Pairs
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.protocols.retrieval import AmongOthers
@@ -26,6 +27,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     "identification": InGallery,
     "retrieval": AmongOthers,
     "classification": ByClassifier,
+    "multi-label": ByLabels,
 }
 
 # The protocols that measure a recipe's task; None: the usual ones of each set.
@@ -34,6 +36,15 @@ TASKS: dict[str, tuple[str, ...] | None] = {
     "classification": ("classification", "retrieval"),
     "retrieval": ("retrieval",),
 }
+
+
+def protocols_of_task(task: str, sets: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the protocols that measure a recipe's task on these sets; None: the usual ones of each.
+
+    Images with several labels are always measured by their usual one.
+    """
+    several = [one for one in sets.values() if "multi-hot" in one.kinds]
+    return None if several and len(several) == len(sets) else TASKS[task]
 
 
 def find_protocol(name: str) -> type[Protocol]:
@@ -80,4 +91,13 @@ def everything() -> Declaration:
     return Declaration.joined([kind.declaration() for kind in PROTOCOLS.values()])
 
 
-__all__ = ["PROTOCOLS", "TASKS", "Protocol", "carried", "declaration", "everything", "find_protocol"]
+__all__ = [
+    "PROTOCOLS",
+    "TASKS",
+    "Protocol",
+    "carried",
+    "declaration",
+    "everything",
+    "find_protocol",
+    "protocols_of_task",
+]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facedistill.data import SHOTS, by_shots
 from facedistill.errors import some
 from facedistill.evaluation.figures import Count, Figure
 from facedistill.evaluation.measurement import Measurement
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 HELD_SCORES = 2**22  # scores held at once; mAP and AUC are measured if those of all images are no more
 BINS = 15  # of the calibration error
-MANY, FEW = 100, 20  # training images of a class: many at least, few at most (as LFME and OLTR group classes)
-SHOTS = ("many", "medium", "few")
 
 
 class ByClassifier(Protocol):
@@ -217,7 +216,7 @@ class _Answers:
             found["top5"] = _mean(self.above < 5, weight)
         found["per_class"] = _nanmean(each["top1"])
         if self.head.counts is not None:
-            for shots, chosen in zip(SHOTS, _by_shots(self.head.counts), strict=True):
+            for shots, chosen in by_shots(self.head.counts).items():
                 found[f"{shots}_shots"] = _nanmean(each["top1"][chosen])
         found["macro_f1"] = _nanmean(each["f1"])
         if "auc" in each:
@@ -264,11 +263,6 @@ def _by_centres(probe: np.ndarray, gallery: np.ndarray, kind: np.ndarray) -> np.
         cos[image, own] = -np.inf
         right[rows] = np.where(number[own] > 1, mate - TIE > cos.max(1), np.nan)
     return right
-
-
-def _by_shots(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    many, few = counts >= MANY, counts <= FEW
-    return many, ~many & ~few, few
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ class Protocol(ABC):
     Attributes:
         name: the name of its results.
         kinds: the kinds of set that it measures, one of which a set must be: "labels" (images with class names),
+            "multi-hot" (images that may have several labels),
             "pairs" (a list of pairs), "gallery" (probes and a gallery), "templates" (templates with pairs of them),
             "galleries" (templates with galleries of them).
         usual: the kinds of set that it measures even if no protocol was asked for.

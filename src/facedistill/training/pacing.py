@@ -1,0 +1,54 @@
+"""Before each epoch, tell the terms that ask how far the student is behind its teachers on the hold-out."""
+
+import numpy as np
+import torch
+
+from facedistill import parallel
+from facedistill.data import Dataset
+from facedistill.errors import UsageError
+from facedistill.evaluation import multi_label
+from facedistill.files import cache_dir
+from facedistill.head import Classifier
+from facedistill.models import Model, embed_dataset
+from facedistill.training.assemble import Assembly
+
+
+def pace(assembly: Assembly) -> None:
+    """Give each paced term the mean average precision of the student and of its teacher, over the teacher's labels.
+
+    It depends on the student's weights alone, so a run that resumes here goes on in the same way.
+
+    Raises:
+        UsageError: nothing is held out, or its images have one class each.
+    """
+    paced = {key: wired for key, wired in assembly.method.wired.items() if wired.term.paced}
+    held_out = assembly.held_out
+    for key, wired in paced.items():
+        if held_out is None or held_out.multi_hot is None:
+            raise UsageError(
+                f"method.terms.{key}.balance=self_paced: the student is measured on held-out images with several "
+                "labels; set data.hold_out, or another balance"
+            )
+        known = assembly.method.teachers[wired.teacher].classifier
+        weight = assembly.method.weight
+        assert known is not None and weight is not None
+        found = torch.zeros(1, 2)
+        if parallel.rank() == 0:  # the others wait: statistics of their networks differ
+            own = weight.trained().select(known.class_names)
+            student = _precision(assembly.method.student, own, held_out, cached=False)
+            found[0] = torch.tensor([student, _precision(assembly.models[wired.teacher], known, held_out, cached=True)])
+        student, teacher = parallel.gather(found.to(parallel.device()))[0].tolist()
+        wired.term.pace(student, teacher)
+
+
+def _precision(model: Model, classifier: Classifier, dataset: Dataset, cached: bool) -> float:
+    """Return the mean average precision of the labels that the classifier knows; 0 if no image has one."""
+    table = embed_dataset(model, dataset, flips=False, cache=cache_dir() / "embeddings" if cached else None)
+    place = {key: i for i, key in enumerate(dataset.keys)}
+    names = [name for name in dataset.label_names if name in set(classifier.class_names)]
+    columns = [dataset.label_names.index(name) for name in names]
+    assert dataset.multi_hot is not None
+    hot = dataset.multi_hot[[place[key] for key in table.keys]][:, columns]
+    cosines = table.fused("none") @ classifier.select(names).weight.cpu().numpy().T
+    found = multi_label(np.asarray(cosines), hot, names, sure=False, resamples=0).figures
+    return found["map"].value if "map" in found else 0.0
