@@ -16,7 +16,6 @@ before and after int8; minutes a network.
 
 import argparse
 import json
-import statistics
 import subprocess
 import time
 from collections import Counter
@@ -33,6 +32,7 @@ import torch
 from docs_table import put_table
 from export_faults import FAULTS, as_trained, naive
 from result_file import write_result
+from timing import medians
 
 from facedistill.data import open_dataset
 from facedistill.evaluation import evaluate, open_sets
@@ -75,18 +75,6 @@ def session(file: Path, folded: Path | None = None) -> Any:
 def embed(opened: Any, images: np.ndarray) -> np.ndarray:
     name = opened.get_inputs()[0].name
     return np.concatenate([opened.run(None, {name: images[i : i + 8]})[0] for i in range(0, len(images), 8)])
-
-
-def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Milliseconds of each call, all in turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 5):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= 5:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: round(statistics.median(values), 3) for name, values in times.items()}
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
-from facedistill.backbones import create_backbone
+from facedistill.backbones import Backbone, create_backbone
 from facedistill.export import Deployable, Form
 from facedistill.export.onnx import Onnx, float_graph
 from facedistill.export.target import in_form
@@ -95,9 +95,13 @@ def naive(before: Path, after: Path, images: np.ndarray, per_channel: bool) -> N
 
 
 def as_trained(embedding_dim: int, size: int, width: float, activation: str = "prelu") -> Model:
-    """A MobileFaceNet with random weights, and with biases, slopes and channels of unequal size as training makes."""
+    """A MobileFaceNet with random weights that look trained."""
     torch.manual_seed(0)
-    backbone = create_backbone("mobilefacenet", embedding_dim, size, width=width, activation=activation)
+    return looking_trained(create_backbone("mobilefacenet", embedding_dim, size, width=width, activation=activation))
+
+
+def looking_trained(backbone: Backbone) -> Model:
+    """A network with random weights, and with biases, slopes and channels of unequal size as training makes."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             assert module.running_mean is not None and module.running_var is not None

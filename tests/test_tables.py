@@ -46,6 +46,11 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "instances",
         "scale",
         "scale_chart",
+        "timing",
+        "short_study",
+        "search_study",
+        "family",
+        "multi_step",
     ):
         sys.modules.pop(name, None)
 
@@ -206,3 +211,21 @@ def test_scale() -> None:
         assert _module("docs_table").stored_table("scale.md", name) == table.strip()
     assert scale.CHART.exists() == bool(result["runs"])
     assert not result["runs"] or scale.CHART.read_text("utf-8") == scale.drawing(result["runs"])
+
+
+def test_search_study() -> None:
+    study = _module("search_study")
+    for name, table in study.tables(_json("search.json")).items():
+        assert _module("docs_table").stored_table("search.md", name) == table.strip()
+    assert study.kendall([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx((5 - 1) / 6)
+    assert study.kendall([1, 1, 2], [3, 2, 1]) == pytest.approx(-2 / 3)  # a tie counts for neither
+
+
+def test_family() -> None:
+    table = _module("family").table(_json("family.json"))
+    assert _module("docs_table").stored_table("model.md", "family") == table.strip()
+
+
+def test_multi_step() -> None:
+    table = _module("multi_step").table(_json("multi_step.json"))
+    assert _module("docs_table").stored_table("methods.md", "multi-step") == table.strip()

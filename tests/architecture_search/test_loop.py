@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from facedistill.architecture_search import loop
+from facedistill.architecture_search import log_likelihood, loop, read_weights
 from facedistill.architecture_search.halves import Part, halves
 from facedistill.architecture_search.loop import search
 from facedistill.backbones import Supernet, read_genotype
@@ -40,6 +40,7 @@ def test_a_search_of_second_order_with_all_that_it_offers(tiny: Tiny, tmp_path: 
     settings = {"channels": 2, "cells": 4, "order": 2, "latency": 0.1, "auxiliary": True}
     out = search(recipe(tiny, search=settings, **objective), tmp_path / "run")
     cells = read_genotype(str(out / "genotype.json"))
+    assert -16 * 2.3 < log_likelihood(cells, read_weights(out / "weights.json")) < 0  # near even: 16 ln 8 = 33.3
     rows = read_log(out / LOG)
     assert {"margin_softmax", "validation", "latency"} <= set(rows[0]) and 0.5 < rows[0]["latency"] < 2
     page = (out / "report.html").read_text()

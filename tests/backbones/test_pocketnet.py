@@ -72,7 +72,16 @@ def test_every_operation_can_stand_in_every_place() -> None:
         assert network.eval()(torch.randn(1, 3, 32, 32)).isfinite().all()
 
 
+@pytest.mark.parametrize("channels", [1, 5, 12])
+def test_a_genotype_has_the_channels_that_were_asked_for(channels: int) -> None:
+    network = create_backbone("genotype", 8, 32, file="pocketnet", channels=channels, depth=4)
+    assert [cell.preprocess.last[3].num_features for cell in network.cells] == [channels * 2**i for i in range(4)]
+    assert network.eval()(torch.randn(1, 3, 32, 32)).isfinite().all()
+
+
 def test_wrong_depth_and_no_genotype() -> None:
+    with pytest.raises(UsageError, match=r"0 channels: expected 1 or more"):
+        create_backbone("genotype", 8, 32, file="pocketnet", channels=0)
     with pytest.raises(UsageError, match=r"3 cells: expected at least 4"):
         create_backbone("genotype", 8, 32, file="pocketnet", depth=3)
     with pytest.raises(UsageError, match=r"expected the option 'file' .* or 'cells'"):

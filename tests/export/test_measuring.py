@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from facedistill.backbones import create_backbone
 from facedistill.cli.app import main
+from facedistill.cli.listing import listing
 from facedistill.errors import UsageError, UserError
 from facedistill.export import bench, export_model
-from facedistill.models import load_model, save_model
+from facedistill.models import Model, load_model, save_model
 from facedistill.results import render_bench, write_bench
 from tiny_world import Tiny
 
@@ -38,6 +40,16 @@ def test_a_run_beside_its_exported_file(tiny: Tiny, file: Path, tmp_path: Path) 
     write_bench(result, tmp_path / "report.html")
     assert "<svg" in (tmp_path / "report.html").read_text("utf-8")
     json.dumps(result)
+
+
+def test_the_list_of_networks_shows_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+    save_model(Model(create_backbone("ghostfacenet_v1")), tmp_path / "model")
+    (found,) = bench([tmp_path / "model"], threads=[1], rounds=1, compiled=False)["contestants"]
+    rows = [line.split() for line in listing("backbones").splitlines()]
+    (row,) = [row for row in rows if row[0] == "ghostfacenet_v1"]
+    assert row[:6] == ["ghostfacenet_v1", "4.04", "M", "59.3", "M", f"{found['latency_ms']['1']['median']:.1f}"]
+    assert next(row for row in rows if row[0] == "pocketnet_s")[5] == "91.62"
 
 
 def test_accuracy_of_an_evaluation_by_path(

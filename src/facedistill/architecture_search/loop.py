@@ -25,6 +25,7 @@ from facedistill.architecture_search import latency
 from facedistill.architecture_search.bilevel import first_order, kept_statistics, second_order
 from facedistill.architecture_search.halves import Part, halves
 from facedistill.architecture_search.report import write_report
+from facedistill.architecture_search.space import weights_of
 from facedistill.backbones import Supernet
 from facedistill.data import Batch, Loader, make_sampler
 from facedistill.errors import UsageError, UserError
@@ -47,14 +48,15 @@ from facedistill.training import (
     written_out,
 )
 
-GENOTYPE, TIMES = "genotype.json", "latency.json"
+GENOTYPE, WEIGHTS, TIMES = "genotype.json", "weights.json", "latency.json"
 
 
 def search(recipe: Recipe, out: str | Path) -> Path:
-    """Search as the recipe says (its group `search`); write genotype.json, log.jsonl and report.html into `out`.
+    """Search as the recipe says (its group `search`); write genotype.json and report.html into `out`.
 
-    The student's network in the recipe is not used: the supernet takes its place. Idempotent, as `train` is: the same
-    recipe resumes from the last checkpoint to the same bits, and a finished search does nothing.
+    Beside them lie log.jsonl, the checkpoints, and weights.json: the weights of every edge's operations. The student's
+    network in the recipe is not used: the supernet takes its place. Idempotent, as `train` is: the same recipe resumes
+    from the last checkpoint to the same bits, and a finished search does nothing.
 
     Raises:
         UsageError: `out` holds another run; the recipe asks for what a search cannot do; several processes.
@@ -263,9 +265,11 @@ def _times(run: Path, network: Supernet) -> latency.Table:
 
 
 def _finish(run: Path, network: Supernet) -> None:
-    """Write the report, then the genotype, which marks the search as finished."""
+    """Write the report and the weights, then the genotype, which marks the search as finished."""
     genotype = network.genotype()
     write_report(run, network)
+    with atomic_write(run / WEIGHTS) as temporary:
+        temporary.write_text(json.dumps(weights_of(network)), encoding="utf-8")
     with atomic_write(run / GENOTYPE) as temporary:
         temporary.write_text(json.dumps(genotype.to_json(), indent=1), encoding="utf-8")
     say(

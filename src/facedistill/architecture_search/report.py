@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 
 from facedistill.architecture_search.picture import draw, state_name
+from facedistill.architecture_search.space import weights_of
 from facedistill.backbones import OPERATIONS, Supernet
 from facedistill.files import atomic_write
 from facedistill.run import LOG, read_log
@@ -45,8 +46,8 @@ def write_report(run: Path, network: Supernet) -> None:
 
 def _weights(network: Supernet, kind: str) -> str:
     rows = []
-    for node, matrix in enumerate(network.rows(kind), 1):
-        for state, weights in enumerate(matrix.detach().softmax(1).tolist()):
+    for node, edges in enumerate(weights_of(network)[kind], 1):
+        for state, weights in enumerate(edges):
             rows.append([f"{state_name(state)} to node {node}", *(f"{w:.3f}" for w in weights)])
     return f"<h3>{kind.capitalize()}</h3>" + _table(["edge", *OPERATIONS, "none"], rows)
 

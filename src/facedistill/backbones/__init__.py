@@ -18,9 +18,20 @@ from facedistill.backbones.base import Backbone
 from facedistill.backbones.cells import operation
 from facedistill.backbones.costs import COSTS
 from facedistill.backbones.edgeface import edgeface_s, edgeface_xs, edgeface_xxs
-from facedistill.backbones.genotype import GENOTYPES, OPERATIONS, Genotype, genotype_from, read_genotype
+from facedistill.backbones.genotype import (
+    EDGES,
+    GENOTYPES,
+    INPUTS,
+    KINDS,
+    NODES,
+    OPERATIONS,
+    Genotype,
+    genotype_from,
+    read_genotype,
+)
 from facedistill.backbones.ghostfacenet import ghostfacenet_v1, ghostfacenet_v2
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
+from facedistill.backbones.measured import note_latency, noted_latency, processor
 from facedistill.backbones.mixfacenet import mixfacenet_m, mixfacenet_s, mixfacenet_xs
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone, open_session
@@ -40,7 +51,11 @@ __all__ = [
     "CHANNELS",
     "COSTS",
     "DEPTHS",
+    "EDGES",
     "GENOTYPES",
+    "INPUTS",
+    "KINDS",
+    "NODES",
     "OPERATIONS",
     "Backbone",
     "Genotype",
@@ -53,11 +68,14 @@ __all__ = [
     "genotype_from",
     "import_onnx_packages",
     "inputs",
+    "note_latency",
+    "noted_latency",
     "one_line",
     "open_session",
     "operation",
     "outline",
     "outputs",
+    "processor",
     "read_genotype",
     "read_graph",
     "tried",

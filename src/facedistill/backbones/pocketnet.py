@@ -24,9 +24,9 @@ class CellNetwork(Backbone):
     """Stem of stride 2, `cells` cells of which three reduce, 1x1 convolution, global depthwise convolution, linear.
 
     Args:
-        channels: of a node in the first cells; each reduction doubles it.
+        channels: of a node in the first cells, any number from 1; each reduction doubles it.
         cells: their number, at least 4: those at a third, at two thirds and at the end reduce.
-        width: scales every number of channels, rounded to a multiple of 8.
+        width: scales every number of channels, rounded to a multiple of 8; 1 leaves them as they are.
         output: what follows the last normalisation, see `OutputBlock`.
 
     `with_features` returns four maps, at 1/2, 1/4, 1/8 and 1/16 of the input.
@@ -46,7 +46,9 @@ class CellNetwork(Backbone):
         final = check_size(input_size)
         if cells < 4:
             raise UsageError(f"{cells} cells: expected at least 4, because three of them reduce the size")
-        node = scaled(channels, width)
+        if channels < 1:
+            raise UsageError(f"{channels} channels: expected 1 or more, e.g. 16")
+        node = channels if width == 1 else scaled(channels, width)
         before = last = STEM * node
         self.stem = nn.Sequential(nn.Conv2d(3, last, 3, 2, 1, bias=False), nn.BatchNorm2d(last))
         self.reductions = reductions(cells)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from facedistill.files import cache_dir
 
-KINDS = ("embeddings", "nearest", "tar")  # folders of files that are computed again when they are needed
+KINDS = ("embeddings", "latency", "nearest", "tar")  # folders of files that are computed again when they are needed
 
 
 def summary() -> str:

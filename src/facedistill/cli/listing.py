@@ -38,17 +38,19 @@ def _terms() -> list[str]:
 
 
 def _backbones() -> list[str]:
-    from facedistill.backbones import BACKBONES, COSTS
+    from facedistill.backbones import BACKBONES, COSTS, noted_latency
 
-    rows = ["name                  parameters   MACs at 112x112   published IJB-C, TAR at FAR 1e-4"]
+    rows = ["name                  parameters   MACs at 112x112   ms here   published IJB-C, TAR at FAR 1e-4"]
     for name in BACKBONES:
         if name in COSTS:
             cost = COSTS[name]
             figure = f"{cost.ijbc:.2f} ({cost.data})" if cost.ijbc else ""
-            rows.append(f"{name:20} {cost.parameters / 1e6:9.2f} M {cost.macs:15.1f} M   {figure}".rstrip())
+            ms = "" if (noted := noted_latency(name)) is None else f"{noted:.1f}"
+            rows.append(f"{name:20} {cost.parameters / 1e6:9.2f} M {cost.macs:15.1f} M {ms:>9}   {figure}".rstrip())
         else:
             rows.append(f"{name:20} of the cells in `student.options.file`")
-    return [*rows, f"{'timm:NAME':20} any network of timm, where it is installed"]
+    about = "ms here: one image in PyTorch, one thread, where `facedistill bench` has measured such a model"
+    return [*rows, f"{'timm:NAME':20} any network of timm, where it is installed", about]
 
 
 def _margins() -> list[str]:

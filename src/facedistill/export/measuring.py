@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import select
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from facedistill import __version__
-from facedistill.backbones import OnnxBackbone
+from facedistill.backbones import OnnxBackbone, note_latency, processor
 from facedistill.errors import UsageError, UserError
 from facedistill.export.contestant import COMPILED, TORCH
 from facedistill.export.deployable import Form
@@ -88,14 +87,15 @@ def bench(
                     entries[i]["throughput"].get(str(batch), 0.0), round(worker.ask("throughput", batch)["rate"], 1)
                 )
         measured = [entries[i] for i in workers]
+    _note(measured)
     made = {
         "facedistill": __version__,
         "torch": torch.__version__,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": _cores(),
         "rounds": rounds,
     }
-    shown = [{key: value for key, value in e.items() if key not in ("form", "size")} for e in measured]
+    shown = [{key: value for key, value in e.items() if key not in ("form", "size", "network")} for e in measured]
     return {"schema": SCHEMA, "made": made, "threads": counts, "contestants": shown, "left_out": left_out}
 
 
@@ -127,6 +127,13 @@ def _measure_latency(
             "p95": round(float(np.percentile(found, 95)), 4),
             "images": len(found),
         }
+
+
+def _note(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Note the latency of networks in PyTorch, for `list backbones`."""
+    for entry in entries:
+        if entry["runtime"] == TORCH and "1" in entry["latency_ms"]:
+            note_latency(entry["network"], entry["macs"], entry["latency_ms"]["1"]["median"])
 
 
 class _Worker:
@@ -205,7 +212,8 @@ def _entries(path: Path, compiled: bool) -> Iterator[dict[str, Any]]:
     weights = next(path.glob("**/model.safetensors"))
     for runtime in (TORCH, COMPILED) if compiled else (TORCH,):
         yield _entry(path, path, runtime, Form(batch="dynamic", normalise=False), size, *costs) | {
-            "bytes": weights.stat().st_size
+            "bytes": weights.stat().st_size,
+            "network": model.backbone.spec.get("name", ""),
         }
 
 
@@ -266,11 +274,3 @@ def _own_name(evaluation: Mapping[str, Any]) -> str | None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        if found := next((line for line in lines if line.startswith("model name")), ""):
-            return found.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

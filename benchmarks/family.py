@@ -1,0 +1,165 @@
+"""The family of networks: what each costs at 112 x 112, in PyTorch and exported, and what a short distillation gives.
+
+    python benchmarks/family.py run --data FACES --runs R
+    python benchmarks/family.py train --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--epochs 2]
+    python benchmarks/family.py table [--runs R]
+
+`run` exports every network at its smallest size in fp32 and int8, gate and all. Then it times all of them in turns, in
+CPU time of one thread: PyTorch, and ONNX Runtime in both precisions. The weights are random but look trained, which is
+enough for latency, size, and faults of the export. `train` distils each from the teacher at 64 x 64, one seed. Every
+result is a file in R; finished ones are skipped, and a stopped training resumes. `table` copies the results of R into
+benchmarks/results/family.json and writes the table of docs/model.md.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from docs_table import put_table
+from export import embed, images_of, session
+from export_faults import looking_trained
+from result_file import write_result
+from short_study import cost, embedded, figures, heads, rates, recipe_of, store, stored
+from timing import medians
+
+from facedistill.backbones import create_backbone
+from facedistill.data import open_dataset
+from facedistill.export import export_model
+from facedistill.models import Precision, load_model, save_model
+from facedistill.results import markdown
+from facedistill.training import train
+
+RESULTS = Path(__file__).parent / "results" / "family.json"
+DIM, SIZE, TRAINED_SIZE, ROUNDS = 128, 112, 64, 40
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mobilefacenet": ("mobilefacenet", {}),
+    "mobilefacenet, width 0.5": ("mobilefacenet", {"width": 0.5}),
+    "mobilefacenet, ReLU": ("mobilefacenet", {"activation": "relu"}),
+    "pocketnet_s": ("pocketnet_s", {}),
+    "ghostfacenet_v1": ("ghostfacenet_v1", {}),
+    "ghostfacenet_v2": ("ghostfacenet_v2", {}),
+    "mixfacenet_xs": ("mixfacenet_xs", {}),
+    "shufflefacenet, width 0.5": ("shufflefacenet", {"width": 0.5}),
+    "edgeface_xxs": ("edgeface_xxs", {}),
+    "vit_t": ("vit_t", {}),
+    "resnet_small": ("resnet_small", {}),
+    "iresnet18": ("iresnet18", {}),
+}
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    folder = Path(args.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (backbone, options) in NETWORKS.items():
+        done, out = folder / f"export-{_file(name)}.json", folder / _file(name)
+        if done.exists():
+            continue
+        torch.manual_seed(0)
+        model = looking_trained(create_backbone(backbone, DIM, SIZE, **options))
+        save_model(model, out)
+        found: dict[str, Any] = {"network": name, "parameters": model.parameters_count(), "macs": model.macs()}
+        for precision in PRECISIONS:
+            began = time.perf_counter()
+            made = export_model(out, "onnx", out / f"{precision}.onnx", precision=precision, calibrate=args.data)
+            found[precision] = {"file": made.path.name, "bytes": made.bytes, "gate": made.gate.to_json()}
+            found[precision]["seconds"] = round(time.perf_counter() - began)
+            print(name, precision, made.gate.mean_cosine, made.gate.faults, flush=True)
+        store(done, found)
+    timed(folder, args.data)
+
+
+def _file(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "")
+
+
+def timed(folder: Path, data: str) -> None:
+    """Time every network in turns: PyTorch, and both files in ONNX Runtime."""
+    image, calls = images_of(data, SIZE)[:1], dict[str, Callable[[], Any]]()
+    one = torch.from_numpy(image.copy())
+    for row in stored(folder, "export-*.json"):
+        name, out = row["network"], folder / _file(row["network"])
+        calls[f"{name}: torch"] = partial(_inferred, load_model(out).eval(), one)
+        for precision in PRECISIONS:
+            calls[f"{name}: {precision}"] = partial(embed, session(out / row[precision]["file"]), image)
+    store(folder / "ms.json", {"ms": medians(calls, ROUNDS, time.process_time)})
+
+
+def _inferred(model: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(images)
+
+
+def distil(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    folder = Path(args.runs)
+    lfw, teacher = open_dataset(args.lfw), load_model(args.teacher)
+    gallery = embedded(teacher, lfw)
+    for name, (backbone, options) in NETWORKS.items():
+        done, out = folder / f"train-{_file(name)}.json", folder / f"train-{_file(name)}"
+        if done.exists() or (args.only and name not in args.only):
+            continue
+        student = {"backbone": backbone, "options": options}
+        train(recipe_of(args.data, args.teacher, student, TRAINED_SIZE, args.epochs, 0), out)
+        store(done, {"network": name, "tar": rates(load_model(out), lfw, gallery)} | cost(out))
+
+
+def collect(folder: Path) -> None:
+    rows = {row["network"]: row for row in stored(folder, "export-*.json")}
+    for row in stored(folder, "train-*.json"):
+        rows[row["network"]]["trained"] = {key: row[key] for key in ("tar", "epochs", "seconds", "images")}
+    (ms,) = [row["ms"] for row in stored(folder, "ms.json")]
+    for name, row in rows.items():
+        row["ms"] = {kind: ms[f"{name}: {kind}"] for kind in ("torch", *PRECISIONS)}
+    write_result(RESULTS, {"size": SIZE, "networks": [rows[name] for name in NETWORKS if name in rows]})
+
+
+def table(result: Mapping[str, Any]) -> str:
+    rows = []
+    for row in result["networks"]:
+        cells = [f"{row['parameters'] / 1e6:.2f}", f"{row['macs'] / 1e6:.0f}"]
+        cells += [f"{row['ms'][kind]:.1f}" for kind in ("torch", *PRECISIONS)]
+        cells += [f"{row[precision]['bytes'] / 1e6:.1f}" for precision in PRECISIONS]
+        cells += [_gate(row[precision]["gate"]) for precision in PRECISIONS]
+        trained = [row["trained"]] if "trained" in row else []
+        rows.append([f"`{row['network']}`", *cells, *figures(trained)])
+    about = ["parameters, M", "MACs, M", "torch, ms", "ONNX fp32, ms", "ONNX int8, ms", "fp32, MB", "int8, MB"]
+    return markdown(["network", *about, "gate of fp32", "gate of int8", *heads()], rows)
+
+
+def _gate(gate: Mapping[str, Any]) -> str:
+    return f"{'passes' if gate['passed'] else '**fails**'}, {gate['mean_cosine']:.4f}"
+
+
+def write_table(args: argparse.Namespace) -> None:
+    if args.runs:
+        collect(Path(args.runs))
+    made = table(json.loads(RESULTS.read_text("utf-8")))
+    put_table("model.md", "family", made)
+    print(made)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    for verb, does in (("run", run), ("train", distil), ("table", write_table)):
+        made = verbs.add_parser(verb)
+        made.set_defaults(verb=does)
+        made.add_argument("--runs", required=verb != "table")
+        if verb != "table":
+            made.add_argument("--data", required=True)
+        if verb == "train":
+            made.add_argument("--teacher", required=True)
+            made.add_argument("--lfw", required=True)
+            made.add_argument("--epochs", type=int, default=2)
+            made.add_argument("--threads", type=int, default=1)
+            made.add_argument("--only", nargs="+", choices=list(NETWORKS), help="some of the networks")
+    arguments = parser.parse_args()
+    arguments.verb(arguments)

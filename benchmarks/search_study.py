@@ -1,0 +1,270 @@
+"""What an architecture search is worth: searched cells, random cells, the published ones and MobileFaceNet.
+
+    python benchmarks/search_study.py run --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--random 8]
+    python benchmarks/search_study.py table [--runs R]
+
+`run` searches with each objective and a small supernet: a softmax of its own (published), the teacher's inherited
+classifier, and that with the measured latency. Then it trains each genotype found, the published one, random ones of
+the same space, and a MobileFaceNet. All have the same recipe and, by their width, the same multiply-adds. Every result
+is a file in R; finished ones are skipped, and a stopped search or training resumes. At last it times all networks in
+turns, in CPU time. `table` copies the results of R into benchmarks/results/search.json and writes the tables of
+docs/search.md.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from docs_table import put_table
+from result_file import write_result
+from short_study import FARS, SIDES, cost, embedded, figures, heads, rates, recipe_of, store, stored
+from timing import medians
+
+from facedistill.architecture_search import (
+    GENOTYPE,
+    WEIGHTS,
+    log_likelihood,
+    random_genotype,
+    read_weights,
+    search,
+)
+from facedistill.backbones import GENOTYPES, Genotype, count_macs, create_backbone, genotype_from, read_genotype
+from facedistill.data import open_dataset
+from facedistill.evaluation import far_key
+from facedistill.models import load_model
+from facedistill.results import markdown
+from facedistill.run import latest_checkpoint
+from facedistill.training import train
+
+RESULTS = Path(__file__).parent / "results" / "search.json"
+SIZE, CELLS, MOST_CHANNELS, SEARCH_BATCH, ROUNDS = 48, 5, 64, 64, 50
+SUPERNET = {"channels": 4, "order": 1, "alpha_lr": 5e-3}
+SCALE = 24
+SOFTMAX = {"margin_softmax": {"margin": "cosface", "scale": SCALE, "margin_options": {"size": 0.0}}}
+INHERITED = {
+    "name": "proxylesskd",
+    "classifier": {"start": "centres"},
+    "terms": {"margin_softmax": {"scale": SCALE, "margin_options": {"size": 0.5}}},
+}
+OBJECTIVES: dict[str, tuple[dict[str, Any], float]] = {  # the method, and the weight of the latency
+    "published": ({"name": "scratch", "terms": SOFTMAX}, 0.0),
+    "inherited": (INHERITED, 0.0),
+    "inherited_latency": (INHERITED, 0.1),
+}
+WORDS = {
+    "published": "searched, own softmax",
+    "inherited": "searched, inherited classifier",
+    "inherited_latency": "searched, inherited classifier + latency",
+    "pocketnet": "published cells (PocketNet)",
+    "random": "random cells",
+    "mobilefacenet": "MobileFaceNet, width 0.5",
+}
+MOBILE: dict[str, Any] = {"backbone": "mobilefacenet", "options": {"width": 0.5, "output": "affine"}}
+DECIDING = ("teacher", far_key(FARS[0]))  # the figure by which networks are ranked
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    folder = Path(args.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    lfw, teacher = open_dataset(args.lfw), load_model(args.teacher)
+    gallery, dim = embedded(teacher, lfw), teacher.embedding_dim
+    for objective in OBJECTIVES:
+        searched(args, folder, objective, dim)
+    target = count_macs(create_backbone(MOBILE["backbone"], dim, SIZE, **MOBILE["options"]), SIZE)
+    for seed in args.seeds:
+        for name, cells in genotypes(folder, args.random).items():
+            done, out = folder / f"network-{name}-{seed}.json", folder / f"{name}-{seed}"
+            if done.exists():
+                continue
+            student = MOBILE if cells is None else cell_network(cells, dim, target)
+            train(recipe_of(args.data, args.teacher, student, SIZE, args.epochs, seed), out)
+            model = load_model(out)
+            found: dict[str, Any] = {"network": name, "seed": seed, "channels": student["options"].get("channels")}
+            found |= {"cells": cells.to_json() if cells else None, "macs": model.macs()}
+            found |= {"parameters": model.parameters_count(), "tar": rates(model, lfw, gallery)}
+            store(done, found | cost(out))
+            print(name, seed, found["tar"]["teacher"], flush=True)
+    timed(folder)
+
+
+def searched(args: argparse.Namespace, folder: Path, objective: str, dim: int) -> None:
+    """Search with an objective, or do nothing if that is done."""
+    done, out = folder / f"search-{objective}.json", folder / f"search-{objective}"
+    if done.exists():
+        return
+    method, latency = OBJECTIVES[objective]
+    own = method["name"] == "scratch"
+    changes: dict[str, Any] = {
+        "method": method,
+        "schedule": {"epochs": args.search_epochs, "batch": SEARCH_BATCH, "lr": 0.1, "weight_decay": 3e-4},
+        "search": SUPERNET | {"cells": CELLS, "latency": latency},
+        "data": {"train": args.data, "in_memory": True, "hold_out": args.without},
+    }
+    student, teacher = ({"embedding_dim": dim}, None) if own else ({}, args.teacher)
+    search(recipe_of(args.data, teacher, student, SIZE, args.search_epochs, 0, changes), out)
+    state = latest_checkpoint(out)
+    assert state is not None
+    found = {"objective": objective, "seconds": round(state["seconds"]), "steps": state["step"]}
+    found |= {key: changes[key] for key in ("schedule", "search")} | {"hold_out": args.without}
+    found |= {"cells": read_genotype(str(out / GENOTYPE)).to_json(), "weights": read_weights(out / WEIGHTS)}
+    store(done, found)
+
+
+def genotypes(folder: Path, randoms: int) -> dict[str, Genotype | None]:
+    """Return what is trained, in this order; None has no cells."""
+    found: dict[str, Genotype | None] = {"mobilefacenet": None}
+    found |= {row["objective"]: genotype_from(row["cells"]) for row in stored(folder, "search-*.json")}
+    return found | GENOTYPES | {f"random-{i}": random_genotype(i) for i in range(randoms)}
+
+
+def cell_network(cells: Genotype, dim: int, target: int) -> dict[str, Any]:
+    """Return the student of these cells whose multiply-adds are nearest to the target."""
+
+    def student(channels: int) -> dict[str, Any]:
+        options = {"cells": cells.to_json(), "channels": channels, "depth": CELLS, "output": "affine"}
+        return {"backbone": "genotype", "options": options}
+
+    def macs(channels: int) -> int:
+        return count_macs(create_backbone("genotype", dim, SIZE, **student(channels)["options"]), SIZE)
+
+    low, high = 1, MOST_CHANNELS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if macs(middle) <= target else (low, middle)
+    return student(min((low, high), key=lambda channels: abs(macs(channels) - target)))
+
+
+def timed(folder: Path) -> None:
+    """Time the networks of the first seed in turns, on one thread."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    names = [row["network"] for row in stored(folder, "network-*.json") if row["seed"] == 0]
+    image = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    with torch.inference_mode():
+        models = {name: load_model(folder / f"{name}-0").eval() for name in names}
+        store(
+            folder / "ms.json",
+            {"ms": medians({n: partial(model, image) for n, model in models.items()}, ROUNDS, time.process_time)},
+        )
+
+
+def collect(folder: Path) -> None:
+    """Put the results of a folder into one file, with what each search thinks of each genotype."""
+    searches = list(stored(folder, "search-*.json"))
+    networks = sorted(stored(folder, "network-*.json"), key=lambda row: (_place(row["network"]), row["seed"]))
+    for row in networks:
+        if row["cells"]:
+            cells = genotype_from(row["cells"])
+            row["log_likelihood"] = {
+                one["objective"]: round(log_likelihood(cells, one["weights"]), 3) for one in searches
+            }
+    searches = [{key: value for key, value in one.items() if key != "weights"} for one in searches]
+    (ms,) = [row["ms"] for row in stored(folder, "ms.json")]
+    write_result(RESULTS, {"searches": searches, "networks": networks, "ms": ms})
+
+
+def _place(name: str) -> tuple[int, int]:
+    kind, _, number = name.partition("-")
+    return list(WORDS).index(kind), int(number or 0)
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    return {"search networks": network_table(result), "search ranking": ranking_table(result)}
+
+
+def network_table(result: Mapping[str, Any]) -> str:
+    minutes = {row["objective"]: f"{row['seconds'] / 60:.0f}" for row in result["searches"]}
+    rows = []
+    for kind, words in WORDS.items():
+        runs = [row for row in result["networks"] if row["network"].partition("-")[0] == kind]
+        several = len({row["network"] for row in runs})
+        ms = [result["ms"][row["network"]] for row in runs if row["network"] in result["ms"]]
+        cells = [_range([row["channels"] for row in runs if row["channels"]], "d")]
+        cells += [
+            _range([row["parameters"] / 1e6 for row in runs], ".2f"),
+            _range([row["macs"] / 1e6 for row in runs], ".1f"),
+        ]
+        cells += [_range(ms, ".1f"), minutes.get(kind, "")]
+        name = f"{words}: {several} genotypes" if kind == "random" and several else words
+        rows.append([name, *cells, *figures(runs), _beaten(result, kind)])
+    about = ["channels", "parameters, M", "MACs, M", "ms", "minutes to search"]
+    return markdown(["cells", *about, *heads(), "random cells below it"], rows)
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    if not values:
+        return ""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def _beaten(result: Mapping[str, Any], kind: str) -> str:
+    """How many of the random networks have a lower deciding figure, by means over seeds."""
+    of = means(result["networks"], *DECIDING)
+    random = [value for name, value in of.items() if name.startswith("random-")]
+    if kind == "random" or kind not in of or not random:
+        return ""
+    return f"{sum(value < of[kind] for value in random)} of {len(random)}"
+
+
+def means(networks: Sequence[Mapping[str, Any]], side: str, far: str) -> dict[str, float]:
+    """Return the mean TAR over seeds, by network."""
+    by_name: dict[str, list[float]] = {}
+    for row in networks:
+        by_name.setdefault(row["network"], []).append(row["tar"][side][far][0])
+    return {name: float(np.mean(values)) for name, values in by_name.items()}
+
+
+def ranking_table(result: Mapping[str, Any]) -> str:
+    """How the ranking of each search agrees with that of the trained networks."""
+    rows = []
+    for one in result["searches"]:
+        likely = {row["network"]: row["log_likelihood"][one["objective"]] for row in result["networks"] if row["cells"]}
+        reached = [means(result["networks"], side, far_key(far)) for side in SIDES for far in FARS]
+        cells = [f"{kendall(list(likely.values()), [tar[name] for name in likely]):+.2f}" for tar in reached]
+        count = len(likely)
+        chance = np.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1))) if count > 1 else np.nan
+        rows.append([WORDS[one["objective"]], str(count), *cells, f"±{chance:.2f}"])
+    return markdown(["search", "genotypes", *heads(), "one deviation of chance"], rows)
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau: the share of pairs that both rank alike, minus that of those that they rank otherwise."""
+    agree = [np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in combinations(range(len(a)), 2)]
+    return float(np.mean(agree)) if agree else float("nan")
+
+
+def write_tables(args: argparse.Namespace) -> None:
+    if args.runs:
+        collect(Path(args.runs))
+    for name, table in tables(json.loads(RESULTS.read_text("utf-8"))).items():
+        put_table("search.md", name, table)
+        print(name, table, sep="\n", end="\n\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    running = verbs.add_parser("run")
+    running.set_defaults(verb=run)
+    for option in ("data", "teacher", "lfw", "runs"):
+        running.add_argument(f"--{option}", required=True)
+    running.add_argument("--seeds", type=int, nargs="+", default=[0])
+    running.add_argument("--random", type=int, default=8, help="how many random genotypes")
+    running.add_argument("--epochs", type=int, default=3)
+    running.add_argument("--search-epochs", type=int, default=4)
+    running.add_argument("--without", type=float, default=0.5, help="share of the people that no search sees")
+    running.add_argument("--threads", type=int, default=1)
+    writing = verbs.add_parser("table")
+    writing.set_defaults(verb=write_tables)
+    writing.add_argument("--runs")
+    arguments = parser.parse_args()
+    arguments.verb(arguments)

@@ -1,0 +1,104 @@
+"""What the short studies on real faces share: a student's recipe, LFW over all pairs, and a file for each result.
+
+The recipe is the one that docs/comparison.md recommends for few people: one row of W for every image, plus L2.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from facedistill import __version__
+from facedistill.data import Dataset
+from facedistill.evaluation import all_pairs, far_key
+from facedistill.files import atomic_write, cache_dir
+from facedistill.models import Model, embed_dataset
+from facedistill.recipe import Recipe, make_recipe
+
+FARS, RESAMPLES, BATCH = (1e-3, 1e-4), 100, 128
+SIDES = {"student": "S→S", "teacher": "S→T"}
+INHERITED = {
+    "name": "proxylesskd",
+    "classifier": {"start": "instances"},
+    "terms": {"margin_softmax": {"scale": 32}, "embedding_l2": 64},
+}
+
+
+def recipe_of(
+    data: str,
+    teacher: str | None,
+    student: Mapping[str, Any],
+    size: int,
+    epochs: int,
+    seed: int,
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Return the recipe of one student; `changes` replace whole groups of it."""
+    raw = {
+        "data": {"train": data, "in_memory": True},
+        "student": {**student, "input_size": size},
+        "method": INHERITED,
+        "schedule": {"epochs": epochs, "batch": BATCH, "lr": 0.3, "warmup_epochs": min(1, epochs / 4)},
+        "check": {"own_class": 0},
+        "seed": seed,
+    }
+    return make_recipe(raw | ({"teacher": teacher} if teacher else {}) | dict(changes or {}))
+
+
+def embedded(model: Model, lfw: Dataset) -> np.ndarray:
+    """Return unit embeddings of every image, without mirror images."""
+    return embed_dataset(model, lfw, flips=False, cache=cache_dir() / "embeddings").fused("none")
+
+
+def rates(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, dict[str, list[float]]]:
+    """Return TAR, with its interval, by FAR: against the student's own gallery and against the teacher's."""
+    probe, found = embedded(model, lfw), {}
+    for side, other in (("student", probe), ("teacher", gallery)):
+        measured = all_pairs(probe, other, lfw.labels, fars=FARS, resamples=RESAMPLES).tar_at_far
+        found[side] = {
+            far: [round(number, 4) for number in (estimate.value, *(estimate.ci95 or ()))]
+            for far, (_, estimate) in measured.items()
+        }
+    return found
+
+
+def cost(run: Path) -> dict[str, Any]:
+    training = json.loads((run / "evaluation.json").read_text("utf-8"))["training"]
+    return {key: training[key] for key in ("epochs", "seconds", "images", "images_per_second", "data")}
+
+
+def store(file: Path, found: Mapping[str, Any]) -> None:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    about = {"version": __version__, "commit": commit, "threads": torch.get_num_threads()}
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(about | dict(found)), "utf-8")
+
+
+def stored(folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    for file in sorted(folder.glob(pattern)):
+        yield json.loads(file.read_text("utf-8"))
+
+
+def heads() -> list[str]:
+    """Return the headers of the four figures: each side at each FAR."""
+    return [f"{side}, FAR {far_key(far)}" for side in SIDES.values() for far in FARS]
+
+
+def figures(runs: list[Mapping[str, Any]]) -> list[str]:
+    """Return a cell for each of `heads`: mean TAR in percent over the runs, with the least and the greatest of several.
+
+    One run has its interval instead; empty without runs.
+    """
+    return [_cell([run["tar"][side][far_key(far)] for run in runs]) for side in SIDES for far in FARS]
+
+
+def _cell(found: list[list[float]]) -> str:
+    if not found:
+        return ""
+    values = [100 * row[0] for row in found]
+    spread = (min(values), max(values)) if len(values) > 1 else tuple(100 * bound for bound in found[0][1:])
+    return f"{np.mean(values):.1f}" + (f" ({spread[0]:.1f} to {spread[1]:.1f})" if spread else "")

@@ -1,0 +1,86 @@
+"""The short studies, on twelve people: every part runs, finished parts are skipped, and tables are full."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import multi_step
+import pytest
+import search_study
+import short_study
+
+from facedistill.backbones import count_macs, create_backbone
+from tiny_world import Tiny
+
+TEST = "synthetic:identities=20,images=3,size=32,seed=1,first=700"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in (
+        (short_study, "FARS", (1e-1, 1e-2)),
+        (short_study, "RESAMPLES", 5),
+        (short_study, "BATCH", 12),
+        (search_study, "FARS", (1e-1, 1e-2)),
+        (search_study, "DECIDING", ("teacher", "1e-1")),
+        (search_study, "SEARCH_BATCH", 12),
+        (search_study, "SIZE", 32),
+        (search_study, "CELLS", 4),
+        (search_study, "SUPERNET", search_study.SUPERNET | {"channels": 2}),
+        (search_study, "MOBILE", {"backbone": "mobilefacenet", "options": {"width": 0.25, "output": "affine"}}),
+        (search_study, "ROUNDS", 1),
+        (multi_step, "SIZE", 32),
+        (multi_step, "DIM", 16),
+        (multi_step, "BATCH", 12),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+def results(monkeypatch: pytest.MonkeyPatch, module: Any, folder: Path) -> Any:
+    monkeypatch.setattr(module, "RESULTS", folder / "results.json")
+    module.collect(folder)
+    return json.loads((folder / "results.json").read_text())
+
+
+def column(table: str, place: int) -> list[str]:
+    """Return the cells of a column below its head; the first is 1, the last -2."""
+    return [line.split("|")[place].strip() for line in table.splitlines()[2:]]
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("*-*.json")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_the_search_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "runs"
+    args = argparse.Namespace(data=str(tiny.photos), teacher=str(tiny.teacher), lfw=TEST, runs=str(folder), threads=1)
+    vars(args).update(seeds=[0], random=2, epochs=1, search_epochs=1, without=0.2)
+    search_study.run(args)
+    before = files(folder)
+    search_study.run(args)
+    assert files(folder) == before and len(before) == 3 + 7
+    result = results(monkeypatch, search_study, folder)
+    mobile = create_backbone("mobilefacenet", 16, 32, width=0.25, output="affine")
+    assert all(0.7 < row["macs"] / count_macs(mobile, 32) < 1.4 for row in result["networks"])
+    tables = search_study.tables(result)
+    assert column(tables["search networks"], 1)[4:] == ["random cells: 2 genotypes", "MobileFaceNet, width 0.5"]
+    assert [cell.endswith(" of 2") for cell in column(tables["search networks"], -2)] == [True] * 4 + [False, True]
+    assert column(tables["search ranking"], 2) == ["6"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_the_multi_step_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "runs"
+    args = argparse.Namespace(data=str(tiny.photos), test=TEST, runs=str(folder), seeds=[0, 1], epochs=2, threads=1)
+    multi_step.run(args)
+    before = files(folder)
+    multi_step.run(args)
+    assert files(folder) == before and len(before) == 1 + 2 * 3
+    table = multi_step.table(results(monkeypatch, multi_step, folder))
+    assert column(table, 2) == ["1", "2", "2", "2"]
