@@ -68,4 +68,10 @@ from .results import (
     write_report as write_report,
 )
 from .terms import Relation as Relation, Term as Term
-from .training import distillation_recipe as distillation_recipe, sweep as sweep, train as train
+from .training import (
+    distillation_recipe as distillation_recipe,
+    save_subsets as save_subsets,
+    similar_subsets as similar_subsets,
+    sweep as sweep,
+    train as train,
+)

@@ -1,7 +1,5 @@
 """The check of a teacher on images with several labels, with a network that reads the labels off the pixels."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -23,13 +21,14 @@ class Colours(Source):
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.path, self.fingerprint = "colours", "0123456789abcdef"
-        self.multi_hot, self.label_names = rng.random((40, 3)) < 0.5, NAMES
+        self.hot = rng.random((40, 3)) < 0.5
+        self.multi_hot, self.label_names = self.hot, NAMES
         self.keys = self.class_names = [f"image {i}" for i in range(40)]
         self.labels, self.unlabelled = np.arange(40), np.ones(40, dtype=bool)
         self.noise = rng.integers(0, 60, (40, 3))
 
     def read(self, i: int) -> np.ndarray:
-        colour = (120 * self.multi_hot[i] + self.noise[i] + 40).astype(np.uint8)
+        colour = (120 * self.hot[i] + self.noise[i] + 40).astype(np.uint8)
         return np.tile(colour, (32, 32, 1))
 
 
@@ -76,6 +75,6 @@ def test_without_a_classifier_or_with_other_names() -> None:
 
 
 def test_show_names_labels_and_groups() -> None:
-    printed = describe(Path("synthetic:identities=40,images=2,size=16,task=attributes"))
+    printed = describe("synthetic:identities=40,images=2,size=16,task=attributes")
     assert "80 images with any of 17 labels (smile, glasses, long hair, ...)" in printed
     assert "in 40 groups (id000000, id000001, id000002, ...)" in printed and "largest: " in printed

@@ -35,19 +35,15 @@ from facedistill.data.sources import (
 )
 from facedistill.data.split import FIW_IDENTITY, components, groups, hold_out
 from facedistill.data.stored import ArrayWriter, load_array, save_array
-from facedistill.data.subsets import FEW, MANY, SHOTS, by_shots, read_subsets, save_subsets, take_subset
 from facedistill.data.tail import long_tail
 from facedistill.data.view import ImageView, TeacherSees, View, seen
 from facedistill.data.views import VIEWS, make_view
 
 __all__ = [
-    "FEW",
     "FIW_IDENTITY",
     "GREY",
     "IMAGE_SUFFIXES",
-    "MANY",
     "SAMPLERS",
-    "SHOTS",
     "SOURCES",
     "TEMPLATE",
     "VIEWS",
@@ -68,7 +64,6 @@ __all__ = [
     "VerificationSet",
     "View",
     "align_face",
-    "by_shots",
     "classes_with_images",
     "combine",
     "components",
@@ -96,19 +91,16 @@ __all__ = [
     "open_tinyface",
     "open_union",
     "read_lines",
-    "read_subsets",
     "read_table",
     "read_text",
     "reduced",
     "resize",
     "save_array",
     "save_selection",
-    "save_subsets",
     "save_verification",
     "seen",
     "sharpness",
     "shrink",
     "similarity",
-    "take_subset",
     "thumbnail",
 ]

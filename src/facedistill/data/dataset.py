@@ -132,7 +132,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def label_names(self) -> list[str]:
-        return [self.source.label_names[i] for i in self.label_columns]
+        return [self.source.label_names[i] for i in self.label_columns.tolist()]
 
     @property
     def targets(self) -> list[str]:

@@ -98,7 +98,7 @@ def stratified(component: np.ndarray, multi_hot: np.ndarray, share: float, seed:
     number, labels = int(component.max()) + 1, multi_hot.shape[1]
     images = np.bincount(component, minlength=number)
     having = np.zeros((number, labels + 1), dtype=np.int64)  # images of each label in each component; last: all images
-    np.add.at(having, (component, slice(0, labels)), multi_hot)
+    np.add.at(having[:, :labels], component, multi_hot)
     having[:, labels] = images
     total = having.sum(0)
     wanted = np.minimum(np.floor(share * total + 0.5), np.maximum(total - 1, 0))

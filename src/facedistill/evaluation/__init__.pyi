@@ -22,6 +22,7 @@ from .protocols.all_pairs import all_pairs as all_pairs
 from .protocols.multi_label import multi_label as multi_label
 from .run import evaluate as evaluate, faces as faces, protocols_of as protocols_of
 from .sets import EvaluationSet as EvaluationSet, Side as Side, open_sets as open_sets
+from .shots import by_shots as by_shots
 from .statistics import (
     Estimate as Estimate,
     draws as draws,

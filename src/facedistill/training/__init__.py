@@ -8,6 +8,7 @@ from facedistill.training.method import Method, missing_teachers
 from facedistill.training.optimisation import learning_rate, make_optimizer
 from facedistill.training.resolved import resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
+from facedistill.training.subsets import read_subsets, save_subsets, similar_subsets
 from facedistill.training.sweep import combinations, plan, sweep
 from facedistill.training.teacher import Teacher
 
@@ -27,8 +28,11 @@ __all__ = [
     "missing_teachers",
     "open_training_data",
     "plan",
+    "read_subsets",
     "resolve",
     "restore",
+    "save_subsets",
+    "similar_subsets",
     "step_seed",
     "stop_if_not_finite",
     "sweep",

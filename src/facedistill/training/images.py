@@ -1,10 +1,11 @@
 """The training images: open them, in memory if they fit, split off held-out identities, embed them by a teacher."""
 
-from facedistill.data import Dataset, Embeddings, hold_out, long_tail, open_union, take_subset
+from facedistill.data import Dataset, Embeddings, hold_out, long_tail, open_union
 from facedistill.errors import UsageError
 from facedistill.files import cache_dir
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Data
+from facedistill.training.subsets import take_subset
 
 IN_MEMORY_BYTES = 2 << 30
 

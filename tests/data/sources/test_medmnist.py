@@ -62,6 +62,20 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     assert found.fingerprint != open_source(write(tmp_path / "one.npz", **ONE_SPLIT)).fingerprint
 
 
+def test_names_beside_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "blood.npz", **ONE_SPLIT)
+    plain = open_source(path)
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    named = open_source(path)
+    assert named.class_names == list("abcde") and (named.labels == plain.labels).all()
+    assert named.fingerprint != plain.fingerprint
+    several = write(tmp_path / "chest.npz", **ONE_SPLIT, train_labels=np.eye(4, 3, dtype=np.uint8))
+    assert list(open_source(several).label_names) == list("abc")
+    (tmp_path / "classes.txt").write_text("a\nb\na\n")
+    with pytest.raises(UserError, match=r"3 names .2 different.; expected 4 or more"):
+        open_source(path)
+
+
 def test_one_split_opens_by_its_path(tmp_path: Path) -> None:
     assert len(open_source(write(tmp_path / "blood.npz", **ONE_SPLIT))) == 4
 

@@ -14,6 +14,7 @@ import torch
 
 from evaluation_toys import PEOPLE, model, write_bin, write_folder
 from facedistill.data.dataset import open_dataset
+from facedistill.data.synthetic.attributes import ATTRIBUTES
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import Figure, Values, evaluate, open_sets
 from facedistill.evaluation.calibration import thresholds_of
@@ -334,14 +335,16 @@ def sets_of_every_kind(root: Path) -> dict[str, EvaluationSet]:
     found = open_sets(
         [faces, write_bin(root / "x.bin", names=False), write_bin(root / "y.bin", names=True), root / "ijb"]
     )
-    return found | open_sets({"searched": str(faces)}, gallery=str(enrolled))
+    labels = open_sets({"labels": "synthetic:identities=30,images=1,size=16,task=attributes"})
+    return found | labels | open_sets({"searched": str(faces)}, gallery=str(enrolled))
 
 
 def test_every_protocol_declares_every_figure_that_it_measures_and_no_more(tmp_path: Path) -> None:
     models = two()
     names = dict.fromkeys(f"p{person:{width}}" for width in ("02", "1") for person in range(PEOPLE))
+    names |= dict.fromkeys(ATTRIBUTES)
     shots = torch.tensor([200, 50, 5]).repeat(len(names))[: len(names)]  # many, medium, few
-    w = Classifier(torch.randn(len(names), 16), list(names), counts=shots, scale=16.0)
+    w = Classifier(torch.randn(len(names), 16), list(names), counts=shots, scale=16.0, bias=torch.zeros(len(names)))
     for one in models.values():
         one.classifier = w
     seen: dict[str, set[str]] = {name: set() for name in PROTOCOLS}

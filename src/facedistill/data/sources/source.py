@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -35,7 +34,7 @@ class Source(ABC):
         weights: float (N,), how often each image comes in an epoch; None: once.
         multi_hot: bool (N, L), which of `label_names` each image has, if it may have several at once or none; else
             None. A class is then whoever the image is of, e.g. a patient, or the image alone (`unlabelled`).
-        label_names: L names. label_groups: names of subsets of them, e.g. by region, each with its label names.
+        label_names: L names. label_groups: subsets of them by name, e.g. of a region; None if there are none.
         has_priors: True if `priors` tells the landmarks and parsing classes of every image.
 
     Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
@@ -66,7 +65,7 @@ class Source(ABC):
     weights: np.ndarray | None = None
     multi_hot: np.ndarray | None = None
     label_names: Sequence[str] = ()
-    label_groups: Mapping[str, Sequence[str]] = MappingProxyType({})
+    label_groups: Mapping[str, Sequence[str]] | None = None
     has_priors: bool = False
 
     @abstractmethod

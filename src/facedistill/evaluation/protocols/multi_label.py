@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facedistill.data import SHOTS, by_shots
 from facedistill.errors import UserError
 from facedistill.evaluation.figures import Count, Figure
 from facedistill.evaluation.measurement import Measurement
 from facedistill.evaluation.protocols.classification import calibration_error
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.ranking import Ranking
+from facedistill.evaluation.shots import SHOTS, by_shots
 from facedistill.evaluation.statistics import RESAMPLES, SEED, Estimate, draws
 
 if TYPE_CHECKING:

@@ -1,29 +1,21 @@
 """Subsets of the classes or labels of a data set: of a file, of the data itself, or by the number of images."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch.nn import functional as F
 
-from facedistill.data.dataset import Dataset
-from facedistill.data.sources.reading import read_table, read_text
+from facedistill.data import Dataset, read_table, read_text
 from facedistill.errors import UsageError, UserError, closest, some
+from facedistill.evaluation import by_shots
 from facedistill.files import atomic_write
+from facedistill.head import Classifier
 from facedistill.recipe import read_yaml
 
-MANY, FEW = 100, 20  # training images of a class: many at least, few at most (as LFME and OLTR group classes)
-SHOTS = ("many", "medium", "few")
+ROUNDS = 50  # of k-means
 EXPECTED = "expected a name and its classes: `eyes: [glasses, frown]` in YAML, or a line `eyes,glasses` for each in CSV"
-
-
-def by_shots(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return which classes have many images (100 and more), few (20 and fewer), or a number between: bool (C,) each.
-
-    Args:
-        counts: int64 (C,), training images of each class.
-    """
-    many, few = counts >= MANY, counts <= FEW
-    return dict(zip(SHOTS, (many, ~many & ~few, few), strict=True))
 
 
 def take_subset(dataset: Dataset, text: str) -> Dataset:
@@ -42,7 +34,7 @@ def take_subset(dataset: Dataset, text: str) -> Dataset:
     else:
         shots = by_shots(dataset.target_counts)
         known = {shot: [n for n, of in zip(dataset.targets, there) if of] for shot, there in shots.items()}
-        known |= {group: list(names) for group, names in dataset.source.label_groups.items()}
+        known |= {group: list(names) for group, names in (dataset.source.label_groups or {}).items()}
     if name not in known:
         raise UsageError(
             f"data.subset={text}: no subset '{name}'{closest(name, known)}; there are {', '.join(known)}; or name a "
@@ -83,9 +75,34 @@ def read_subsets(path: str | Path) -> dict[str, list[str]]:
 
 def save_subsets(path: str | Path, subsets: Mapping[str, Sequence[str]]) -> None:
     """Write subsets as a CSV that `read_subsets` reads. Raises UsageError unless the file is called .csv."""
-    import csv
-
     if Path(path).suffix.lower() != ".csv":
         raise UsageError(f"{path}: expected a .csv")
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows((name, one) for name, names in subsets.items() for one in names)
+
+
+def similar_subsets(classifier: Classifier, number: int) -> dict[str, list[str]]:
+    """Divide the classes into `number` subsets of similar ones: k-means of the rows of W by cosine.
+
+    It starts from rows that are far from each other, so it needs no random numbers. Names: "1", "2", ...
+
+    Raises:
+        UsageError: fewer classes than subsets, or no subset.
+    """
+    rows = classifier.weight.float()
+    if not 1 <= number <= len(rows):
+        raise UsageError(f"{number} subsets of {len(rows)} classes: expected 1 to {len(rows)}")
+    chosen = [int((rows @ rows.mean(0)).argmin())]
+    while len(chosen) < number:
+        nearest = (rows @ rows[chosen].T).amax(1)
+        nearest[chosen] = torch.inf
+        chosen.append(int(nearest.argmin()))
+    centres = rows[chosen]
+    for _ in range(ROUNDS):
+        cosines = rows @ centres.T
+        of = cosines.argmax(1)
+        for k, first in enumerate(chosen):  # no subset is left without a class
+            of[first] = of[first] if (of == k).any() else k
+        centres = F.normalize(torch.stack([rows[of == k].sum(0) for k in range(number)]), dim=1)
+    names = classifier.class_names
+    return {str(k + 1): [names[i] for i in torch.nonzero(of == k).flatten().tolist()] for k in range(number)}

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from facedistill.data import open_dataset
-from facedistill.data.subsets import by_shots, read_subsets, save_subsets, take_subset
 from facedistill.errors import UsageError, UserError
+from facedistill.evaluation import by_shots
+from facedistill.head.classifier import Classifier
+from facedistill.training.subsets import read_subsets, save_subsets, similar_subsets, take_subset
 
 PEOPLE = "synthetic:identities=4,images=3,size=16"
 LABELS = "synthetic:identities=40,images=2,size=16,task=attributes"
@@ -68,3 +71,17 @@ def test_a_line_of_a_csv(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("a,id000001\nb\n")
     with pytest.raises(UserError, match="line 2: 1 cells"):
         read_subsets(tmp_path / "s.csv")
+
+
+def test_similar_classes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    middles = torch.eye(3, 8)[[0, 1, 2, 0, 1, 2, 0]]
+    rows = Classifier(middles + 0.1 * torch.randn(7, 8, generator=generator), list("abcdefg"))
+    found = similar_subsets(rows, 3)
+    assert sorted(map(tuple, found.values())) == [("a", "d", "g"), ("b", "e"), ("c", "f")]
+    assert similar_subsets(rows, 1) == {"1": list("abcdefg")}
+    assert sorted(map(tuple, similar_subsets(rows, 7).values())) == [(name,) for name in "abcdefg"]
+    alike = Classifier(torch.ones(4, 2), list("abcd"))
+    assert all(similar_subsets(alike, 3).values()) and sum(map(len, similar_subsets(alike, 3).values())) == 4
+    with pytest.raises(UsageError, match="8 subsets of 7 classes: expected 1 to 7"):
+        similar_subsets(rows, 8)
