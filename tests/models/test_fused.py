@@ -131,8 +131,8 @@ def test_a_member_that_was_exchanged_or_lost_is_noticed(members: list[Model], tm
 def test_bad_input_is_one_line(members: list[Model], faces: Dataset) -> None:
     for models, options, said in (
         (members[:1], {}, "1 models; expected two or more"),
-        (members, {"dim": 4}, "needs both"),
-        (members, {"data": faces}, "needs both"),
+        (members, {"dim": 4}, "give dim and data together"),
+        (members, {"data": faces}, "give dim and data together"),
         (members, {"dim": 20, "data": faces}, "20 dimensions; expected 1 to 19"),
         (members, {"dim": 0, "data": faces}, "0 dimensions"),
     ):

@@ -94,7 +94,7 @@ def fuse_models(
     """
     backbone = Fused(models)
     if (dim is None) != (data is None):
-        raise UsageError("fuse: a projection needs both the number of dimensions and data that decide it")
+        raise UsageError("fuse: give dim and data together, or neither: the data decide which dimensions are kept")
     projection, kept = None, 1.0
     made: dict[str, Any] = {"by": "fuse", "members": [model.space for model in models]}
     if dim is not None and data is not None:
