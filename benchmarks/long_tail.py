@@ -52,6 +52,7 @@ def recipe(args: argparse.Namespace, seed: int, method: Mapping[str, Any], width
         "schedule": {"epochs": args.epochs, "batch": 64, "lr": 0.1, "warmup_epochs": 1},
         "evaluation": {"sets": [f"{data},identities={args.test},first=1000000,imbalance=1"], "flip": "none"},
         "seed": seed,
+        "purpose": "symmetric",
         **more,
     }
 
