@@ -93,6 +93,7 @@ def faces(work: Path, name: str, people: int, images: int, first: int, result: d
                 archive.addfile(member, content)
         rate = round(len(source) / (time.process_time() - began))
         result.setdefault("drawn", {})[name] = {"images": len(source), "images_per_cpu_second": rate}
+        write_result(RESULTS, result)
     return file
 
 
