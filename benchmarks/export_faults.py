@@ -70,6 +70,7 @@ class BlackImages(Onnx):
         return super().write(net, form, np.zeros_like(calibration), facts, path)
 
 
+NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
 # fault -> the target as `export_model` takes it, and the precision
 FAULTS: dict[str, tuple[str, Precision]] = {
     "double normalisation": ("export_faults:DoubleNormalisation", "fp32"),
@@ -95,24 +96,43 @@ def naive(before: Path, after: Path, images: np.ndarray, per_channel: bool) -> N
 
 
 def as_trained(embedding_dim: int, size: int, width: float, activation: str = "prelu") -> Model:
-    """A MobileFaceNet with random weights that look trained."""
+    """A MobileFaceNet with random weights, and with biases, slopes and channels of unequal size as training makes."""
     torch.manual_seed(0)
-    return looking_trained(create_backbone("mobilefacenet", embedding_dim, size, width=width, activation=activation))
-
-
-def looking_trained(backbone: Backbone) -> Model:
-    """A network with random weights, and with biases, slopes and channels of unequal size as training makes."""
+    backbone = create_backbone("mobilefacenet", embedding_dim, size, width=width, activation=activation)
     for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+        if isinstance(module, NORMS):
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
-            if module.affine:
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.uniform_(module.bias, -0.5, 0.5)
-        if isinstance(module, nn.PReLU):
-            nn.init.uniform_(module.weight, 0.05, 0.5)
+        _make_uneven(module)
     return Model(backbone).eval()
+
+
+def looking_trained(backbone: Backbone, images: Tensor) -> Model:
+    """Any network with random weights, uneven as those of `as_trained`, and the running statistics of the images.
+
+    With statistics of its own, a deep network keeps its values in bounds, so that rounding errors stay small. The
+    embedding's are left out: centred noise would lose more in int8 than a trained embedding does.
+    """
+    model = Model(backbone)
+    for module in backbone.modules():
+        _make_uneven(module)
+        if isinstance(module, NORMS):
+            module.momentum = None  # the mean over all passes
+    with torch.no_grad():
+        model.train()(images)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.reset_running_stats()
+    return model.eval()
+
+
+def _make_uneven(module: nn.Module) -> None:
+    if isinstance(module, NORMS) and module.affine:
+        nn.init.uniform_(module.weight, 0.5, 1.5)
+        nn.init.uniform_(module.bias, -0.5, 0.5)
+    if isinstance(module, nn.PReLU):
+        nn.init.uniform_(module.weight, 0.05, 0.5)
 
 
 class _Before(nn.Module):

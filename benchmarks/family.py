@@ -58,12 +58,13 @@ def run(args: argparse.Namespace) -> None:
     torch.set_flush_denormal(True)
     folder = Path(args.runs)
     folder.mkdir(parents=True, exist_ok=True)
+    images = torch.from_numpy(images_of(args.data, SIZE))[:64]
     for name, (backbone, options) in NETWORKS.items():
         done, out = folder / f"export-{_file(name)}.json", folder / _file(name)
         if done.exists():
             continue
         torch.manual_seed(0)
-        model = looking_trained(create_backbone(backbone, DIM, SIZE, **options))
+        model = looking_trained(create_backbone(backbone, DIM, SIZE, **options), images)
         save_model(model, out)
         found: dict[str, Any] = {"network": name, "parameters": model.parameters_count(), "macs": model.macs()}
         for precision in PRECISIONS:
@@ -108,13 +109,15 @@ def distil(args: argparse.Namespace) -> None:
             continue
         student = {"backbone": backbone, "options": options}
         train(recipe_of(args.data, args.teacher, student, TRAINED_SIZE, args.epochs, 0), out)
-        store(done, {"network": name, "tar": rates(load_model(out), lfw, gallery)} | cost(out))
+        made = export_model(out, "onnx", out / "int8.onnx", precision="int8", calibrate=args.data)
+        found = {"network": name, "tar": rates(load_model(out), lfw, gallery), "int8": made.gate.to_json()}
+        store(done, found | cost(out))
 
 
 def collect(folder: Path) -> None:
     rows = {row["network"]: row for row in stored(folder, "export-*.json")}
     for row in stored(folder, "train-*.json"):
-        rows[row["network"]]["trained"] = {key: row[key] for key in ("tar", "epochs", "seconds", "images")}
+        rows[row["network"]]["trained"] = {key: row[key] for key in ("tar", "int8", "epochs", "seconds", "images")}
     (ms,) = [row["ms"] for row in stored(folder, "ms.json")]
     for name, row in rows.items():
         row["ms"] = {kind: ms[f"{name}: {kind}"] for kind in ("torch", *PRECISIONS)}
@@ -129,9 +132,10 @@ def table(result: Mapping[str, Any]) -> str:
         cells += [f"{row[precision]['bytes'] / 1e6:.1f}" for precision in PRECISIONS]
         cells += [_gate(row[precision]["gate"]) for precision in PRECISIONS]
         trained = [row["trained"]] if "trained" in row else []
+        cells.append(_gate(trained[0]["int8"]) if trained else "")
         rows.append([f"`{row['network']}`", *cells, *figures(trained)])
     about = ["parameters, M", "MACs, M", "torch, ms", "ONNX fp32, ms", "ONNX int8, ms", "fp32, MB", "int8, MB"]
-    return markdown(["network", *about, "gate of fp32", "gate of int8", *heads()], rows)
+    return markdown(["network", *about, "gate of fp32", "gate of int8", "gate of int8, trained", *heads()], rows)
 
 
 def _gate(gate: Mapping[str, Any]) -> str:

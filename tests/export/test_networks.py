@@ -1,4 +1,4 @@
-"""Every network as a file: the same embeddings in ONNX Runtime, in fp32 and in int8."""
+"""Every network as a file: the same embeddings in ONNX Runtime."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from export_faults import looking_trained
 from facedistill.backbones import BACKBONES, create_backbone
 from facedistill.data import Dataset, open_dataset
 from facedistill.export import export_model
-from facedistill.models import Precision
 
 # Options that make each network small; those that are a larger size of another are left out.
 SMALL = {
@@ -39,11 +38,9 @@ def test_none_is_forgotten() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", SMALL)
-def test_a_network_passes_the_gate(name: str, precision: Precision, faces: Dataset, tmp_path: Path) -> None:
+def test_a_network_passes_the_gate(name: str, faces: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = looking_trained(create_backbone(name, 32, 64, **SMALL[name]))
-    made = export_model(model, "onnx", tmp_path / "m.onnx", precision=precision, calibrate=faces)
-    print(name, made.bytes, made.written)  # with -rA
-    assert made.gate.passed, made.gate.text()
+    model = looking_trained(create_backbone(name, 32, 64, **SMALL[name]), faces.batch(range(64)).images)
+    made = export_model(model, "onnx", tmp_path / "m.onnx", calibrate=faces)
+    assert made.gate.passed and made.gate.first_percentile > 0.99999, made.gate.text()
