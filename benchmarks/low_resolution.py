@@ -43,7 +43,7 @@ SIZE, WIDTH, TWIN = 64, 0.5, 0.71  # of the student; TWIN: the width of twice it
 FULL = "full"
 PROBE, BOTH = "probe low", "both low"
 DEGRADE = {"kind": "degrade"}
-INHERITED = {
+INHERITED: dict[str, Any] = {
     "name": "proxylesskd",
     "classifier": {"start": "instances"},
     "terms": {"margin_softmax": {"scale": 32, "margin_options": {"size": 0.5}}, "embedding_l2": 64},

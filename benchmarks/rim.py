@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
     gallery = embedded(teacher, lfw, None)
     first = runs / f"clean-{args.seeds[0]}"
     common = (f"data.train={args.data}", f"teacher={args.teacher}", f"hallucination.size={SIZE}")
-    options = (f"teachers.features={first}", f"hallucination.priors={args.priors}", f"data.hold_out={HOLD_OUT}")
-    trained(runs / "fhn", "pairs", "fhn", (*common, *options, *PAIRS, *args.changes))
+    with_priors = (f"teachers.features={first}", f"hallucination.priors={args.priors}", f"data.hold_out={HOLD_OUT}")
+    trained(runs / "fhn", "pairs", "fhn", (*common, *with_priors, *PAIRS, *args.changes))
     for seed in args.seeds:
         joint = runs / f"fhn_joint-{seed}"
         if not (joint / "pairs").exists():

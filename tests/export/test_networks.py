@@ -1,6 +1,7 @@
 """Every network as a file: the same embeddings in ONNX Runtime."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from facedistill.data import Dataset, open_dataset
 from facedistill.export import export_model
 
 # Options that make each network small; those that are a larger size of another are left out.
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "mobilefacenet": {"width": 0.25},
     "pocketnet_s": {"width": 0.5},
     "ghostfacenet_v1": {"width": 0.25},

@@ -1,5 +1,7 @@
 """The study's script: its systems compute what they say, and its table says what the JSON says."""
 
+from typing import Any
+
 import torch
 from low_resolution import ROWS, TRAINED, network_table
 from rim import BEFORE, BeforeAny
@@ -25,7 +27,7 @@ def test_the_table_of_hallucinated_faces() -> None:
     """One line a size, the enlarged face before the network's; without the whole size, which is last."""
     figures = {"pixels": 8, "psnr": 21.0, "psnr_bicubic": 20.0, "identity": 0.3, "identity_bicubic": 0.2}
     whole = {"pixels": 64, "psnr": 30.0, "identity": 0.9}
-    runs = [{"method": "clean"}, {"method": "fhn_teacher", "network": [figures, whole]}]
+    runs: list[dict[str, Any]] = [{"method": "clean"}, {"method": "fhn_teacher", "network": [figures, whole]}]
     head, _, *lines = network_table(runs)["hallucinated faces"].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *lines)]
     assert cells[0][1:] == ["PSNR, dB, enlarged", "PSNR, dB, FHN", "identity cosine, enlarged", "identity cosine, FHN"]
