@@ -210,14 +210,16 @@ def cost_table(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def network_table(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The hallucinated faces themselves, of held-out people, beside enlarged ones."""
+    """The hallucinated faces themselves, of held-out people, beside enlarged ones; no table if none was measured."""
     found = [row["network"] for row in runs if "network" in row]
+    if not found:
+        return {}
     words = {"psnr": "PSNR, dB", "ssim": "SSIM", "identity": "identity cosine", "features": "feature distance"}
-    names = {name: text for name, text in words.items() if found and name in found[0][0]}
+    names = {name: text for name, text in words.items() if name in found[0][0]}
     heads = ["pixels", *(f"{text}, {by}" for text in names.values() for by in ("enlarged", "FHN"))]
     rows = [
         [f"{row['pixels']:.0f}", *(f"{row[f'{name}{by}']:.3f}" for name in names for by in ("_bicubic", ""))]
-        for row in (found[0][:-1] if found else [])
+        for row in found[0][:-1]
     ]
     return {"hallucinated faces": markdown(heads, rows)}
 
