@@ -75,7 +75,9 @@ def test_every_operation_can_stand_in_every_place() -> None:
 @pytest.mark.parametrize("channels", [1, 5, 12])
 def test_a_genotype_has_the_channels_that_were_asked_for(channels: int) -> None:
     network = create_backbone("genotype", 8, 32, file="pocketnet", channels=channels, depth=4)
-    assert [cell.preprocess.last[3].num_features for cell in network.cells] == [channels * 2**i for i in range(4)]
+    cells = network.get_submodule("cells").children()
+    widths = [cell.get_submodule("preprocess.last.3").num_features for cell in cells]
+    assert widths == [channels * 2**i for i in range(4)]
     assert network.eval()(torch.randn(1, 3, 32, 32)).isfinite().all()
 
 
