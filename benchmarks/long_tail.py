@@ -91,15 +91,19 @@ def table(result: Mapping[str, Any]) -> str:
         cells = [_cell([100 * row[key] for row in runs if key in row]) for key in FIGURES]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     seeds = len({row["seed"] for row in result["runs"]})
+    of = "one seed" if seeds == 1 else f"mean over {seeds} seeds and half of the range"
     about = (
-        f"In percent, mean over {seeds} seeds and half of the range. {4 * result['people']:,} training images, "
+        f"In percent, {of}. {4 * result['people']:,} training images, "
         f"imbalance {result['imbalance']:g}, {result['epochs']} epochs; {4 * result['test']:,} test images."
     )
     return "\n".join([*lines, "", about])
 
 
 def _cell(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1f} ± {(max(values) - min(values)) / 2:.1f}" if values else ""
+    if not values:
+        return ""
+    spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def put() -> None:

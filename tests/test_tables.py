@@ -44,6 +44,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "augmentation",
         "augmentation_rivals",
         "instances",
+        "long_tail",
         "scale",
         "scale_chart",
         "timing",
@@ -196,6 +197,11 @@ def test_augmentation() -> None:
     assert {"augmentation", "augmentation changes"} == set(tables)
     for name, table in tables.items():
         assert _module("docs_table").stored_table("augmentation.md", name) == table.strip()
+
+
+def test_long_tail() -> None:
+    table = _module("long_tail").table(_json("long_tail.json"))
+    assert _module("docs_table").stored_table("guides/other_tasks.md", "long tail") == table.strip()
 
 
 def test_instances() -> None:
