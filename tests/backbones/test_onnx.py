@@ -342,7 +342,7 @@ def test_quantised_graphs_count_as_the_float_graph(tmp_path: Path, form: str, pe
     assert count_macs(network, SIZE) == 8 * 8 * 5 * 48 + 5 * DIM
     x = torch.rand(3, 3, SIZE, SIZE)
     cosine = torch.nn.functional.cosine_similarity(network(x), reference(path, x))
-    assert cosine.min() > 0.99
+    assert cosine.min() > 0.98  # products of int8 saturate on CPUs without VNNI
 
 
 @pytest.mark.parametrize("name", ["../weights.bin", "/dev/zero", "gone.bin", "C:\\weights.bin"])

@@ -124,7 +124,7 @@ def test_a_real_process_and_its_exit_codes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], ["unknown verb 'trian' (did you mean 'train'?)", "demo, import, check"]),
+        (["trian"], ["unknown verb 'trian' (did you mean 'train'?)", "demo, import, fuse, check"]),
         (["train"], ["RECIPE needs a value", "`facedistill train --help`"]),
         (["train", "scratch"], ["--out needs a value"]),
         (["train", "scratch", "--ou", "r"], ["--ou", "--out"]),

@@ -61,7 +61,7 @@ def test_every_form_is_opened(tiny: Tiny, tmp_path: Path, layout: Any, pixels: A
     export_model(tiny.student, "onnx", path, layout=layout, pixels=pixels, batch=batch, normalise=False)
     images = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8)
     model, again = load_model(tiny.student), load_model(path)
-    near = 1e-5 if pixels == "float32" else 2e-2  # pixels of images that are resized are rounded
+    near = 1e-5 if pixels == "float32" else 3e-2  # pixels of images that are resized are rounded
     torch.testing.assert_close(again.embed(images), model.embed(images), rtol=0, atol=near)
 
 

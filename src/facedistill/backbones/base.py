@@ -60,8 +60,8 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def content(self) -> bytes:
-        """Return what decides the embeddings, for a fingerprint; only for a foreign network."""
-        raise NotImplementedError
+        """Return what of a foreign network decides the embeddings and is no tensor of it, for a fingerprint."""
+        return b""
 
 
 def check_size(input_size: int) -> int:

@@ -385,6 +385,7 @@ def test_usual_protocols_of_every_kind_of_set(tmp_path: Path) -> None:
         "y": ["all-pairs", "pairs"],
         "ijb": ["templates 1:1", "templates 1:N"],
         "searched": ["identification"],
+        "labels": ["multi-label"],
     }
 
 
