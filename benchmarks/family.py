@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from docs_table import put_table
+from docs_table import put_tables
 from export import embed, images_of, session
 from export_faults import looking_trained
 from result_file import write_result
@@ -145,9 +145,7 @@ def _gate(gate: Mapping[str, Any]) -> str:
 def write_table(args: argparse.Namespace) -> None:
     if args.runs:
         collect(Path(args.runs))
-    made = table(json.loads(RESULTS.read_text("utf-8")))
-    put_table("model.md", "family", made)
-    print(made)
+    put_tables("model.md", {"family": table(json.loads(RESULTS.read_text("utf-8")))})
 
 
 if __name__ == "__main__":

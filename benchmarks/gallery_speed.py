@@ -34,6 +34,7 @@ from docs_table import put_table
 from result_file import write_result
 
 from facedistill import __version__
+from facedistill.backbones import processor
 from facedistill.data import open_dataset
 from facedistill.gallery import Gallery, enroll
 from facedistill.models import load_model
@@ -252,9 +253,7 @@ def _store(name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

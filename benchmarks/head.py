@@ -15,7 +15,6 @@ synthetic W, up to 10 GB, into FOLDER and deletes it. Rivals: head_rivals.py. d 
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from result_file import write_result
 from torch import Tensor
 from torch.nn import functional as F
 
+from facedistill.backbones import processor
 from facedistill.head.frozen_softmax import BLOCK_ROWS, frozen_margin_softmax
 from facedistill.head.margins import ArcFace
 from facedistill.head.nearest import nearest_classes
@@ -541,9 +541,8 @@ def _machine(result: dict[str, Any]) -> str:
 def _cpu() -> str:
     """Return the processor's name and its units for short numbers."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     units = [unit for unit in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if f" {unit}" in info]
-    return f"{names[0] if names else platform.machine()} ({', '.join(units)})"
+    return f"{processor()} ({', '.join(units)})"
 
 
 def save(name: str, result: dict[str, Any]) -> None:

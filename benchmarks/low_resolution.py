@@ -16,21 +16,20 @@ are embedded without their mirror image.
 
 import argparse
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_table
+from docs_table import put_tables
 from result_file import write_result
+from short_study import cost, store
 
-from facedistill import __version__
 from facedistill.data import Dataset, open_dataset
 from facedistill.evaluation import Resolution, all_pairs, far_key
 from facedistill.evaluation.latency import latency_ms
-from facedistill.files import atomic_write, cache_dir
+from facedistill.files import cache_dir
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.recipe import make_recipe
 from facedistill.results import markdown
@@ -134,11 +133,6 @@ def recipe_of(args: argparse.Namespace, name: str, seed: int) -> Any:
     return make_recipe(raw)
 
 
-def cost(run: Path) -> dict[str, Any]:
-    training = json.loads((run / "evaluation.json").read_text("utf-8"))["training"]
-    return {key: training[key] for key in ("epochs", "seconds", "images", "images_per_second", "data")}
-
-
 def measured(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, Any]:
     """The rates of the model as the probe, at every size, and its cost."""
     tar: dict[str, dict[str, Any]] = {PROBE: {}, BOTH: {}}
@@ -157,13 +151,6 @@ def measured(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, Any]:
 def embedded(model: Model, lfw: Dataset, size: int | None) -> np.ndarray:
     table = embed_dataset(model, Resolution(size).of(lfw), flips=False, cache=cache_dir() / "embeddings")
     return table.fused("none")
-
-
-def store(file: Path, found: dict[str, Any]) -> None:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"version": __version__, "commit": commit, "threads": torch.get_num_threads()}
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(about | found), "utf-8")
 
 
 def collect(folder: Path) -> None:
@@ -255,9 +242,7 @@ def _mean(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -> 
 def write_tables(args: argparse.Namespace) -> None:
     if args.runs:
         collect(Path(args.runs))
-    for name, table in tables(json.loads(RESULTS.read_text("utf-8"))).items():
-        put_table("low_resolution.md", name, table)
-        print(name, table, sep="\n", end="\n\n")
+    put_tables("low_resolution.md", tables(json.loads(RESULTS.read_text("utf-8"))))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from docs_table import put_table
+from docs_table import put_tables
 from result_file import write_result
 from short_study import cost, embedded, figures, heads, rates, recipe_of, store, stored
 
@@ -92,9 +92,7 @@ def table(result: Mapping[str, Any]) -> str:
 def write_table(args: argparse.Namespace) -> None:
     if args.runs:
         collect(Path(args.runs))
-    made = table(json.loads(RESULTS.read_text("utf-8")))
-    put_table("methods.md", "multi-step", made)
-    print(made)
+    put_tables("methods.md", {"multi-step": table(json.loads(RESULTS.read_text("utf-8")))})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from low_resolution import INHERITED, SIZE, cost, embedded, measured, store
+from low_resolution import INHERITED, SIZE, embedded, measured
+from short_study import cost, store
 from torch import Tensor
 
 from facedistill.backbones import Backbone, count_macs, count_parameters

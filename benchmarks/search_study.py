@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_table
+from docs_table import put_tables
 from result_file import write_result
 from short_study import FARS, SIDES, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
@@ -247,9 +247,7 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float:
 def write_tables(args: argparse.Namespace) -> None:
     if args.runs:
         collect(Path(args.runs))
-    for name, table in tables(json.loads(RESULTS.read_text("utf-8"))).items():
-        put_table("search.md", name, table)
-        print(name, table, sep="\n", end="\n\n")
+    put_tables("search.md", tables(json.loads(RESULTS.read_text("utf-8"))))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,12 @@ def _cache(*arguments: str) -> int:
 def test_it_lists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _cache() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(str(folder)) and "embeddings: 2 files, 0.0 MB" in lines and len(_names(folder)) == 4
+    assert (
+        lines[0].startswith(str(folder))
+        and "embeddings: 2 files, 0.0 MB" in lines
+        and "face_mesh: 0 files, 0.0 MB" in lines
+        and len(_names(folder)) == 4
+    )
 
 
 def test_the_oldest_files_go_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

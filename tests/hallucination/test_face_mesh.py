@@ -1,5 +1,6 @@
 """Priors by a face mesh: what its points become, what is kept, and files that are none."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,19 @@ def test_points_are_kept_and_read_again(tmp_path: Path, photos: Dataset, monkeyp
     assert np.array_equal(face_mesh.mesh_points(file, photos), first)
     monkeypatch.undo()
     monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
-    kept.write_bytes(kept.read_bytes()[:100])  # a copy that was cut short is made anew
-    assert np.array_equal(face_mesh.mesh_points(file, photos), first)
+    whole = kept.read_bytes()
+    flipped = bytes([whole[len(whole) // 2] ^ 1])
+    for damaged in (whole[:100], whole[: len(whole) // 2] + flipped + whole[len(whole) // 2 + 1 :]):
+        kept.write_bytes(damaged)  # what is damaged is made anew
+        assert np.array_equal(face_mesh.mesh_points(file, photos), first) and kept.read_bytes() == whole
+
+
+def test_photos_that_changed_are_placed_again(tmp_path: Path, photos: Dataset) -> None:
+    file = write_onnx(tmp_path / "m.onnx", mesh_of_circles())
+    face_mesh.mesh_points(file, photos)
+    os.utime(tmp_path / "photos" / "ann" / "0.png", (1, 1))
+    face_mesh.mesh_points(file, open_dataset(tmp_path / "photos"))
+    assert len(list((tmp_path / "cache" / "face_mesh").iterdir())) == 2
 
 
 def test_landmarks_keep_their_order_in_the_mirror_image() -> None:

@@ -61,10 +61,7 @@ def label_auc(model: Model, classifier: Classifier, dataset: Dataset, cache: Pat
     chosen = np.sort(np.random.default_rng(0).permutation(len(dataset))[:MOST_IMAGES])
     part = dataset.subset(chosen)
     table = embed_dataset(model, part, cache=cache)
-    place = {key: i for i, key in enumerate(part.keys)}
-    columns = [dataset.label_names.index(name) for name in classifier.class_names]
-    assert part.multi_hot is not None
-    hot = part.multi_hot[[place[key] for key in table.keys]][:, columns]
+    hot = part.labels_of(table.keys, classifier.class_names)
     cosines = table.fused("sum") @ classifier.weight.float().cpu().numpy().T
     found = multi_label(cosines, hot, classifier.class_names, sure=False, resamples=0)
     return {of["class"]: of["auc"] for of in found.of_classes if "auc" in of}

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from facedistill.files import cache_dir
 
-KINDS = ("embeddings", "latency", "nearest", "tar")  # folders of files that are computed again when they are needed
+# Folders of files that are computed again when they are needed.
+KINDS = ("embeddings", "face_mesh", "latency", "nearest", "tar")
 
 
 def summary() -> str:

@@ -146,6 +146,13 @@ class Dataset(torch.utils.data.Dataset):
             return self.multi_hot.sum(0)
         return np.bincount(self.labels, minlength=len(self.class_names))
 
+    def labels_of(self, keys: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        """Return which of the labels `names` the images `keys` have, bool (len(keys), len(names))."""
+        assert self.multi_hot is not None, "images of one class each"
+        place = {key: i for i, key in enumerate(self.keys)}
+        columns = [self.label_names.index(name) for name in names]
+        return self.multi_hot[[place[key] for key in keys]][:, columns]
+
     @property
     def is_in_memory(self) -> bool:
         """True if batches are copied from decoded pixels, so that no worker processes are needed."""

@@ -4,6 +4,7 @@ The points become the 68 landmarks of the iBUG order, and the outlines of parts 
 knows no hair and no ears, so those classes never occur: hair is background, or skin where it hangs into the face.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from facedistill.backbones import one_line, open_session
-from facedistill.data import Dataset
+from facedistill.data import Dataset, load_array, save_array
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 from facedistill.progress import say, track
@@ -22,6 +23,7 @@ POINTS = (468, 478)  # without and with irises, whose points come last
 MARGIN = 1 / 8  # of the side, added on each side: the mesh expects more than an aligned crop shows
 UNSURE = 0.0  # a logit: below it, the mesh rather sees no face
 READ = 64  # images at a time
+KIND = "<f4"  # of the points in the cache
 # The point of each landmark.
 LANDMARKS = np.array(
     [
@@ -71,7 +73,8 @@ def mesh_points(file: Path, dataset: Dataset) -> np.ndarray:
         UserError: the file is no face mesh, or its package is missing.
     """
     size, run = open_mesh(file)
-    place = cache_dir() / "face_mesh" / f"{fingerprint(file.read_bytes(), dataset.fingerprint)}.npy"
+    made_of = fingerprint(file.read_bytes(), dataset.fingerprint, dataset.source.stamp)
+    place = cache_dir() / "face_mesh" / f"{made_of}.npy"
     if (kept := _kept(place, len(dataset))) is not None:
         return kept
     points, unsure = np.zeros((len(dataset), POINTS[0], 2), np.float32), 0
@@ -87,8 +90,8 @@ def mesh_points(file: Path, dataset: Dataset) -> np.ndarray:
     if unsure:
         say(f"{file}: sees no face in {unsure:,} of {len(dataset):,} images; their priors are what it guesses")
     try:
-        with atomic_write(place, private=True) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, points)
+        with atomic_write(place, private=True) as temporary:
+            save_array(temporary, points, KIND, place.name)
     except UserError as e:
         say(f"the points of the face mesh are not kept ({e})")
     return points
@@ -96,10 +99,10 @@ def mesh_points(file: Path, dataset: Dataset) -> np.ndarray:
 
 def _kept(place: Path, count: int) -> np.ndarray | None:
     try:
-        points = np.load(place, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or cut short
+        return load_array(place, (count, POINTS[0], 2), KIND) if os.path.isfile(place) else None
+    except (OSError, ValueError) as e:
+        say(f"{place} is damaged ({e}), so it is made anew")
         return None
-    return points if points.shape == (count, POINTS[0], 2) and points.dtype == np.float32 else None
 
 
 def _framed(image: np.ndarray, size: int) -> np.ndarray:

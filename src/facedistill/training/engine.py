@@ -37,7 +37,7 @@ from facedistill.run import (
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.average import WeightAverage
 from facedistill.training.optimisation import learning_rate, make_optimizer
-from facedistill.training.pacing import pace
+from facedistill.training.pacing import pace_terms
 from facedistill.training.resolved import describe, resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
 from facedistill.training.simulated_int8 import simulate_int8
@@ -186,7 +186,7 @@ def _start_epoch(assembly: Assembly, epoch: int, whole: bool) -> None:
     """Prepare the teachers, and terms that follow the student's progress unless a part of the epoch is done already."""
     assembly.method.start_epoch(epoch)
     if whole:
-        pace(assembly)
+        pace_terms(assembly)
 
 
 def step_seed(seed: int, step: int) -> int:

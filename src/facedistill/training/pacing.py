@@ -13,7 +13,7 @@ from facedistill.models import Model, embed_dataset
 from facedistill.training.assemble import Assembly
 
 
-def pace(assembly: Assembly) -> None:
+def pace_terms(assembly: Assembly) -> None:
     """Give each paced term the mean average precision of the student and of its teacher, over the teacher's labels.
 
     It depends on the student's weights alone, so a run that resumes here goes on in the same way.
@@ -44,11 +44,8 @@ def pace(assembly: Assembly) -> None:
 def _precision(model: Model, classifier: Classifier, dataset: Dataset, cached: bool) -> float:
     """Return the mean average precision of the labels that the classifier knows; 0 if no image has one."""
     table = embed_dataset(model, dataset, flips=False, cache=cache_dir() / "embeddings" if cached else None)
-    place = {key: i for i, key in enumerate(dataset.keys)}
     names = [name for name in dataset.label_names if name in set(classifier.class_names)]
-    columns = [dataset.label_names.index(name) for name in names]
-    assert dataset.multi_hot is not None
-    hot = dataset.multi_hot[[place[key] for key in table.keys]][:, columns]
+    hot = dataset.labels_of(table.keys, names)
     cosines = table.fused("none") @ classifier.select(names).weight.cpu().numpy().T
     found = multi_label(np.asarray(cosines), hot, names, sure=False, resamples=0).figures
     return found["map"].value if "map" in found else 0.0

@@ -40,24 +40,20 @@ class ByLabels(Protocol):
 
     def measure(self, probe: "Side", gallery: "Side") -> tuple["MultiLabelResult", dict[str, Any]]:
         table, w, dataset = gallery.table("images"), gallery.model.classifier, self.data.parts["images"]
-        assert dataset.multi_hot is not None
         resampled = "images" if dataset.unlabelled.all() else "groups"
-        known = {} if w is None else {name: row for row, name in enumerate(w.class_names)}
-        columns = [i for i, name in enumerate(dataset.label_names) if name in known]
+        known = set() if w is None else set(w.class_names)
+        names = [name for name in dataset.label_names if name in known]
         why = "the gallery's model has none" if w is None else "it knows none of the labels"
         why = "it has half the dimensions of --flip concat" if w and self.options.flip == "concat" else why
-        if w is None or not columns or self.options.flip == "concat":
+        if w is None or not names or self.options.flip == "concat":
             return MultiLabelResult({}, 0, 0, []), {"classifier": f"none: {why}", "resampled": resampled}
-        place = {key: i for i, key in enumerate(dataset.keys)}
-        hot = dataset.multi_hot[[place[key] for key in table.keys]][:, columns]
-        names = [dataset.label_names[i] for i in columns]
         own = w.select(names)
         logits = probe.unit("images") @ own.weight.float().cpu().numpy().T * (own.scale or 1)
         if own.bias is not None:
             logits = logits + own.bias.float().cpu().numpy()
         found = multi_label(
             logits,
-            hot,
+            dataset.labels_of(table.keys, names),
             names,
             None if own.counts is None else own.counts.cpu().numpy(),
             table.labels,
