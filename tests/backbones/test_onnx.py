@@ -1,6 +1,8 @@
 """OnnxBackbone on graphs built by the onnx library itself."""
 
+import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from facedistill.backbones import OnnxBackbone, count_macs, count_parameters
+from facedistill.backbones.onnx_trial import SILENT
 from facedistill.errors import UsageError, UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
@@ -67,6 +70,15 @@ def test_embeddings_for_open_and_fixed_batches(tmp_path: Path, batch: str | int)
     x = torch.randn(7, 3, SIZE, SIZE)
     torch.testing.assert_close(network(x), reference(network.path, x), rtol=1e-4, atol=1e-5)
     assert network(x[:0]).shape == (0, DIM)
+
+
+def test_nothing_about_its_use_is_stored_or_sent(tmp_path: Path) -> None:
+    """onnxruntime opens a store of telemetry in the user's cache when its first session starts."""
+    use = "import sys; from facedistill.backbones import OnnxBackbone; OnnxBackbone(sys.argv[1])"
+    environment = {k: v for k, v in os.environ.items() if k != SILENT[0] and not k.startswith("XDG_")}
+    given = environment | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", use, str(write(tmp_path / "net.onnx"))], check=True, env=given)
+    assert not list(tmp_path.rglob("*icrosoft*"))
 
 
 def test_a_graph_of_whole_pixels_gets_the_nearest(tmp_path: Path) -> None:

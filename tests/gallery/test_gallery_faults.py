@@ -29,6 +29,11 @@ def vectors_of(name: str) -> np.ndarray:
     return np.random.default_rng(list(name.encode())).normal(size=(EACH, DIM))
 
 
+def upgraded(vectors: np.ndarray) -> np.ndarray:
+    """The vectors in space "t"."""
+    return vectors[:, ::-1]
+
+
 def forked(work: Callable[[int], None]) -> tuple[int, int]:
     """Start a process that does `work` with the end of a pipe to write to; return its number and the other end."""
     reading, writing = os.pipe()
@@ -69,9 +74,10 @@ def require_whole_people(path: Path, at_least: set[str], at_most: set[str] | Non
     with Gallery.open(path) as gallery:
         gallery.check()
         vectors, person, names = gallery.matrix()
+        space = gallery.space
     assert at_least <= set(names) and (at_most is None or set(names) <= at_most)
     for place, name in enumerate(names):
-        expected = vectors_of(name)
+        expected = vectors_of(name) if space == "s" else upgraded(vectors_of(name))
         assert np.allclose(
             vectors[person == place], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
         ), name
@@ -140,16 +146,49 @@ def merge_until_killed(folder: Path, times: int, rng: random.Random) -> None:
         assert found in ({"first"}, both) and ("merged" not in lines or found == both)
 
 
-@pytest.mark.parametrize("work", [enrol_until_killed, forget_until_killed, merge_until_killed])
+def upgrade_until_killed(folder: Path, times: int, rng: random.Random) -> None:
+    """From one space to another and back, in turns by a map and by people who were enrolled again beside it."""
+    names = [f"person {i:05}" for i in range(150)]
+    for file, space in (("g", "s"), ("in s", "s"), ("in t", "t")):
+        with Gallery.create(folder / file, space=space, dim=DIM) as gallery, gallery.writing():
+            for name in names:
+                vectors = vectors_of(name) if space == "s" else upgraded(vectors_of(name))
+                gallery.add(name, vectors, made_by="m")
+    space, spaces = "s", set()
+    for round_ in range(times):
+        other = "t" if space == "s" else "s"
+
+        def work(pipe: int, space: str = other, mapped: bool = round_ % 4 < 2) -> None:
+            with Gallery.open(folder / "g") as gallery, Gallery.open(folder / f"in {space}") as fresh:
+                os.write(pipe, b"\n")
+                if mapped:
+                    gallery.replace_vectors(upgraded, space=space, made_by="m")
+                else:
+                    gallery.become(fresh)
+                os.write(pipe, b"upgraded\n")
+
+        lines = killed(work, rng.uniform(0, 0.06))
+        assert require_whole_people(folder / "g", set(names)) == set(names)
+        with Gallery.open(folder / "g") as gallery:
+            assert gallery.space == other or (gallery.space == space and "upgraded" not in lines)
+            space = gallery.space
+        spaces.add(space)
+    assert times < 20 or spaces == {"s", "t"}
+
+
+WORKS = [enrol_until_killed, forget_until_killed, merge_until_killed, upgrade_until_killed]
+
+
+@pytest.mark.parametrize("work", WORKS)
 def test_a_kill_loses_nothing(work: Callable[[Path, int, random.Random], None], tmp_path: Path) -> None:
     work(tmp_path, 5, random.Random(0))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("work", [enrol_until_killed, forget_until_killed, merge_until_killed])
+@pytest.mark.parametrize("work", WORKS)
 def test_200_kills_lose_nothing(work: Callable[[Path, int, random.Random], None], tmp_path: Path) -> None:
-    work(tmp_path, 70, random.Random(1))
+    work(tmp_path, 200, random.Random(1))
 
 
 def crowd(path: Path, seconds: float) -> None:

@@ -130,6 +130,23 @@ def test_cache_knows_model_data_and_flips(tmp_path: Path) -> None:
     assert embed_dataset(model, Dataset(source), cache=tmp_path).model != changed.model
 
 
+def test_a_subset_reads_its_rows_from_the_table_of_the_whole(tmp_path: Path) -> None:
+    model, whole = tiny(), Dataset(Noise(12, broken=(4,)), max_unreadable=0.5)
+    part = whole.subset(np.array([1, 10, 4, 7]))
+    made = embed_dataset(model, part)
+    embed_dataset(model, whole, cache=tmp_path)
+    calls = network(model).calls
+    for of in (part, whole.subset(range(1, 12)).subset([0, 9, 3, 6])):
+        for flips in (True, False):
+            read = embed_dataset(model, of, flips, cache=tmp_path)
+            assert (read.keys, read.class_names, read.data) == (made.keys, made.class_names, of.fingerprint)
+            np.testing.assert_array_equal(read.labels, made.labels)
+            np.testing.assert_allclose(read.vectors, made.vectors[:, : 2 if flips else 1], rtol=1e-5, atol=1e-6)
+        assert of.unreadable[-1:] == ["image 4"]
+    assert network(model).calls == calls
+    embed_dataset(tiny(), part, cache=tmp_path)  # another model's table serves nobody else
+
+
 def test_cache_knows_when_files_changed(tmp_path: Path) -> None:
     """Other pixels in files of the same names and sizes: the fingerprint is the same, the stamp is not."""
     model, source = tiny(), Noise(10)

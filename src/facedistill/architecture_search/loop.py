@@ -37,7 +37,7 @@ from facedistill.training import (
     Assembly,
     bound_to,
     checkpoint,
-    denormals_flushed,
+    fast_cpu,
     learning_rate,
     make_optimizer,
     resolve,
@@ -69,7 +69,7 @@ def search(recipe: Recipe, out: str | Path) -> Path:
         if (run / GENOTYPE).exists():
             say(f"{run} is finished; nothing to do")
             return run
-        with denormals_flushed():
+        with fast_cpu():
             torch.manual_seed(recipe.seed)
             shape = {"channels": settings.channels, "cells": settings.cells, "auxiliary": settings.auxiliary}
             student = replace(recipe.student, backbone="facedistill.backbones:Supernet", options=shape, start=None)

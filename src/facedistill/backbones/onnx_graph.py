@@ -1,6 +1,7 @@
 """What an ONNX graph says of itself without being run: inputs, outputs, weights; and its multiply-adds."""
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from facedistill.backbones.onnx_trial import one_line
+from facedistill.backbones.onnx_trial import SILENT, one_line
 from facedistill.errors import UserError
 
 # The two factors of each product, and the weights of each quantised operator, by place among its inputs; the others
@@ -56,6 +57,7 @@ class Port:
 
 def import_onnx_packages() -> tuple[Any, Any]:
     """Return the modules (onnx, onnxruntime). Raises UserError with the command that installs them."""
+    os.environ.setdefault(*SILENT)
     try:
         import onnx
         import onnxruntime

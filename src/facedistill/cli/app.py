@@ -15,6 +15,7 @@ from cyclopts.exceptions import MissingArgumentError, UnknownOptionError
 
 from facedistill import __version__
 from facedistill.errors import UserError, closest, printable, printable_lines
+from facedistill.heap import keep_freed_memory
 
 app = App(
     name="facedistill",
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. An error is one line on stderr.
     """
+    keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes; stderr escapes them already
     try:

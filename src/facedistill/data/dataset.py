@@ -55,7 +55,7 @@ class Dataset(torch.utils.data.Dataset):
     `size` makes every image (size, size); None takes the median height and width of the first 32 readable images,
     shrunk to a million pixels (1024 x 1024) if they are larger: a batch of photos would not fit into memory.
     Unreadable images are skipped and listed in `unreadable`. If they exceed the share `max_unreadable` of the images
-    read so far, a UserError is raised.
+    read so far, a UserError is raised. `whole` is the data set that this one is a subset of, or None.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Dataset(torch.utils.data.Dataset):
     ) -> None:
         self.source, self.size, self.max_unreadable = source, size, max_unreadable
         self.unreadable: list[str] = []
+        self.whole: Dataset | None = None
         self._met = self._failed = 0
         self.fingerprint = source.fingerprint if size is None else fingerprint(source.fingerprint, "size", size)
         if indices is None:
@@ -233,6 +234,7 @@ class Dataset(torch.utils.data.Dataset):
         indices = np.asarray(indices, dtype=np.int64)
         part = Dataset(self.source, self.indices[indices], self.size, self.max_unreadable)
         part.unreadable = list(self.unreadable)
+        part.whole = self.whole or self
         part.__dict__["shape"] = self.shape  # not the shape of the subset's own first images
         part.fingerprint = fingerprint(self.fingerprint, indices)
         part.label_columns = self.label_columns

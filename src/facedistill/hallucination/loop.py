@@ -31,7 +31,7 @@ from facedistill.recipe import Hallucination, Recipe, Schedule, dump_recipe
 from facedistill.run import Log, Trackers, claim_run
 from facedistill.training import (
     checkpoint,
-    denormals_flushed,
+    fast_cpu,
     learning_rate,
     open_training_data,
     resolve,
@@ -70,7 +70,7 @@ def train(recipe: Recipe, out: str | Path, stage: str = "pairs") -> Path:
         if (run / MEASURES).exists():
             say(f"{run} is finished; nothing to do")
             return run
-        with denormals_flushed():
+        with fast_cpu():
             torch.manual_seed(recipe.seed)
             trackers = Trackers(recipe.track, run)
             try:

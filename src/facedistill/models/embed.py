@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,17 @@ def embed_dataset(
     Args:
         batch: images at a time; None picks a fast number for the model's device.
         cache: a folder for embeddings. Those of the same model (weights, preprocessing, offset) and data (fingerprint,
-            and times of its files) are read from it, if they are whole and of these images; else they are made anew,
-            and one line says so, as it does if the folder cannot be written. Only its owner may read what is written.
+            and times of its files), or of a data set that this one is a subset of, are read from it, if they are whole
+            and of these images; else they are made anew, and one line says so, as it does if the folder cannot be
+            written. Only its owner may read what is written.
 
     Raises:
         UserError: more images than allowed are unreadable, or an embedding is not finite.
     """
     made_by = model.fingerprint()
-    if cache and (cached := _cached(cache, model, made_by, dataset, flips)):
+    if cache and (
+        cached := _cached(cache, model, made_by, dataset, flips) or _part(cache, model, made_by, dataset, flips)
+    ):
         read = set(cached.keys)
         dataset.count_images(len(cached), [key for key in dataset.keys if key not in read])
         return cached
@@ -156,6 +160,24 @@ def _cached(cache: Path, model: Model, made_by: str, dataset: Dataset, flips: bo
             found.vectors = found.vectors[:, : 2 if flips else 1]
             return found
     return None
+
+
+def _part(cache: Path, model: Model, made_by: str, dataset: Dataset, flips: bool) -> Embeddings | None:
+    """Return the rows of these images in the table of the data set that this one is a subset of, or None."""
+    whole = dataset.whole and _cached(cache, model, made_by, dataset.whole, flips)
+    if not whole or len(set(whole.keys)) < len(whole.keys):  # a key would not tell which image is meant
+        return None
+    places = {key: place for place, key in enumerate(whole.keys)}
+    rows = [row for row, key in enumerate(dataset.keys) if key in places]  # unreadable images have none
+    keys = [dataset.keys[row] for row in rows]
+    return replace(
+        whole,
+        keys=keys,
+        class_names=list(dataset.class_names),
+        labels=np.asarray(dataset.labels)[rows],
+        vectors=whole.vectors[[places[key] for key in keys]],
+        data=dataset.fingerprint,
+    )
 
 
 def _require_same(found: Embeddings, made_by: str, dataset: Dataset, shape: tuple[int, int]) -> None:

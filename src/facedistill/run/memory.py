@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from facedistill import parallel
+from facedistill.heap import give_back_freed_memory
 
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Linux
 
@@ -15,6 +16,7 @@ def forget_peak() -> None:
     """Restart the measurement, because one process may train several runs. On a CPU this needs Linux."""
     if parallel.device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    give_back_freed_memory()
     with suppress(OSError):
         FORGET.write_text("5")
 

@@ -2,7 +2,7 @@
 
 from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.distill import distillation_recipe
-from facedistill.training.engine import denormals_flushed, measure, step_seed, stop_if_not_finite, to_batch, train
+from facedistill.training.engine import fast_cpu, measure, step_seed, stop_if_not_finite, to_batch, train
 from facedistill.training.images import open_training_data
 from facedistill.training.method import Method, missing_teachers
 from facedistill.training.optimisation import learning_rate, make_optimizer
@@ -20,8 +20,8 @@ __all__ = [
     "bound_to",
     "checkpoint",
     "combinations",
-    "denormals_flushed",
     "distillation_recipe",
+    "fast_cpu",
     "learning_rate",
     "make_optimizer",
     "measure",
