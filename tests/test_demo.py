@@ -134,6 +134,14 @@ def test_the_demo_teacher_is_trained_once_and_kept(
     assert len(capsys.readouterr().err.split("teacher: ")) == 2
 
 
+def test_a_method_of_labels_is_refused_before_the_demo_teacher_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "train", None)
+    with pytest.raises(UsageError, match="the demo's knows people; train one, `facedistill train bce --out labels`"):
+        demo.with_demo_teachers(load_recipe("rskd"))
+
+
 def test_the_demo_teacher_that_another_process_trains_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from facedistill.progress import say
 from facedistill.recipe import Recipe, TeacherSpec, dump_recipe, make_recipe
 from facedistill.results import markdown
 from facedistill.run import Busy
-from facedistill.training import missing_teachers, train
+from facedistill.training import missing_teachers, resolve, train, wire_terms
 
 DEMO_SEED = 1
 UNSEEN = 1_000_000  # the first identity of the evaluation; training counts from 0
@@ -266,7 +266,7 @@ def with_demo_teachers(recipe: Recipe) -> Recipe:
     """Return the recipe with the demo's teacher for each teacher that its method needs and the recipe lacks.
 
     Raises:
-        UsageError: the recipe names other teachers than its method needs.
+        UsageError: the recipe names other teachers than its method needs, or needs one that knows labels.
     """
     missing = missing_teachers(recipe)
     if not missing:
@@ -275,5 +275,10 @@ def with_demo_teachers(recipe: Recipe) -> Recipe:
         raise UsageError(
             f"teachers.{given[0]}{closest(given[0], missing)}: method {recipe.method.name} also needs "
             f"{', '.join(missing)}; the recipe has: {', '.join(given)}"
+        )
+    if not all(wired.term.takes_one for wired in wire_terms(resolve(recipe.method)).values()):
+        raise UsageError(
+            f"method {recipe.method.name} needs a teacher that knows labels, and the demo's knows people; "
+            "train one, `facedistill train bce --out labels`, and add teacher=labels"
         )
     return replace(recipe, teachers={name: TeacherSpec(str(demo_teacher())) for name in missing})

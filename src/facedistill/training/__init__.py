@@ -4,7 +4,7 @@ from facedistill.training.assemble import Assembly, assemble
 from facedistill.training.distill import distillation_recipe
 from facedistill.training.engine import fast_cpu, measure, step_seed, stop_if_not_finite, to_batch, train
 from facedistill.training.images import open_training_data
-from facedistill.training.method import Method, missing_teachers
+from facedistill.training.method import Method, missing_teachers, wire_terms
 from facedistill.training.optimisation import learning_rate, make_optimizer
 from facedistill.training.resolved import resolve
 from facedistill.training.resume import bound_to, checkpoint, restore, written_out
@@ -38,5 +38,6 @@ __all__ = [
     "sweep",
     "to_batch",
     "train",
+    "wire_terms",
     "written_out",
 ]
