@@ -37,6 +37,7 @@ from facedistill.preparation.landmarks import read_landmarks
 from facedistill.recipe import dump_recipe, load_recipe, make_recipe
 from facedistill.results import load_evaluations, load_logs, render_comparison, write_comparison
 from facedistill.run import claim_run, latest_checkpoint, read_log, save_checkpoint
+from facedistill.training import read_subsets
 from facedistill.training.resume import written_out
 
 SIZE, DIM = 32, 8
@@ -235,6 +236,25 @@ def _idx(folder: Path) -> None:
 def _medmnist(folder: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
     np.savez_compressed(folder / "m.npz", train_images=images, train_labels=np.array([[1], [0], [1]], np.uint8))
+
+
+def _medmnist_of_labels(folder: Path) -> None:
+    """As ChestMNIST: several labels an image."""
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
+    labels = np.array([[1, 0], [0, 0], [1, 1]], np.uint8)
+    np.savez_compressed(folder / "m.npz", train_images=images, train_labels=labels)
+
+
+def _labels(folder: Path) -> None:
+    """A table of several labels, with patients."""
+    for i in range(3):
+        (folder / f"{i}.jpg").write_bytes(photo(i))
+    (folder / "labels.csv").write_text("image,patient,oedema,drusen\n0.jpg,p1,1,0\n1.jpg,p1,0,1\n2.jpg,p2,1,1\n")
+
+
+def _read_labels(folder: Path) -> list[Any]:
+    data = open_dataset(f"labels:table={folder / 'labels.csv'},images={folder},group=patient")
+    return [*_dataset(data), data.label_names, data.multi_hot]
 
 
 def _selection(folder: Path) -> None:
@@ -497,6 +517,18 @@ FORMATS: dict[str, Format] = {
     "LFW's pairs.txt": Format(_lfw_pairs, _sets("pairs.txt"), ("pairs.txt",)),
     "IDX": Format(_idx, _data(), ("*",)),
     "MedMNIST": Format(_medmnist, _data("m.npz"), ("m.npz",)),
+    "MedMNIST of several labels": Format(_medmnist_of_labels, _data("m.npz"), ("m.npz",)),
+    "table of labels": Format(_labels, _read_labels, ("labels.csv",)),
+    "subsets .csv": Format(
+        lambda f: (f / "s.csv").write_text("eyes,glasses\neyes,frown\nmouth,smile\n"),
+        lambda f: read_subsets(f / "s.csv"),
+        ("s.csv",),
+    ),
+    "subsets .yaml": Format(
+        lambda f: (f / "s.yaml").write_text("eyes: [glasses, frown]\nmouth: [smile]\n"),
+        lambda f: read_subsets(f / "s.yaml"),
+        ("s.yaml",),
+    ),
     "selection": Format(_selection, _data("selection.csv"), ("selection.csv",)),
     "image": Format(_photos, _pixels, ("*",)),
     "model folder: config, classifier, names": Format(
