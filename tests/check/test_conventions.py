@@ -123,5 +123,5 @@ def test_sampling_takes_identities_with_several_images_and_few_of_each() -> None
 
 
 def test_no_genuine_pairs_is_an_error() -> None:
-    with pytest.raises(UserError, match="0 identities have several images"):
+    with pytest.raises(UserError, match="0 classes have several images"):
         rank_conventions(red_eye(), Dataset(Patterns(photos=1)))

@@ -456,7 +456,7 @@ def test_distil_makes_centres_where_the_teacher_has_no_classes_of_the_data(cli: 
     )
     assert ran.code == 0, ran.err
     assert "lacks 8 of 8 classes" in ran.out and "W starts from class centres" in ran.out
-    assert ran.out.count("8 identities are few") == 1
+    assert ran.out.count("8 classes are few") == 1
     assert "run: proxylesskd (W: centres)" in ran.out
 
 

@@ -68,7 +68,7 @@ def test_a_family_that_is_too_large_is_passed_over() -> None:
 
 
 def test_faults_are_named() -> None:
-    with pytest.raises(UserError, match="10 identities are tied together in 1 groups, the smallest of 10"):
+    with pytest.raises(UserError, match="10 classes are tied together in 1 groups, the smallest of 10"):
         hold_out(people(1, 10, 0), 0.5, 0)
     with pytest.raises(UsageError, match="between 0 and 1"):
         hold_out(people(2, 2, 2), 1.0, 0)

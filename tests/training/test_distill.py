@@ -36,7 +36,7 @@ def prepared(
 
 
 def few(said: list[str]) -> list[str]:
-    return [line for line in said if "identities are few" in line]
+    return [line for line in said if "classes are few" in line]
 
 
 def test_w_is_the_teachers_where_it_knows_the_people_and_else_their_centres(prepared: Prepare, tiny: Tiny) -> None:
@@ -52,7 +52,7 @@ def test_w_is_the_teachers_where_it_knows_the_people_and_else_their_centres(prep
 def test_people_whom_nobody_knows_have_a_row_an_image_and_nobody_is_held_out(tiny: Tiny, prepared: Prepare) -> None:
     recipe, said = prepared(data=Path(f"unlabelled:{tiny.photos}"))
     assert recipe.method.classifier.start == "instances" and recipe.data.hold_out == 0
-    assert "W starts from its embeddings" in said[0] and said[1].startswith("not checked: 0 identities have several")
+    assert "W starts from its embeddings" in said[0] and said[1].startswith("not checked: 0 classes have several")
     with pytest.raises(UserError, match="72 of 72 images have no label, and the term 'margin_softmax' needs one"):
         prepared(method="adadistill", data=Path(f"unlabelled:{tiny.photos}"))
 
@@ -61,7 +61,7 @@ def test_what_was_better_on_few_identities(prepared: Prepare, tiny: Tiny, monkey
     """In one line, and only where the program chose class centres; what is trained stays as it was."""
     recipe, said = prepared()
     (line,) = few(said)
-    assert line.startswith("8 identities are few: ") and "docs/comparison.md" in line
+    assert line.startswith("8 classes are few: ") and "docs/comparison.md" in line
     assert "--method l2kd schedule.lr=1" in line and "method.classifier.start=instances" in line
     for named in (prepared(method="proxylesskd"), prepared("method.name=proxylesskd")):
         assert named[0] == recipe and not few(named[1])
@@ -95,7 +95,7 @@ def test_methods_without_an_inherited_w_are_checked_too(prepared: Prepare, tiny:
     for file in sorted(tiny.photos.rglob("*.png"))[:8]:
         (flat / file.name).write_bytes(file.read_bytes())
     (line,) = prepared("data.hold_out=0", "method.classifier.start=instances", data=flat.parent)[1]
-    assert line.startswith("not checked: 1 identities have several images; 10 are needed to tell")
+    assert line.startswith("not checked: 1 classes have several images; 10 are needed to tell")
 
 
 def test_kd_trains_against_the_teachers_w_so_its_class_order_is_checked(prepared: Prepare, tiny: Tiny) -> None:

@@ -161,8 +161,8 @@ def sample_identities(dataset: Dataset, images: int, seed: int = 0) -> np.ndarra
             room -= len(chosen[-1])
     if len(chosen) < 2:
         raise UserError(
-            f"{dataset.source.path}: {len(chosen)} identities have several images; this check compares pairs of "
-            "one person with pairs of two: give at least two identities with two images each"
+            f"{dataset.source.path}: {len(chosen)} classes have several images; this check compares pairs of "
+            "one class with pairs of two: give at least two classes with two images each"
         )
     return np.concatenate(chosen)
 

@@ -27,7 +27,7 @@ def check_student(student: Model, teacher: Model, dataset: Dataset, images: int 
     student finds worst.
 
     Raises:
-        UserError: a model has no network, or the data no identities with several images.
+        UserError: a model has no network, or the data no classes with several images.
     """
     report = CheckReport()
     report.values["same_space"] = same_space = student.space is not None and student.space == teacher.space
@@ -100,7 +100,7 @@ def _judge_rates(found: dict[str, Verification], report: CheckReport) -> None:
             f"against teacher {point.tar:.1%}, student against student {alone.tar_at_far[far][0].tar:.1%}{gain}"
         )
     if "1e-2" not in ceiling.tar_at_far:
-        report.warnings["pairs"] = "fewer than 100 impostor pairs: no TAR can be measured; give more identities"
+        report.warnings["pairs"] = "fewer than 100 impostor pairs: no TAR can be measured; give more classes"
         return
     tar, least = crossed.tar_at_far["1e-2"][0].tar, LEAST_TAR * ceiling.tar_at_far["1e-2"][0].tar
     report.add("TAR at FAR 1e-2, teacher's gallery", f"{tar:.1%}", f"at least {least:.1%}", "agreement")

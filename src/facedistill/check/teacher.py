@@ -41,7 +41,7 @@ def check_teacher(
 
     Raises:
         UsageError: the scale is no finite number above 0.
-        UserError: the model has no network, or the data no identities with several images.
+        UserError: the model has no network, or the data no classes with several images.
     """
     check_scale(scale)
     report = CheckReport()
@@ -193,8 +193,7 @@ def _judge_input(found: list[Convention], report: CheckReport) -> None:
         )
     if names["undecided"]:
         report.lines.append(
-            f"input, undecided: {', '.join(names['undecided'])}: neither better nor worse here; more identities may "
-            "decide"
+            f"input, undecided: {', '.join(names['undecided'])}: neither better nor worse here; more classes may decide"
         )
     if not any(names.values()):
         report.lines.append("input: every other colour order and pixel scale is clearly worse")

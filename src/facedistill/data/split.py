@@ -77,8 +77,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
             taken += sizes[c]
     if not held.any():
         raise UserError(
-            f"{dataset.source.path}: no group of related identities is small enough for a hold-out of {share:g}: "
-            f"{sizes.sum()} identities are tied together in {len(candidates)} groups, the smallest of "
+            f"{dataset.source.path}: no group of related classes is small enough for a hold-out of {share:g}: "
+            f"{sizes.sum()} classes are tied together in {len(candidates)} groups, the smallest of "
             f"{sizes[candidates].min()}; hold out more, or nothing (data.hold_out=0)"
         )
     mask = held[component]

@@ -74,7 +74,7 @@ def _compare(ways: list[Way], before: Verification, same_space: bool, report: Ch
     """Add every way beside the old model in its own gallery, and the verdict."""
     far = next((key for key in ("1e-3", "1e-2") if key in before.tar_at_far), None)
     if far is None:
-        raise UserError("fewer than 100 pairs of two people: no TAR can be measured; give more identities")
+        raise UserError("fewer than 100 pairs of two people: no TAR can be measured; give more people")
     least = before.tar_at_far[far][0].tar
     report.values["old_old"] = before.to_json()
     report.lines.append(f"the old model in its own gallery: {_rates(before)}")

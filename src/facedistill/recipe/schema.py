@@ -216,7 +216,7 @@ class Hallucination:
 
     `preset`: tiny, small, base or paper. `size`: the side of its images, a multiple of 16. `priors`: a face mesh
     (.onnx, .tflite) or the folder of an index of landmarks and parsing maps; null = the data's own, if they are
-    rendered. `low`: a folder of real images of low resolution, for the stage `adversarial`; they need no identities and
+    rendered. `low`: a folder of real images of low resolution, for the stage `adversarial`; they need no classes and
     no partners. `degrade`: options of the view
     of that name, which makes the low images. `rotate` (degrees) and `shift` (share of the side) move faces at random.
     The other keys are weights of the losses; 0 removes one.

@@ -93,7 +93,7 @@ def distillation_recipe(
     named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
     chosen = method is not None or any(override.startswith(named) for override in overrides)
     if isinstance(start, Centres) and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
-        print(f"{len(dataset.class_names):,} identities are few: {ON_FEW}")
+        print(f"{len(dataset.class_names):,} classes are few: {ON_FEW}")
     return recipe
 
 
@@ -121,9 +121,7 @@ def _unchecked(model: Model, dataset: Dataset, by_class: bool) -> str:
     if model.backbone is None:
         return "only the teacher's embeddings are known, so nothing tells whether its classifier fits these images"
     if not by_class and (found := np.sum(np.bincount(dataset.labels) > 1)) < LEAST_IDENTITIES:
-        return (
-            f"{found} identities have several images; {LEAST_IDENTITIES} are needed to tell if the teacher knows them"
-        )
+        return f"{found} classes have several images; {LEAST_IDENTITIES} are needed to tell if the teacher knows them"
     return ""
 
 

@@ -68,7 +68,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             torch.manual_seed(recipe.seed + parallel.rank())
             assembly = assemble(recipe, method)
             if not assembly.sets and parallel.rank() == 0:
-                say("nothing is evaluated: set evaluation.sets, or hold identities out (data.hold_out=0.1)")
+                say("nothing is evaluated: set evaluation.sets, or hold classes out (data.hold_out=0.1)")
             asymmetric = recipe.purpose != "symmetric" and assembly.models
             if asymmetric and assembly.method.anchors is None and parallel.rank() == 0:
                 told = "; purpose=symmetric says that this is meant"

@@ -67,7 +67,7 @@ def test_classes_of_folders_are_decided_over_the_whole_set() -> None:
     assert classes_of_folders("x", ["t/p/ann/1.jpg", "t/q/ann/1.jpg"], "") == ["p/ann", "q/ann"]
     with pytest.raises(UserError, match="different depths, in ann, ann/old"):
         classes_of_folders("x", ["ann/1.jpg", "ann/old/1.jpg", "bob/1.jpg"], "")
-    with pytest.raises(UserError, match=r"1\.jpg is in no identity's folder"):
+    with pytest.raises(UserError, match=r"1\.jpg is in no class's folder"):
         classes_of_folders("x", ["ann/1.jpg", "1.jpg"], "")
 
 

@@ -70,14 +70,14 @@ def test_a_folder_inside_an_identity_is_not_silently_left_out(folder: Path) -> N
 def test_what_is_no_person_gets_no_wrong_advice(folder: Path) -> None:
     (folder / "meta").mkdir()
     (folder / "meta" / "list.txt").write_text("x")
-    with pytest.raises(UserError, match=r"meta: no image .*, but list\.txt; expected PATH/identity") as e:
+    with pytest.raises(UserError, match=r"meta: no image .*, but list\.txt; expected PATH/class") as e:
         FolderSource(folder)
     assert "remove" not in str(e.value)
 
 
 def test_an_identity_without_images_is_named(folder: Path) -> None:
     (folder / "nobody").mkdir()
-    with pytest.raises(UserError, match="nobody: this identity has no image"):
+    with pytest.raises(UserError, match="nobody: this class has no image"):
         FolderSource(folder)
 
 
@@ -88,5 +88,5 @@ def test_one_folder_too_high_is_explained(folder: Path) -> None:
 
 def test_a_folder_without_identities(tmp_path: Path) -> None:
     (tmp_path / "loose.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match="expected a folder per identity"):
+    with pytest.raises(UserError, match="expected a folder per class"):
         FolderSource(tmp_path)

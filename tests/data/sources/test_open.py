@@ -39,7 +39,7 @@ def test_only_synthetic_itself_is_the_drawn_set(folder: Path, tmp_path: Path, mo
 
 
 def test_what_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such file or folder; expected \.rec, .*, a folder per identity"):
+    with pytest.raises(UserError, match=r"no such file or folder; expected \.rec, .*, a folder per class"):
         open_source(tmp_path / "nowhere")
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(UserError, match=r"x\.txt: not a known form of data set"):

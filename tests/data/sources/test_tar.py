@@ -229,7 +229,7 @@ def test_compressed_tars_are_refused_with_advice(tmp_path: Path, mode: Mode, kin
 
 def test_faults_are_named(tmp_path: Path) -> None:
     for name, members, words in [
-        ("loose", [("1.jpg", b"x")], r"1\.jpg is in no identity's folder"),
+        ("loose", [("1.jpg", b"x")], r"1\.jpg is in no class's folder"),
         ("empty", [("a/readme.txt", b"x")], "no images"),
         ("half", [("1.jpg", b"x"), ("1.cls", b"a"), ("2.jpg", b"y")], r"2\.jpg has no label 2\.cls"),
         ("blank", [("1.jpg", b"x"), ("1.cls", b" ")], r"label 1\.cls is empty"),

@@ -132,5 +132,5 @@ def test_a_family_is_one_in_a_set_of_several(tmp_path: Path, folder: Path) -> No
     for member in range(4):
         (tmp_path / "fiw" / f"fiw_F0001_MID{member}").mkdir(parents=True)
         (tmp_path / "fiw" / f"fiw_F0001_MID{member}" / "1.jpg").write_bytes((folder / "a" / "00.jpg").read_bytes())
-    with pytest.raises(UserError, match="4 identities are tied together in 1 groups, the smallest of 4"):
+    with pytest.raises(UserError, match="4 classes are tied together in 1 groups, the smallest of 4"):
         hold_out(open_dataset([str(tmp_path / "fiw"), DRAWN]), 0.5, 0)

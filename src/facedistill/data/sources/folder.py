@@ -1,4 +1,4 @@
-"""A folder per identity: PATH/identity/image.jpg."""
+"""A folder per class, of faces a person: PATH/class/image.jpg."""
 
 import os
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError, some
 from facedistill.files import fingerprint
 
-EXPECTED = "expected PATH/identity/image.jpg"
+EXPECTED = "expected PATH/class/image.jpg"
 
 
-class NoIdentities(UserError):
-    """The folder is not a folder per identity."""
+class NoClasses(UserError):
+    """The folder is not a folder per class."""
 
 
 class FolderSource(Source):
-    """A folder PATH/identity/image.jpg; classes and files in sorted order on any file system, hidden ones skipped.
+    """A folder PATH/class/image.jpg; classes and files in sorted order on any file system, hidden ones skipped.
 
-    Keys are "identity/image.jpg". The fingerprint covers names and file sizes, not contents. A link that leads nowhere
+    Keys are "class/image.jpg". The fingerprint covers names and file sizes, not contents. A link that leads nowhere
     is an unreadable image.
 
-    Raises UserError for an identity without an image, for images in folders inside an identity's, for a folder without
-    identities, and if the labels are in a metadata.csv.
+    Raises UserError for a class without an image, for images in folders inside a class's, for a folder without
+    classes, and if the labels are in a metadata.csv.
     """
 
-    expected = "a folder per identity"
+    expected = "a folder per class"
 
     @classmethod
     def opens(cls, path: Path) -> bool:
@@ -42,12 +42,14 @@ class FolderSource(Source):
             raise UserError(_listed(self.path, listed))
         self.class_names = sorted(entry.name for entry in _entries(self.path) if _is_folder(entry))
         if not self.class_names:
-            raise NoIdentities(f"{path}: no identities; expected a folder per identity, each holding its images")
+            raise NoClasses(
+                f"{path}: no classes; expected a folder per class (of faces: per person), each holding its images"
+            )
         self.keys, labels, files = [], [], []
         for label, name in enumerate(self.class_names):
             images = sorted(_images(os.path.join(self.path, name), name))
             if not any(key.count("/") == 1 for key, _ in images):
-                raise NoIdentities(_no_image(Path(path) / name))
+                raise NoClasses(_no_image(Path(path) / name))
             self.keys += [key for key, _ in images]
             files += [file for _, file in images]
             labels += [label] * len(images)
@@ -68,7 +70,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder. Raises UserError for a link to nowhere that may be an identity."""
+    """Return whether an entry is a folder. Raises UserError for a link to nowhere that may be a class."""
     if entry.is_dir():
         return True
     if entry.is_symlink() and not os.path.exists(entry) and "." not in entry.name:
@@ -99,4 +101,4 @@ def _no_image(identity: Path) -> str:
     if entries:
         inside = some(sorted(entry.name for entry in entries))
         return f"{identity}: no image ({' '.join(IMAGE_SUFFIXES)}), but {inside}; {EXPECTED}"
-    return f"{identity}: this identity has no image ({' '.join(IMAGE_SUFFIXES)}); add some or remove the folder"
+    return f"{identity}: this class has no image ({' '.join(IMAGE_SUFFIXES)}); add some or remove the folder"

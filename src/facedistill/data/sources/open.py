@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data.sources.arrow import ArrowSource
-from facedistill.data.sources.folder import FolderSource, NoIdentities
+from facedistill.data.sources.folder import FolderSource, NoClasses
 from facedistill.data.sources.idx import IdxSource
 from facedistill.data.sources.label_table import LabelTable
 from facedistill.data.sources.lfw_pairs import LfwPairs
@@ -57,7 +57,7 @@ OUTSIDE = re.compile(r"(?P<name>(?!\w:)\w+(?:\.\w+)*:[^\W\d]\w*)(?::(?P<argument
 def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> Source:
     """Return the Source that `spec` names. An existing path has priority; its name tells its form.
 
-    A path: a folder per identity; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
+    A path: a folder per class; a .rec beside its .idx, or a folder with one; a .parquet or a folder of them; a
     folder written by `datasets.save_to_disk`; a .tar or a folder of them; a folder with metadata.csv or
     metadata.jsonl; a verification .bin, a .csv of pairs, LFW's pairs.txt, or a selection of another data set, which
     `clean` wrote; MNIST's IDX files; MedMNIST's .npz.
@@ -132,7 +132,7 @@ def _at(path: Path, columns: Mapping[str, str] | None) -> Source:
         raise UserError(f"data {path}: not a known form of data set; expected {_expected()}")
     try:
         return _open(found, str(path), columns)
-    except NoIdentities as e:
+    except NoClasses as e:
         below = _below(path)
         raise UserError(f"{e}. Or do you mean the data set {below}?" if below else str(e)) from e
     except UserError:

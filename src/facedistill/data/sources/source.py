@@ -136,13 +136,13 @@ def classes_of_folders(path: object, names: Sequence[str], expected: str) -> lis
     """
     folders = [name.rpartition("/")[0] for name in names]
     if "" in folders:
-        raise UserError(f"{path}: {names[folders.index('')]} is in no identity's folder; {expected}")
+        raise UserError(f"{path}: {names[folders.index('')]} is in no class's folder; {expected}")
     parts = {folder: folder.split("/") for folder in dict.fromkeys(folders)}
     by_depth = {len(part): folder for folder, part in reversed(parts.items())}
     if len(by_depth) > 1:
         raise UserError(
             f"{path}: images lie at different depths, in {some([by_depth[depth] for depth in sorted(by_depth)])}; "
-            f"{expected}, all equally deep: move or remove what is no identity"
+            f"{expected}, all equally deep: move or remove what is no class"
         )
     levels = list(zip(*parts.values(), strict=True))
     shared = next((depth for depth, names in enumerate(levels[:-1]) if len(set(names)) > 1), len(levels) - 1)

@@ -17,7 +17,7 @@ from facedistill.data.sources.stamp import size_and_time, stamp_of
 from facedistill.errors import UserError
 from facedistill.files import atomic_write, cache_dir, fingerprint
 
-LAYOUTS = "expected members identity/image.jpg, or webdataset pairs key.jpg and key.cls (or key.json with a label)"
+LAYOUTS = "expected members class/image.jpg, or webdataset pairs key.jpg and key.cls (or key.json with a label)"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 LABEL_BYTES = 1 << 20
 Members = dict[str, tuple[int, int]]
@@ -42,7 +42,7 @@ class TarSource(Source):
     """A .tar, or a folder of them in name order, whose images are read in place. The members tell the layout:
 
     - webdataset: key.jpg with key.cls (text or a number) or key.json {"label": ...};
-    - folders: identity/image.jpg (leading folders that all images share are left out of the class name).
+    - folders: class/image.jpg (leading folders that all images share are left out of the class name).
 
     All shards of a set have one layout: if any image has a label file, each must have one.
 
