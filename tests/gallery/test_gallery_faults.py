@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ def _mapped(monkeypatch: pytest.MonkeyPatch) -> None:
 def vectors_of(name: str) -> np.ndarray:
     """The vectors of a person, from the name alone."""
     return np.random.default_rng(list(name.encode())).normal(size=(EACH, DIM))
+
+
+@cache
+def unit_vectors_of(name: str) -> np.ndarray:
+    vectors = vectors_of(name)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def upgraded(vectors: np.ndarray) -> np.ndarray:
@@ -76,11 +83,10 @@ def require_whole_people(path: Path, at_least: set[str], at_most: set[str] | Non
         vectors, person, names = gallery.matrix()
         space = gallery.space
     assert at_least <= set(names) and (at_most is None or set(names) <= at_most)
-    for place, name in enumerate(names):
-        expected = vectors_of(name) if space == "s" else upgraded(vectors_of(name))
-        assert np.allclose(
-            vectors[person == place], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
-        ), name
+    assert np.array_equal(np.bincount(person, minlength=len(names)), np.full(len(names), EACH))
+    for name, found in zip(names, vectors[np.argsort(person, kind="stable")].reshape(-1, EACH, DIM), strict=True):
+        expected = unit_vectors_of(name)
+        assert np.allclose(found, expected if space == "s" else upgraded(expected), atol=1e-6), name
     return set(names)
 
 
@@ -117,12 +123,16 @@ def forget_until_killed(folder: Path, times: int, rng: random.Random) -> None:
                     gallery.forget(name)
                     os.write(pipe, f"{name}\n".encode())
 
-        gone = set(killed(work, rng.uniform(0, 0.25)))
+        gone, before = set(killed(work, rng.uniform(0, 0.25))), here
         here = require_whole_people(folder / "g", set(), here - gone)
-        content = b"".join(path.read_bytes() for path in folder.iterdir())
-        for name in everyone - here:
-            rows = vectors_of(name) / np.linalg.norm(vectors_of(name), axis=1, keepdims=True)
-            assert name.encode() not in content and rows.astype("<f4")[0, :8].tobytes() not in content
+        require_no_byte_of(before - here, folder)
+    require_no_byte_of(everyone - here, folder)
+
+
+def require_no_byte_of(names: set[str], folder: Path) -> None:
+    content = b"".join(path.read_bytes() for path in folder.iterdir())
+    for name in names:
+        assert name.encode() not in content and unit_vectors_of(name)[0, :8].tobytes() not in content
 
 
 def merge_until_killed(folder: Path, times: int, rng: random.Random) -> None:
