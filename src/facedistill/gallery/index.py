@@ -48,15 +48,15 @@ class Index:
         found = self._read(path, about)
         if found is None or found["rows"] < len(rows) // 2:
             found = self._make(path, rows, about)
-        self._index.expansion_search = LOOKED_AT
         self.rows, self.recall = int(found["rows"]), float(found["recall"])
 
     def candidates(self, probes: np.ndarray, top: int) -> np.ndarray:
         """Return the places of rows that are near each probe, int64 (P, top + MORE), nearest first; -1 for none."""
         count = min(top + MORE, self.rows)
-        found = self._index.search(np.concatenate([probes, probes[:1]]), count)  # for one probe it returns another type
-        keys = np.where(np.arange(count) < found.counts[:, None], found.keys.astype(np.int64), -1)
-        return keys[:-1]
+        found = self._index.search(probes, count)
+        if len(probes) == 1:  # the answer is then of another type
+            return np.pad(found.keys.astype(np.int64), (0, count - len(found.keys)), constant_values=-1)[None]
+        return np.where(np.arange(count) < found.counts[:, None], found.keys.astype(np.int64), -1)
 
     def _read(self, path: Path, about: list[object]) -> dict[str, Any] | None:
         try:
@@ -70,6 +70,7 @@ class Index:
             self._index = self._usearch.Index.restore(str(path), view=True)
             if self._index is None or len(self._index) != found["rows"]:
                 raise Damaged(path)
+            self._index.expansion_search = LOOKED_AT  # the file does not keep it
             if path.stat().st_ino != number:
                 return None  # another process has put its own there while this one was reading
         except FileNotFoundError:
