@@ -235,3 +235,8 @@ def test_family() -> None:
 def test_multi_step() -> None:
     table = _module("multi_step").table(_json("multi_step.json"))
     assert _module("docs_table").stored_table("methods.md", "multi-step") == table.strip()
+
+
+def test_heap() -> None:
+    for name, table in _module("heap").tables(_json("heap.json")).items():
+        assert _module("docs_table").stored_table("training.md", name) == table.strip()
