@@ -13,7 +13,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for good; return whether the C library can.
 
     By default glibc asks the kernel for every block above 32 MB, the size of a large activation, and gives it back at
-    once, in every layer of every step. The kernel fills each with zeros, so half of a training's time is spent there.
+    once, in every layer of every step. The kernel fills each with zeros, which takes up to half of the time of
+    training and of embedding (docs/training.md).
     """
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, STEP))
     return _glibc() and all(ctypes.CDLL(None).mallopt(name, value) == 1 for name, value in settings)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from facedistill.backbones import OnnxBackbone, count_macs, count_parameters
-from facedistill.backbones.onnx_trial import SILENT
+from facedistill.backbones.onnx_graph import SILENT
 from facedistill.errors import UsageError, UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")

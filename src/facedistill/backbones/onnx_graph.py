@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from facedistill.backbones.onnx_trial import SILENT, one_line
+from facedistill.backbones.onnx_trial import one_line
 from facedistill.errors import UserError
 
 # The two factors of each product, and the weights of each quantised operator, by place among its inputs; the others
@@ -40,6 +40,7 @@ QUANTISED = {
     "QLinearMul": (0, 3),
     "QuantizeLinear": (0,),
 }
+SILENT = ("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime 1.32 reports its use, under a number of this device
 FLOATS = (1, 10, 11, 16)  # TensorProto: float, float16, double, bfloat16
 
 
@@ -56,7 +57,10 @@ class Port:
 
 
 def import_onnx_packages() -> tuple[Any, Any]:
-    """Return the modules (onnx, onnxruntime). Raises UserError with the command that installs them."""
+    """Return the modules (onnx, onnxruntime). Raises UserError with the command that installs them.
+
+    No process that this one starts, such as `onnx_trial`, reports its use either.
+    """
     os.environ.setdefault(*SILENT)
     try:
         import onnx

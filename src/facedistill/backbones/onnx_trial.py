@@ -17,7 +17,6 @@ import numpy as np
 LIMIT = 60.0  # seconds
 LIMIT_VARIABLE = "FACEDISTILL_ONNX_SECONDS"
 BATCHES = (1, 2, 4, 8, 16, 32, 64)  # tried in turn where the graph leaves the batch open
-SILENT = ("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime 1.32 reports its use, under a number of this device
 NEAR = 5e-3  # of the largest value: what batches may differ by, also in float16
 
 
@@ -77,7 +76,6 @@ def one_line(error: BaseException) -> str:
 
 
 def _try(path: str, name: str, output: str, shape: list[int | None], kind: str) -> dict[str, Any]:
-    os.environ.setdefault(*SILENT)
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -22,7 +22,7 @@ SUFFIX = "-index"  # after the gallery's name
 TAIL = 4096
 MORE = 16  # candidates beyond those asked for
 STEP = 4096  # rows added at a time
-LOOKED_AT = 256  # vectors that a search keeps in view: four times usearch's default, for a recall of 0.99
+LOOKED_AT = 256  # vectors that a search keeps in view: four times usearch's default, which misses more
 PROBES = 256  # that measure the recall
 COSINE = 0.6  # of such a probe and the vector that it was made from
 

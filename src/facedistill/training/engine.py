@@ -106,7 +106,7 @@ def measure(recipe: Recipe) -> tuple[int, float]:
 
 @contextmanager
 def fast_cpu() -> Iterator[None]:
-    """Keep freed memory, for good, and treat denormal numbers as 0 in the block: both slow a CPU down."""
+    """Make a CPU fast: keep freed memory, for good, and treat denormal numbers as 0 in the block."""
     keep_freed_memory()
     before = float(torch.tensor([1e-39]) * 1) == 0
     torch.set_flush_denormal(True)
