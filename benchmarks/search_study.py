@@ -1,14 +1,15 @@
 """What an architecture search is worth: searched cells, random cells, the published ones and MobileFaceNet.
 
-    python benchmarks/search_study.py run --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--random 8]
+    python benchmarks/search_study.py run --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--random 10]
     python benchmarks/search_study.py table [--runs R]
 
 `run` searches with each objective and a small supernet: a softmax of its own (published), the teacher's inherited
 classifier, and that with the measured latency. Then it trains each genotype found, the published one, random ones of
-the same space, and a MobileFaceNet. All have the same recipe and, by their width, the same multiply-adds. The searches
-see 32 x 32 pixels and half of the people, the networks 48 x 48 and all. Every result is a file in R; finished ones are
-skipped, and a stopped search or training resumes. At last it times all networks in turns, in CPU time. `table` copies
-the results of R into benchmarks/results/search.json and writes the tables of docs/search.md.
+the same space, and a MobileFaceNet. All have the same recipe and, by their width, the price of the MobileFaceNet: its
+multiply-adds (`--equal macs`) or its CPU time for one image in PyTorch (`--equal latency`). The searches see 32 x 32
+pixels and half of the people, the networks 48 x 48 and all. Every result is a file in R; finished ones are skipped, and
+a stopped search or training resumes. At last it times all networks in turns. `table` copies the results of R into
+benchmarks/results/search.json and writes the tables of docs/search.md.
 
 With the defaults, a search takes about 8 minutes of one core of this project's machine, and a network 3 to 4.
 """
@@ -16,9 +17,9 @@ With the defaults, a search takes about 8 minutes of one core of this project's 
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
-from itertools import combinations
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from docs_table import put_tables
 from result_file import write_result
 from short_study import FARS, SIDES, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
+from torch.nn import Module
 
 from facedistill.architecture_search import (
     GENOTYPE,
@@ -80,20 +82,20 @@ def run(args: argparse.Namespace) -> None:
     gallery, dim = embedded(teacher, lfw), teacher.embedding_dim
     for objective in OBJECTIVES:
         searched(args, folder, objective, dim)
-    target = count_macs(create_backbone(MOBILE["backbone"], dim, SIZE, **MOBILE["options"]), SIZE)
-    for seed in args.seeds:
+    for seed, equal in product(args.seeds, args.equal):
         for name, cells in genotypes(folder, args.random).items():
-            done, out = folder / f"network-{name}-{seed}.json", folder / f"{name}-{seed}"
-            if done.exists():
+            done, out = folder / f"network-{equal}-{name}-{seed}.json", folder / f"{equal}-{name}-{seed}"
+            kind = name.partition("-")[0]
+            if done.exists() or kind not in (args.only or WORDS) or (cells is None and equal != "macs"):
                 continue
-            student = MOBILE if cells is None else cell_network(cells, dim, target)
+            student = MOBILE if cells is None else cell_network(folder, name, cells, dim, equal)
             train(recipe_of(args.data, args.teacher, student, SIZE, args.epochs, seed), out)
             model = load_model(out)
-            found: dict[str, Any] = {"network": name, "seed": seed, "channels": student["options"].get("channels")}
-            found |= {"cells": cells.to_json() if cells else None, "macs": model.macs()}
-            found |= {"parameters": model.parameters_count(), "tar": rates(model, lfw, gallery)}
+            found: dict[str, Any] = {"network": name, "equal": equal, "seed": seed}
+            found |= {"channels": student["options"].get("channels"), "cells": cells.to_json() if cells else None}
+            found |= {"macs": model.macs(), "parameters": model.parameters_count(), "tar": rates(model, lfw, gallery)}
             store(done, found | cost(out))
-            print(name, seed, found["tar"]["teacher"], flush=True)
+            print(equal, name, seed, found["tar"]["teacher"], flush=True)
     timed(folder)
 
 
@@ -127,41 +129,73 @@ def genotypes(folder: Path, randoms: int) -> dict[str, Genotype | None]:
     return found | GENOTYPES | {f"random-{i}": random_genotype(i) for i in range(randoms)}
 
 
-def cell_network(cells: Genotype, dim: int, target: int) -> dict[str, Any]:
-    """Return the student of these cells whose multiply-adds are nearest to the target."""
+def cell_network(folder: Path, name: str, cells: Genotype, dim: int, equal: str) -> dict[str, Any]:
+    """Return the student of these cells whose price is nearest to that of MobileFaceNet; a file keeps its width."""
+    kept = folder / f"width-{equal}-{name}.json"
+    if not kept.exists():
+        store(kept, {"channels": _channels(cells, dim, PRICES[equal])})
+    return _student(cells, json.loads(kept.read_text("utf-8"))["channels"])
 
-    def student(channels: int) -> dict[str, Any]:
-        options = {"cells": cells.to_json(), "channels": channels, "depth": CELLS, "output": "affine"}
-        return {"backbone": "genotype", "options": options}
 
-    def macs(channels: int) -> int:
-        return count_macs(create_backbone("genotype", dim, SIZE, **student(channels)["options"]), SIZE)
+def _student(cells: Genotype, channels: int) -> dict[str, Any]:
+    options = {"cells": cells.to_json(), "channels": channels, "depth": CELLS, "output": "affine"}
+    return {"backbone": "genotype", "options": options}
+
+
+def _channels(cells: Genotype, dim: int, price: Callable[[Module, Module], float]) -> int:
+    @cache
+    def excess(channels: int) -> float:
+        return price(_network(_student(cells, channels), dim), _network(MOBILE, dim)) - 1
 
     low, high = 1, MOST_CHANNELS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if macs(middle) <= target else (low, middle)
-    return student(min((low, high), key=lambda channels: abs(macs(channels) - target)))
+        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
+    return min((low, high), key=lambda channels: abs(excess(channels)))
+
+
+def _network(student: Mapping[str, Any], dim: int) -> Module:
+    return create_backbone(student["backbone"], dim, SIZE, **student["options"]).eval()
+
+
+def macs_ratio(network: Module, other: Module) -> float:
+    return count_macs(network, SIZE) / count_macs(other, SIZE)
+
+
+def latency_ratio(network: Module, other: Module) -> float:
+    """Return the ratio of CPU times for one image, on one thread."""
+    torch.set_num_threads(1)
+    image = torch.zeros(1, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        ms = medians({"network": partial(network, image), "other": partial(other, image)}, ROUNDS, time.process_time)
+    return ms["network"] / ms["other"]
+
+
+PRICES = {"macs": macs_ratio, "latency": latency_ratio}
 
 
 def timed(folder: Path) -> None:
     """Time the networks of the first seed in turns, on one thread."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    names = [row["network"] for row in stored(folder, "network-*.json") if row["seed"] == 0]
+    rows = [row for row in stored(folder, "network-*.json") if row["seed"] == 0]
     image = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
     with torch.inference_mode():
-        models = {name: load_model(folder / f"{name}-0").eval() for name in names}
+        models = {_key(row): load_model(folder / f"{_key(row)}-0").eval() for row in rows}
         store(
             folder / "ms.json",
             {"ms": medians({n: partial(model, image) for n, model in models.items()}, ROUNDS, time.process_time)},
         )
 
 
+def _key(row: Mapping[str, Any]) -> str:
+    return f"{row['equal']}-{row['network']}"
+
+
 def collect(folder: Path) -> None:
     """Put the results of a folder into one file, with what each search thinks of each genotype."""
     searches = list(stored(folder, "search-*.json"))
-    networks = sorted(stored(folder, "network-*.json"), key=lambda row: (_place(row["network"]), row["seed"]))
+    networks = sorted(stored(folder, "network-*.json"), key=_place)
     for row in networks:
         if row["cells"]:
             cells = genotype_from(row["cells"])
@@ -173,22 +207,24 @@ def collect(folder: Path) -> None:
     write_result(RESULTS, {"searches": searches, "networks": networks, "ms": ms})
 
 
-def _place(name: str) -> tuple[int, int]:
-    kind, _, number = name.partition("-")
-    return list(WORDS).index(kind), int(number or 0)
+def _place(row: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    kind, _, number = row["network"].partition("-")
+    return list(PRICES).index(row["equal"]), list(WORDS).index(kind), int(number or 0), row["seed"]
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    return {"search networks": network_table(result), "search ranking": ranking_table(result)}
+    made = {f"search equal {equal}": network_table(result, equal) for equal in PRICES}
+    return made | {"search ranking": ranking_table(result)}
 
 
-def network_table(result: Mapping[str, Any]) -> str:
+def network_table(result: Mapping[str, Any], equal: str) -> str:
     minutes = {row["objective"]: f"{row['seconds'] / 60:.0f}" for row in result["searches"]}
+    networks = compared(result, equal)
     rows = []
     for kind, words in WORDS.items():
-        runs = [row for row in result["networks"] if row["network"].partition("-")[0] == kind]
+        runs = [row for row in networks if row["network"].partition("-")[0] == kind]
         several = len({row["network"] for row in runs})
-        ms = [result["ms"][row["network"]] for row in runs if row["network"] in result["ms"]]
+        ms = [result["ms"][_key(row)] for row in runs if _key(row) in result["ms"]]
         cells = [_range([row["channels"] for row in runs if row["channels"]], "d")]
         cells += [
             _range([row["parameters"] / 1e6 for row in runs], ".2f"),
@@ -196,9 +232,15 @@ def network_table(result: Mapping[str, Any]) -> str:
         ]
         cells += [_range(ms, ".1f"), minutes.get(kind, "")]
         name = f"{words}: {several} genotypes" if kind == "random" and several else words
-        rows.append([name, *cells, *figures(runs), _beaten(result, kind)])
-    about = ["channels", "parameters, M", "MACs, M", "ms", "minutes to search"]
+        seeds = str(len({row["seed"] for row in runs})) if runs else ""
+        rows.append([name, *cells, seeds, *figures(runs), _beaten(networks, kind)])
+    about = ["channels", "parameters, M", "MACs, M", "ms", "minutes to search", "seeds"]
     return markdown(["cells", *about, *heads(), "random cells below it"], rows)
+
+
+def compared(result: Mapping[str, Any], equal: str) -> list[Mapping[str, Any]]:
+    """Return the networks of one price: MobileFaceNet, which sets it, is among those of every price."""
+    return [row for row in result["networks"] if row["equal"] == equal or row["cells"] is None]
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -208,9 +250,9 @@ def _range(values: Sequence[float], form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _beaten(result: Mapping[str, Any], kind: str) -> str:
+def _beaten(networks: Sequence[Mapping[str, Any]], kind: str) -> str:
     """How many of the random networks have a lower deciding figure, by means over seeds."""
-    of = means(result["networks"], *DECIDING)
+    of = means(networks, *DECIDING)
     random = [value for name, value in of.items() if name.startswith("random-")]
     if kind == "random" or kind not in of or not random:
         return ""
@@ -227,10 +269,10 @@ def means(networks: Sequence[Mapping[str, Any]], side: str, far: str) -> dict[st
 
 def ranking_table(result: Mapping[str, Any]) -> str:
     """How the ranking of each search agrees with that of the trained networks."""
-    rows = []
+    rows, networks = [], [row for row in compared(result, "macs") if row["cells"]]
+    reached = [means(networks, side, far_key(far)) for side in SIDES for far in FARS]
     for one in result["searches"]:
-        likely = {row["network"]: row["log_likelihood"][one["objective"]] for row in result["networks"] if row["cells"]}
-        reached = [means(result["networks"], side, far_key(far)) for side in SIDES for far in FARS]
+        likely = {row["network"]: row["log_likelihood"][one["objective"]] for row in networks}
         cells = [f"{kendall(list(likely.values()), [tar[name] for name in likely]):+.2f}" for tar in reached]
         count = len(likely)
         chance = np.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1))) if count > 1 else np.nan
@@ -258,7 +300,9 @@ if __name__ == "__main__":
     for option in ("data", "teacher", "lfw", "runs"):
         running.add_argument(f"--{option}", required=True)
     running.add_argument("--seeds", type=int, nargs="+", default=[0])
-    running.add_argument("--random", type=int, default=8, help="how many random genotypes")
+    running.add_argument("--random", type=int, default=10, help="how many random genotypes")
+    running.add_argument("--equal", nargs="+", choices=list(PRICES), default=list(PRICES))
+    running.add_argument("--only", nargs="+", choices=list(WORDS), help="some of the networks")
     running.add_argument("--epochs", type=int, default=2)
     running.add_argument("--search-epochs", type=int, default=4)
     running.add_argument("--without", type=float, default=0.5, help="share of the people that no search sees")

@@ -58,17 +58,19 @@ def test_the_search_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "runs"
     args = argparse.Namespace(data=str(tiny.photos), teacher=str(tiny.teacher), lfw=TEST, runs=str(folder), threads=1)
-    vars(args).update(seeds=[0], random=2, epochs=1, search_epochs=1, without=0.2)
+    vars(args).update(seeds=[0], random=2, epochs=1, search_epochs=1, without=0.2, equal=["macs", "latency"], only=None)
     search_study.run(args)
     before = files(folder)
     search_study.run(args)
-    assert files(folder) == before and len(before) == 3 + 7
+    assert files(folder) == before and len(before) == 3 + 13 + 12  # searches, networks, and the widths of all cells
     result = results(monkeypatch, search_study, folder)
     mobile = create_backbone("mobilefacenet", 16, 32, width=0.25, output="affine")
-    assert all(0.7 < row["macs"] / count_macs(mobile, 32) < 1.4 for row in result["networks"])
+    equal = [row for row in result["networks"] if row["equal"] == "macs"]
+    assert all(0.7 < row["macs"] / count_macs(mobile, 32) < 1.4 for row in equal) and len(equal) == 7
     tables = search_study.tables(result)
-    assert column(tables["search networks"], 1)[4:] == ["random cells: 2 genotypes", "MobileFaceNet, width 0.5"]
-    assert [cell.endswith(" of 2") for cell in column(tables["search networks"], -2)] == [True] * 4 + [False, True]
+    for name in ("search equal macs", "search equal latency"):
+        assert column(tables[name], 1)[4:] == ["random cells: 2 genotypes", "MobileFaceNet, width 0.5"]
+        assert [cell.endswith(" of 2") for cell in column(tables[name], -2)] == [True] * 4 + [False, True]
     assert column(tables["search ranking"], 2) == ["6"] * 3
 
 

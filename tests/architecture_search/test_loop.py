@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from facedistill.architecture_search import log_likelihood, loop, read_weights
+from facedistill.architecture_search import log_likelihood, loop, read_weights, search_and_train
 from facedistill.architecture_search.halves import Part, halves
 from facedistill.architecture_search.loop import search
 from facedistill.backbones import Supernet, read_genotype
@@ -48,6 +48,21 @@ def test_a_search_of_second_order_with_all_that_it_offers(tiny: Tiny, tmp_path: 
     before = (out / "report.html").stat().st_mtime_ns
     search(recipe(tiny, search=settings, **objective), out)  # finished: does nothing
     assert (out / "report.html").stat().st_mtime_ns == before
+
+
+def test_search_and_train(tiny: Tiny, tmp_path: Path) -> None:
+    student = {"input_size": 32, "embedding_dim": 8, "options": {"channels": 8, "depth": 4}}
+    run = search_and_train(recipe(tiny, student=student), tmp_path / "run")
+    cells = json.loads((tmp_path / "run" / "genotype.json").read_text())
+    config = json.loads((run / "model" / "config.json").read_text())
+    assert (config["options"]["cells"], config["options"]["channels"]) == (cells, 8) and run == tmp_path / "run/student"
+    search(recipe(tiny, student=student), tmp_path / "run")  # the same search: does nothing
+
+
+def test_options_of_the_trained_network_are_looked_at_first(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="widths"):
+        search_and_train(recipe(tiny, student={"options": {"widths": 2}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_its_cells_train(tiny: Tiny, tmp_path: Path) -> None:

@@ -99,17 +99,20 @@ def distill(
 
 
 @app.command(sort_key=7)
-def search(recipe: str, /, *overrides: str, out: Folder) -> None:
+def search(recipe: str, /, *overrides: str, out: Folder, train: Annotated[bool, Flag] = False) -> None:
     """Search the cells of a small network (PocketNet's way), on the recipe's data and for the recipe's method.
 
     Writes genotype.json, the network's cells, and a page with their picture. The same command resumes a search that
-    stopped. `train` then trains the network: student.backbone=genotype student.options.file=RUN/genotype.json.
+    stopped. --train then trains the network by the same recipe. `facedistill train` does it by another one:
+    student.backbone=genotype student.options.file=RUN/genotype.json.
 
     Examples:
 
     `facedistill search scratch --out cells search.channels=4 search.cells=5 search.order=1 schedule.epochs=10`
 
     `facedistill search proxylesskd --out cells teacher=teacher data=photos search.latency=0.1`
+
+    `facedistill search proxylesskd --out cells teacher=teacher data=photos --train student.options.channels=16`
 
     Parameters
     ----------
@@ -120,13 +123,19 @@ def search(recipe: str, /, *overrides: str, out: Folder) -> None:
         key=value: change the recipe, e.g. search.order=1.
     out:
         The folder of the search: recipe, log, checkpoints, genotype.json, report.html.
+    train:
+        Then train the network of these cells, in OUT/student. student.options.channels and .depth are its own.
     """
     from facedistill import architecture_search
+    from facedistill.cli.show import describe
     from facedistill.demo import with_demo_teachers
     from facedistill.recipe import load_recipe
 
-    folder = architecture_search.search(with_demo_teachers(load_recipe(recipe, overrides)), out)
-    answer(str(folder / architecture_search.GENOTYPE))
+    loaded = with_demo_teachers(load_recipe(recipe, overrides))
+    if train:
+        answer(describe(str(architecture_search.search_and_train(loaded, out))))
+    else:
+        answer(str(architecture_search.search(loaded, out) / architecture_search.GENOTYPE))
 
 
 @app.command(sort_key=6)
