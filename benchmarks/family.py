@@ -1,14 +1,14 @@
 """The family of networks: what each costs at 112 x 112, in PyTorch and exported, and what a short distillation gives.
 
     python benchmarks/family.py run --data FACES --runs R
-    python benchmarks/family.py train --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--epochs 2]
+    python benchmarks/family.py train --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--epochs 2] [--seeds 0]
     python benchmarks/family.py table [--runs R]
 
 `run` exports every network at its smallest size in fp32 and int8, gate and all. Then it times all of them in turns, in
 CPU time of one thread: PyTorch, and ONNX Runtime in both precisions. The weights are random but look trained, which is
-enough for latency, size, and faults of the export. `train` distils each from the teacher at 64 x 64, one seed. Every
-result is a file in R; finished ones are skipped, and a stopped training resumes. `table` copies the results of R into
-benchmarks/results/family.json and writes the table of docs/model.md.
+enough for latency, size, and faults of the export. `train` distils each from the teacher at 64 x 64. Every result is a
+file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to those in
+benchmarks/results/family.json, and writes the table and the chart of docs/model.md.
 """
 
 import argparse
@@ -16,25 +16,31 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from docs_table import put_tables
+from docs_table import DOCS, put_tables
 from export import embed, images_of, session
 from export_faults import looking_trained
+from family_chart import Network, chart
 from result_file import write_result
-from short_study import cost, embedded, figures, heads, rates, recipe_of, store, stored
+from short_study import FARS, SIDES, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
 
 from facedistill.backbones import create_backbone
 from facedistill.data import open_dataset
+from facedistill.evaluation import far_key
 from facedistill.export import export_model
+from facedistill.files import atomic_write
 from facedistill.models import Precision, load_model, save_model
 from facedistill.results import markdown
 from facedistill.training import train
 
 RESULTS = Path(__file__).parent / "results" / "family.json"
+CHART = DOCS / "images" / "family.svg"
+COSTS = ("parameters, M", "multiply-adds, M", "ms in ONNX Runtime, fp32")
 DIM, SIZE, TRAINED_SIZE, ROUNDS = 128, 112, 64, 40
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -103,24 +109,31 @@ def distil(args: argparse.Namespace) -> None:
     folder = Path(args.runs)
     lfw, teacher = open_dataset(args.lfw), load_model(args.teacher)
     gallery = embedded(teacher, lfw)
-    for name, (backbone, options) in NETWORKS.items():
-        done, out = folder / f"train-{_file(name)}.json", folder / f"train-{_file(name)}"
+    for seed, (name, (backbone, options)) in product(args.seeds, NETWORKS.items()):
+        done, out = folder / f"train-{_file(name)}-{seed}.json", folder / f"train-{_file(name)}-{seed}"
         if done.exists() or (args.only and name not in args.only):
             continue
         student = {"backbone": backbone, "options": options}
-        train(recipe_of(args.data, args.teacher, student, TRAINED_SIZE, args.epochs, 0), out)
+        train(recipe_of(args.data, args.teacher, student, TRAINED_SIZE, args.epochs, seed), out)
         made = export_model(out, "onnx", out / "int8.onnx", precision="int8", calibrate=args.data)
-        found = {"network": name, "tar": rates(load_model(out), lfw, gallery), "int8": made.gate.to_json()}
-        store(done, found | cost(out))
+        found = {"network": name, "seed": seed, "tar": rates(load_model(out), lfw, gallery)}
+        store(done, found | {"int8": made.gate.to_json()} | cost(out))
+        print(name, seed, found["tar"], flush=True)
 
 
 def collect(folder: Path) -> None:
-    rows = {row["network"]: row for row in stored(folder, "export-*.json")}
+    """Add the results of a folder to the stored ones, in place of those of the same network and seed."""
+    rows = {row["network"]: row for row in json.loads(RESULTS.read_text("utf-8"))["networks"]}
+    trained = {(name, run["seed"]): run for name, row in rows.items() for run in row["trained"]}
     for row in stored(folder, "train-*.json"):
-        rows[row["network"]]["trained"] = {key: row[key] for key in ("tar", "int8", "epochs", "seconds", "images")}
-    (ms,) = [row["ms"] for row in stored(folder, "ms.json")]
+        kept = ("commit", "seed", "tar", "int8", "epochs", "seconds", "images", "data")
+        trained[row["network"], row["seed"]] = {key: row[key] for key in kept}
+    for timed in stored(folder, "ms.json"):
+        rows = {row["network"]: row for row in stored(folder, "export-*.json")}
+        for name, row in rows.items():
+            row["ms"] = {kind: timed["ms"][f"{name}: {kind}"] for kind in ("torch", *PRECISIONS)}
     for name, row in rows.items():
-        row["ms"] = {kind: ms[f"{name}: {kind}"] for kind in ("torch", *PRECISIONS)}
+        row["trained"] = [run for (network, _), run in sorted(trained.items()) if network == name]
     write_result(RESULTS, {"size": SIZE, "networks": [rows[name] for name in NETWORKS if name in rows]})
 
 
@@ -131,11 +144,25 @@ def table(result: Mapping[str, Any]) -> str:
         cells += [f"{row['ms'][kind]:.1f}" for kind in ("torch", *PRECISIONS)]
         cells += [f"{row[precision]['bytes'] / 1e6:.1f}" for precision in PRECISIONS]
         cells += [_gate(row[precision]["gate"]) for precision in PRECISIONS]
-        trained = [row["trained"]] if "trained" in row else []
-        cells.append(_gate(trained[0]["int8"]) if trained else "")
+        trained = row["trained"]
+        cells += [_gate(trained[0]["int8"]) if trained else "", str(len(trained) or "")]
         rows.append([f"`{row['network']}`", *cells, *figures(trained)])
     about = ["parameters, M", "MACs, M", "torch, ms", "ONNX fp32, ms", "ONNX int8, ms", "fp32, MB", "int8, MB"]
-    return markdown(["network", *about, "gate of fp32", "gate of int8", "gate of int8, trained", *heads()], rows)
+    gates = ["gate of fp32", "gate of int8", "gate of int8, trained"]
+    return markdown(["network", *about, *gates, "seeds", *heads()], rows)
+
+
+def drawing(result: Mapping[str, Any]) -> str:
+    """Return the chart of the trained networks; empty without any."""
+    networks, (name, words), far = [], list(SIDES.items())[-1], far_key(FARS[0])
+    for row in result["networks"]:
+        found = [run["tar"][name][far] for run in row["trained"]]
+        if found:
+            costs = (row["parameters"] / 1e6, row["macs"] / 1e6, row["ms"]["fp32"])
+            value, *ends = (100 * sum(column) / len(found) for column in zip(*found))
+            networks.append(Network(row["network"], dict(zip(COSTS, costs)), (value, ends[0], ends[1])))
+    about = f"TAR of {words} at FAR {far} in percent, with its interval; costs at {SIZE} x {SIZE}, on logarithmic axes"
+    return chart("What a short distillation gives for the price", about, COSTS, networks) if networks else ""
 
 
 def _gate(gate: Mapping[str, Any]) -> str:
@@ -145,7 +172,11 @@ def _gate(gate: Mapping[str, Any]) -> str:
 def write_table(args: argparse.Namespace) -> None:
     if args.runs:
         collect(Path(args.runs))
-    put_tables("model.md", {"family": table(json.loads(RESULTS.read_text("utf-8")))})
+    result = json.loads(RESULTS.read_text("utf-8"))
+    put_tables("model.md", {"family": table(result)})
+    if drawn := drawing(result):
+        with atomic_write(CHART) as temporary:
+            temporary.write_text(drawn, "utf-8")
 
 
 if __name__ == "__main__":
@@ -161,6 +192,7 @@ if __name__ == "__main__":
             made.add_argument("--teacher", required=True)
             made.add_argument("--lfw", required=True)
             made.add_argument("--epochs", type=int, default=2)
+            made.add_argument("--seeds", type=int, nargs="+", default=[0])
             made.add_argument("--threads", type=int, default=1)
             made.add_argument("--only", nargs="+", choices=list(NETWORKS), help="some of the networks")
     arguments = parser.parse_args()

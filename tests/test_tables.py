@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -51,6 +52,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "short_study",
         "search_study",
         "family",
+        "family_chart",
         "multi_step",
     ):
         sys.modules.pop(name, None)
@@ -228,8 +230,20 @@ def test_search_study() -> None:
 
 
 def test_family() -> None:
-    table = _module("family").table(_json("family.json"))
-    assert _module("docs_table").stored_table("model.md", "family") == table.strip()
+    family, result = _module("family"), _json("family.json")
+    assert _module("docs_table").stored_table("model.md", "family") == family.table(result).strip()
+    drawn = family.drawing(result)
+    assert family.CHART.exists() == bool(drawn)
+    assert not drawn or family.CHART.read_text("utf-8") == drawn
+
+
+def test_the_front_of_the_family() -> None:
+    module = _module("family_chart")
+    places = {"a": (1, 10), "b": (2, 9), "c": (2, 12), "d": (3, 12), "e": (4, 20)}
+    networks = [module.Network(name, {"ms": x}, (y, y - 1, y + 1)) for name, (x, y) in places.items()]
+    assert [one.name for one in module.front(networks, "ms")] == ["a", "c", "e"]  # d costs more and finds no more
+    drawn = ElementTree.fromstring(module.chart("title", "about", ["ms"], networks))
+    assert len(drawn.findall(".//{*}circle")) == 2 * 5  # a mark in the panel and one in the legend
 
 
 def test_multi_step() -> None:
