@@ -4,9 +4,10 @@
     python benchmarks/family.py train --data FACES --teacher T.onnx --lfw lfw.bin --runs R [--epochs 2] [--seeds 0]
     python benchmarks/family.py table [--runs R]
 
-`run` exports every network at its smallest size in fp32 and int8, gate and all. Then it times all of them in turns, in
-CPU time of one thread: PyTorch, and ONNX Runtime in both precisions. The weights are random but look trained, which is
-enough for latency, size, and faults of the export. `train` distils each from the teacher at 64 x 64. Every result is a
+`run` exports every network at its smallest size in each of `--precisions`, gate and all. Then it times all of them in
+turns, in CPU time of one thread: PyTorch, and ONNX Runtime in each precision. The weights are random but look trained,
+which is enough for latency, size, and faults of the export. Where the processor's int8 products saturate (x86 without
+VNNI), int8 says nothing: measure fp32 alone. `train` distils each from the teacher at 64 x 64. Every result is a
 file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to those in
 benchmarks/results/family.json, and writes the table and the chart of docs/model.md.
 """
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         model = looking_trained(create_backbone(backbone, DIM, SIZE, **options), images)
         save_model(model, out)
         found: dict[str, Any] = {"network": name, "parameters": model.parameters_count(), "macs": model.macs()}
-        for precision in PRECISIONS:
+        for precision in args.precisions:
             began = time.perf_counter()
             made = export_model(out, "onnx", out / f"{precision}.onnx", precision=precision, calibrate=args.data)
             found[precision] = {"file": made.path.name, "bytes": made.bytes, "gate": made.gate.to_json()}
@@ -94,7 +95,7 @@ def timed(folder: Path, data: str) -> None:
     for row in stored(folder, "export-*.json"):
         name, out = row["network"], folder / _file(row["network"])
         calls[f"{name}: torch"] = partial(_inferred, load_model(out).eval(), one)
-        for precision in PRECISIONS:
+        for precision in (one for one in PRECISIONS if one in row):
             calls[f"{name}: {precision}"] = partial(embed, session(out / row[precision]["file"]), image)
     store(folder / "ms.json", {"ms": medians(calls, ROUNDS, time.process_time)})
 
@@ -115,9 +116,11 @@ def distil(args: argparse.Namespace) -> None:
             continue
         student = {"backbone": backbone, "options": options}
         train(recipe_of(args.data, args.teacher, student, TRAINED_SIZE, args.epochs, seed), out)
-        made = export_model(out, "onnx", out / "int8.onnx", precision="int8", calibrate=args.data)
-        found = {"network": name, "seed": seed, "tar": rates(load_model(out), lfw, gallery)}
-        store(done, found | {"int8": made.gate.to_json()} | cost(out))
+        found: dict[str, Any] = {"network": name, "seed": seed, "tar": rates(load_model(out), lfw, gallery)}
+        if "int8" in args.precisions:
+            made = export_model(out, "onnx", out / "int8.onnx", precision="int8", calibrate=args.data)
+            found["int8"] = made.gate.to_json()
+        store(done, found | cost(out))
         print(name, seed, found["tar"], flush=True)
 
 
@@ -127,11 +130,12 @@ def collect(folder: Path) -> None:
     trained = {(name, run["seed"]): run for name, row in rows.items() for run in row["trained"]}
     for row in stored(folder, "train-*.json"):
         kept = ("commit", "seed", "tar", "int8", "epochs", "seconds", "images", "data")
-        trained[row["network"], row["seed"]] = {key: row[key] for key in kept}
+        trained[row["network"], row["seed"]] = {key: row[key] for key in kept if key in row}
     for timed in stored(folder, "ms.json"):
         rows = {row["network"]: row for row in stored(folder, "export-*.json")}
         for name, row in rows.items():
-            row["ms"] = {kind: timed["ms"][f"{name}: {kind}"] for kind in ("torch", *PRECISIONS)}
+            kinds = ("torch", *(one for one in PRECISIONS if one in row))
+            row["ms"] = {kind: timed["ms"][f"{name}: {kind}"] for kind in kinds}
     for name, row in rows.items():
         row["trained"] = [run for (network, _), run in sorted(trained.items()) if network == name]
     write_result(RESULTS, {"size": SIZE, "networks": [rows[name] for name in NETWORKS if name in rows]})
@@ -141,11 +145,11 @@ def table(result: Mapping[str, Any]) -> str:
     rows = []
     for row in result["networks"]:
         cells = [f"{row['parameters'] / 1e6:.2f}", f"{row['macs'] / 1e6:.0f}"]
-        cells += [f"{row['ms'][kind]:.1f}" for kind in ("torch", *PRECISIONS)]
-        cells += [f"{row[precision]['bytes'] / 1e6:.1f}" for precision in PRECISIONS]
-        cells += [_gate(row[precision]["gate"]) for precision in PRECISIONS]
+        cells += [f"{row['ms'][kind]:.1f}" if kind in row["ms"] else "" for kind in ("torch", *PRECISIONS)]
+        cells += [f"{row[one]['bytes'] / 1e6:.1f}" if one in row else "" for one in PRECISIONS]
+        cells += [_gate(row[one]["gate"]) if one in row else "" for one in PRECISIONS]
         trained = row["trained"]
-        cells += [_gate(trained[0]["int8"]) if trained else "", str(len(trained) or "")]
+        cells += [_gate(next((run["int8"] for run in trained if "int8" in run), None)), str(len(trained) or "")]
         rows.append([f"`{row['network']}`", *cells, *figures(trained)])
     about = ["parameters, M", "MACs, M", "torch, ms", "ONNX fp32, ms", "ONNX int8, ms", "fp32, MB", "int8, MB"]
     gates = ["gate of fp32", "gate of int8", "gate of int8, trained"]
@@ -165,8 +169,8 @@ def drawing(result: Mapping[str, Any]) -> str:
     return chart("What a short distillation gives for the price", about, COSTS, networks) if networks else ""
 
 
-def _gate(gate: Mapping[str, Any]) -> str:
-    return f"{'passes' if gate['passed'] else '**fails**'}, {gate['mean_cosine']:.4f}"
+def _gate(gate: Mapping[str, Any] | None) -> str:
+    return "" if gate is None else f"{'passes' if gate['passed'] else '**fails**'}, {gate['mean_cosine']:.4f}"
 
 
 def write_table(args: argparse.Namespace) -> None:
@@ -188,6 +192,7 @@ if __name__ == "__main__":
         made.add_argument("--runs", required=verb != "table")
         if verb != "table":
             made.add_argument("--data", required=True)
+            made.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
         if verb == "train":
             made.add_argument("--teacher", required=True)
             made.add_argument("--lfw", required=True)

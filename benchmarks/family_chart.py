@@ -68,9 +68,9 @@ def _panel(head: str, networks: Sequence[Network], left: float, top: int) -> lis
     def x(cost: float) -> float:
         return left + PANEL * (0.06 + 0.88 * (math.log(cost) - ends[0]) / ((ends[1] - ends[0]) or 1))
 
-    for tick in _round_numbers(min(costs), max(costs)):
-        found.append(line(x(tick), TOP + HEIGHT, x(tick), TOP + HEIGHT + 5, MUTED, 1))
-        found.append(text(x(tick), TOP + HEIGHT + 20, f"{tick:g}", f'text-anchor="middle" fill="{MUTED}"'))
+    for at in _round_numbers(min(costs), max(costs)):
+        found.append(line(x(at), TOP + HEIGHT, x(at), TOP + HEIGHT + 5, MUTED, 1))
+        found.append(text(x(at), TOP + HEIGHT + 20, f"{at:g}", f'text-anchor="middle" fill="{MUTED}"'))
     found.append(text(left + PANEL / 2, TOP + HEIGHT + 44, head, 'text-anchor="middle" font-weight="600"'))
     for a, b in itertools.pairwise(front(networks, head)):
         ends_of = [(x(one.costs[head]), _y(one.figure[0], top)) for one in (a, b)]

@@ -15,6 +15,7 @@ from facedistill.cli.app import main
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.export import bench, export_model
+from facedistill.head import centres, fit, make_margin
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import load_model, save_model
 from facedistill.models.fused import fuse_models, principal
@@ -96,6 +97,39 @@ def test_the_signs_of_the_rows_are_fixed_and_nothing_is_lost_at_full_rank() -> N
     torch.testing.assert_close(x @ rows.T @ rows, x)
 
 
+def test_the_adaptor_separates_the_classes_better(members: list[Model], faces: Dataset, tmp_path: Path) -> None:
+    def own(model: Model) -> float:
+        """The mean of the cosine to the own class centre, minus that to all others."""
+        table = embed_dataset(model, faces)
+        rows = torch.from_numpy(table.fused("sum"))
+        cosines = rows @ centres(table).weight.T
+        mine = cosines.gather(1, torch.from_numpy(table.labels)[:, None])
+        return float(mine.mean() - (cosines.sum() - mine.sum()) / (cosines.numel() - len(mine)))
+
+    plain = fuse_models(members, 6, faces).model
+    adapted = fuse_models(members, 6, faces, adaptor=True, margin="cosface", scale=16).model
+    assert own(adapted) > own(plain) + 0.01
+    assert adapted.space != plain.space and plain.classifier is None
+    save_model(adapted, tmp_path / "fused")
+    again = load_model(tmp_path / "fused")
+    assert again.classifier is not None and again.classifier.class_names == faces.class_names
+    assert again.classifier.weight.shape == (6, 6) and again.made["adaptor"]
+
+
+def test_the_adaptor_is_what_adam_makes_of_the_loss_written_out(members: list[Model], faces: Dataset) -> None:
+    """One step on all images: from the eigenvectors, Adam's first step is lr times the sign of the gradient."""
+    rows = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(8, 1, 5, generator=torch.Generator().manual_seed(1))
+    weight, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(2)), torch.arange(8) % 4
+    moved, adaptor = fit(x, labels, weight, make_margin("cosface", size=0.2), 10, 1, 8, 0.01, rows)
+    w, a = weight.double().requires_grad_(), rows.double().requires_grad_()
+    cos = F.normalize(x[:, 0].double() @ a.T, dim=1) @ F.normalize(w, dim=1).T
+    F.cross_entropy(10 * (cos - 0.2 * F.one_hot(labels, 4)), labels).backward()
+    assert adaptor is not None and w.grad is not None and a.grad is not None
+    torch.testing.assert_close(adaptor, (a - 0.01 * a.grad.sign()).float().detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moved, (w - 0.01 * w.grad.sign()).float().detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_saved_and_loaded_with_an_onnx_file_among_its_members(tmp_path: Path, faces: Dataset) -> None:
     onnx = load_model(_onnx_file(tmp_path / "net.onnx", 8, 48))
     fused = fuse_models([onnx, _member(12, 32, 1)], dim=5, data=faces).model
@@ -135,6 +169,8 @@ def test_bad_input_is_one_line(members: list[Model], faces: Dataset) -> None:
         (members, {"data": faces}, "give dim and data together"),
         (members, {"dim": 20, "data": faces}, "20 dimensions; expected 1 to 19"),
         (members, {"dim": 0, "data": faces}, "0 dimensions"),
+        (members, {"adaptor": True}, "an adaptor needs dim and data"),
+        (members, {"dim": 4, "data": faces, "adaptor": True, "margin": "arcfac"}, "did you mean 'arcface'"),
     ):
         with pytest.raises(UsageError, match=said):
             fuse_models(models, **options)

@@ -92,17 +92,22 @@ def fuse(
     out: Folder,
     dim: int | None = None,
     data: Annotated[list[str] | None, Repeated] = None,
+    adaptor: Annotated[bool, Flag] = False,
+    margin: str = "arcface",
+    scale: float = 64.0,
 ) -> None:
     """Make one teacher of several: the cosine of two images is the mean of the models' cosines.
 
-    The product is a model folder in a space of its own. It serves as a teacher and enrols galleries as any other model;
-    it has no classifier, so students inherit class centres or instances.
+    The product is a model folder in a space of its own. It serves as a teacher and enrols galleries as any other model.
+    Without --adaptor it has no classifier, so students inherit class centres or instances.
 
     Examples:
 
     `facedistill fuse first.onnx second.onnx --out teacher`
 
     `facedistill fuse first.onnx second.onnx --dim 256 --data photos --out teacher`
+
+    `facedistill fuse first.onnx second.onnx --dim 256 --data photos --adaptor --out teacher`
 
     Parameters
     ----------
@@ -115,6 +120,12 @@ def fuse(
     data:
         With --dim: the images that decide which dimensions are kept, best those that a student will be trained on.
         Several data sets, `--data A --data B`, become one.
+    adaptor:
+        With --dim: let the labels of --data train the projection and a classifier, which students inherit.
+    margin:
+        The margin that trains the adaptor (`facedistill list margins`).
+    scale:
+        The scale that trains the adaptor.
     """
     from facedistill.cli.show import describe_model
     from facedistill.data import open_dataset
@@ -123,7 +134,7 @@ def fuse(
 
     loaded = [load_model(path, classifier=False) for path in models]
     dataset = None if data is None else open_dataset(data)
-    fusion = fuse_models(loaded, dim, dataset, cache=cache_dir() / "embeddings")
+    fusion = fuse_models(loaded, dim, dataset, cache_dir() / "embeddings", adaptor, margin, scale)
     save_model(fusion.model, out)
     kept = "" if dim is None else f"\n{dim} dimensions keep {fusion.kept:.1%} of the embeddings' mean squared length"
     answer(describe_model(out) + kept)

@@ -1,6 +1,7 @@
 """The class matrix W: where it starts, what moves it, and the margin softmax against it."""
 
 from facedistill.head.classifier import Classifier, ClassWeight
+from facedistill.head.fitting import fit
 from facedistill.head.frozen_softmax import FrozenMarginSoftmax, frozen_margin_softmax
 from facedistill.head.margins import (
     MARGINS,
@@ -54,6 +55,7 @@ __all__ = [
     "centres",
     "check_scale",
     "completed",
+    "fit",
     "fit_classifier",
     "frozen_margin_softmax",
     "instances",

@@ -1,21 +1,18 @@
 """The starts of the class matrix W: random, the teacher's own, class centres, fitted, or a row for every image."""
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from facedistill.data import Embeddings
 from facedistill.data.sources import classes_with_images
 from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier
-from facedistill.head.margins import Margin, margin_softmax
-from facedistill.progress import track
+from facedistill.head.fitting import fit
+from facedistill.head.margins import Margin
 from facedistill.recipe import Count, Positive, build, find
 
 
@@ -71,34 +68,11 @@ def completed(classifier: Classifier | None, embeddings: Embeddings) -> Classifi
 def fit_classifier(
     embeddings: Embeddings, margin: Margin, scale: float, epochs: int = 20, batch: int = 512, lr: float = 2e-3
 ) -> Classifier:
-    """Train W alone on the teacher's frozen embeddings with the margin softmax, starting from the class centres.
-
-    Adam with a cosine schedule; each step draws an image or its mirror image. Deterministic. A margin that adapts
-    (AdaFace, CurricularFace) is copied, so that the student's own margin does not adapt to the teacher's embeddings.
-    """
-    margin = copy.deepcopy(margin)
+    """Train W alone on the teacher's frozen embeddings, starting from the class centres: see `fit`."""
     start = centres(embeddings)
     rows_of_start, _ = classes_with_images(embeddings.labels, embeddings.class_names)
     vectors, labels = torch.from_numpy(embeddings.vectors), torch.from_numpy(rows_of_start)
-    weight = nn.Parameter(start.weight.clone())
-    steps = epochs * -(-len(labels) // batch)
-    optimizer = torch.optim.Adam([weight], lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(0)
-
-    def batches() -> Iterator[Tensor]:
-        for _ in range(epochs):
-            yield from torch.randperm(len(labels), generator=generator).split(batch)
-
-    for rows in track(batches(), "fitting W on the teacher's embeddings", steps, unit="steps"):
-        flips = torch.randint(vectors.shape[1], (len(rows),), generator=generator)
-        x, own = vectors[rows, flips], weight.detach()[labels[rows]]
-        margin.update(F.cosine_similarity(x, own), x.norm(dim=1))
-        loss = margin_softmax(x, labels[rows], weight, margin, scale).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    weight, _ = fit(vectors, labels, start.weight, margin, scale, epochs, batch, lr)
     return Classifier(weight, start.class_names, "fitted", None)
 
 
