@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from facedistill.errors import UsageError
@@ -110,3 +111,38 @@ def test_every_task_has_its_protocols() -> None:
         assert make_recipe({"task": task}).task == task
     with pytest.raises(UsageError, match="task"):
         make_recipe({"task": "detection"})
+
+
+def test_a_frozen_network_keeps_everything_and_w_alone_is_trained_anew(digits: Path, tmp_path: Path) -> None:
+    raw = recipe(digits, "scratch", {"margin_softmax": SCALE})
+    raw["method"]["sampler"] = {"kind": "class_balanced"}
+    raw["student"] |= {"embedding_dim": 32, "start": str(digits / "teacher"), "frozen": True}
+    raw["schedule"] |= {"epochs": 2, "lr": 1.0, "ema": 0.9}
+    run = train(make_recipe(raw), tmp_path / "run")
+    teacher, student = load_model(digits / "teacher"), load_model(run)
+    before, after = teacher.state_dict(), student.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)  # running statistics, too
+    assert student.space == teacher.space and student.classifier is not None and teacher.classifier is not None
+    assert student.classifier.weight.shape == (10, 32)
+    assert (student.classifier.weight * teacher.classifier.weight).sum(1).mean() < 0.95  # from random rows
+    found = results(run)["classification", "student", "student"]
+    old = results(digits / "teacher")["classification", "student", "student"]
+    assert found["top1"]["value"] > old["top1"]["value"] - 0.1
+    assert found["centre_top1"] == old["centre_top1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "message"),
+    [
+        ({"frozen": True}, "scratch", r"student\.frozen=true keeps the weights of student\.start; name a model"),
+        ({"frozen": True, "start": "teacher"}, "proxylesskd", r"leaves nothing to train: W does not move either"),
+    ],
+)
+def test_frozen_without_a_start_or_with_nothing_to_train(
+    digits: Path, tmp_path: Path, changes: dict[str, Any], method: str, message: str
+) -> None:
+    raw = recipe(digits, method, TERMS.get(method, {"margin_softmax": SCALE}), teacher=str(digits / "teacher"))
+    changes = changes | ({"start": str(digits / "teacher")} if "start" in changes else {})
+    raw["student"] |= {"embedding_dim": 32} | changes
+    with pytest.raises(UsageError, match=message):
+        train(make_recipe(raw), tmp_path / "run")

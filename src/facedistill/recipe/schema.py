@@ -59,7 +59,8 @@ class Data:
 @typed(config=STRICT)
 class Student:
     """The network. `embedding_dim`: null = the teacher's. `projection`: if the two differ, add a linear layer to the
-    teacher's size, kept in the model. `start`: a model or run whose weights the student starts from."""
+    teacher's size, kept in the model. `start`: a model or run whose weights the student starts from. `frozen`: it keeps
+    them, and W alone is trained."""
 
     backbone: str = "mobilefacenet"
     options: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Student:
     embedding_dim: Count | None = None
     projection: bool = False
     start: str | None = None
+    frozen: bool = field(default=False, repr=False)
 
 
 @typed(config=STRICT)

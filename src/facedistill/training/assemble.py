@@ -101,6 +101,12 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         require_own_images(recipe, method, classifiers[name], heads[name], models[name], train, embeddings.get(name))
     weights = hold_weights(method, classifiers, terms, home, student.embedding_dim, train)
     first = weights.pop(next(iter(weights))) if weights else None
+    composed = Method(student, first, teachers, terms, _of_batches(method.view, recipe.seed), weights)
+    if not any(parameter.requires_grad for parameter in composed.parameters()):
+        raise UsageError(
+            "student.frozen=true leaves nothing to train: W does not move either; set method.classifier.moved_by="
+            "gradient, or student.frozen=false"
+        )
     return Assembly(
         train,
         held_out,
@@ -108,7 +114,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
             *(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, train.weights),
             **method.sampler_options,
         ),
-        Method(student, first, teachers, terms, _of_batches(method.view, recipe.seed), weights),
+        composed,
         models,
         classifier.origin if classifier else None,
         method.start.a_row_an_image,

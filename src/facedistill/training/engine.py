@@ -269,7 +269,8 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
     """
     student = assembly.method.student.eval()
     anchor = assembly.method.anchors
-    student.space = assembly.models[anchor].space if anchor else None
+    if not assembly.method.frozen:
+        student.space = assembly.models[anchor].space if anchor else None
     weight = assembly.method.weight
     if weight is not None and weight.moved_by != "nothing" and weight.projection is None:
         student.classifier = weight.trained(assembly.method.scale)

@@ -87,6 +87,7 @@ class Method(nn.Module):
         self.teachers = dict(teachers)
         self.features = any("features" in wired.term.needs for wired in terms.values())
         asked = teacher_needs(terms, weight.moved_by if weight else "nothing")
+        self.frozen = not any(parameter.requires_grad for parameter in student.parameters())
         self.needs = {name: asked.get(name, frozenset()) for name in teachers}
         self.moved: dict[str, ClassWeight] = {}  # by the teacher that moves it
         for name, wired in terms.items():
@@ -103,6 +104,12 @@ class Method(nn.Module):
                 _require_parts(student, term.parts, name)
             if "features" in term.needs:
                 term.bind_features(_stage_shapes(student), _stage_shapes(teachers[teacher].model))
+
+    def train(self, mode: bool = True) -> "Method":
+        super().train(mode)
+        if self.frozen:
+            self.student.eval()  # its statistics stay, too
+        return self
 
     @property
     def weights(self) -> list[ClassWeight]:

@@ -16,11 +16,13 @@ def make_student(
 ) -> Model:
     """Make the student. Its embedding size is the teacher's unless the recipe says otherwise.
 
-    A student that starts from another model gets its weights, preprocessing and offset.
+    A student that starts from another model gets its weights, preprocessing and offset; a frozen one its space, too.
 
     `space_dim`: the dimension of the space that the method ties the student to.
     """
     spec = recipe.student
+    if spec.frozen and not spec.start:
+        raise UsageError("student.frozen=true keeps the weights of student.start; name a model or run there")
     if twice := [name for name in ("embedding_dim", "input_size") if name in spec.options]:
         raise UsageError(f"student.options.{twice[0]}: set student.{twice[0]} instead")
     wanted = space_dim or (classifier.dim if classifier else None)
@@ -41,6 +43,9 @@ def make_student(
         raise UserError(f"student.start {spec.start}: an embeddings-only model has no weights to start from")
     student = Model(backbone, replace(start.input, size=spec.input_size), offset=start.offset, projection=projection)
     _load_weights(student, start, spec.start)
+    if spec.frozen:
+        student.requires_grad_(False)
+        student.space = start.space
     return student
 
 
