@@ -62,6 +62,8 @@ METHODS: dict[str, MethodSpec] = {
         # A teacher for each subset of the labels: a recipe adds a term for every further one. 100 = T^2, which a binary
         # cross-entropy at temperature T divides the gradient by.
         MethodSpec("rskd", LEARNED, {"bce": TermSpec(), "rskd": TermSpec(100)}),
+        # The same with inherited classifiers; a recipe adds a term for every further teacher.
+        MethodSpec("proxylesskd_subsets", INHERITED, {"subset_softmax": TermSpec()}),
         MethodSpec("margin_distillation", INHERITED, {"margin_distillation": TermSpec()}),
     ]
 }

@@ -23,7 +23,7 @@ SMALL: dict[str, dict] = {
     **{name: {} for name in ("mixfacenet_xs", "edgeface_xxs", "edgeface_xs", "edgeface_s", "vit_t")},
 }
 
-NETWORKS = [name for name in BACKBONES if name != "vit_s"]  # a wide vit_t
+NETWORKS = [name for name in BACKBONES if name not in ("vit_s", "mlp")]  # a wide vit_t; no images, see test_mlp.py
 
 
 def small(name: str, dim: int, size: int) -> Backbone:

@@ -66,6 +66,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "asymmetric": ("asymmetric", {"scale": 8.0}),
     "distribution_balanced": ("distribution_balanced", {"scale": 8.0}),
     "rskd": ("rskd", {"scale": 8.0, "temperature": 2.0}),
+    "subset_softmax": ("subset_softmax", {"scale": 8.0}),
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ LABELS = ["data.train=synthetic:identities=6,images=4,size=32,seed=1,task=attrib
 # Their embedding, or the teacher's W, ties the student to the teacher's space.
 IN_THE_TEACHERS_SPACE = {
     "proxylesskd",
+    "proxylesskd_subsets",
     "l2kd",
     "margin_softmax_l2",
     "shrinkteanet",

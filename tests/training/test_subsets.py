@@ -1,6 +1,7 @@
 """Subsets of classes or labels: from a file, from the data, by the number of images."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from facedistill.data import open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import by_shots
 from facedistill.head.classifier import Classifier
+from facedistill.models.folder import load_model
+from facedistill.recipe.read import make_recipe
+from facedistill.training.engine import train
 from facedistill.training.subsets import read_subsets, save_subsets, similar_subsets, take_subset
 
 PEOPLE = "synthetic:identities=4,images=3,size=16"
@@ -28,6 +32,42 @@ def test_a_subset_of_classes_or_of_labels(tmp_path: Path) -> None:
     assert eyes.multi_hot is not None and eyes.multi_hot.any(1).all() and 0 < len(eyes) < len(faces)
     kept = faces.multi_hot[:, [faces.label_names.index(n) for n in eyes.targets]]  # type: ignore[index]
     assert (kept[kept.any(1)] == eyes.multi_hot).all()
+
+
+def _trained(out: Path, source: str, **changes: Any) -> Path:
+    raw = {
+        "data": {"train": source, "hold_out": 0},
+        "student": {"input_size": 32, "embedding_dim": 8, "options": {"width": 0.125}},
+        "method": {"name": "scratch"},
+        "schedule": {"epochs": 1, "batch": 4, "lr": 0.05},
+        "check": {"own_class": 0},
+    }
+    return train(make_recipe(raw | changes), out)
+
+
+def test_a_student_inherits_the_classifiers_of_subset_teachers(tmp_path: Path) -> None:
+    data, file = "synthetic:identities=6,images=4,size=32,seed=3", tmp_path / "s.yaml"
+    file.write_text("one: [id000000, id000001, id000002]\ntwo: [id000002, id000003, id000004, id000005]\n")
+    teachers = {
+        name: str(_trained(tmp_path / name, data, data={"train": data, "hold_out": 0, "subset": f"{file}:{name}"}))
+        for name in ("one", "two")
+    }
+    names = {name: load_model(path).classifier.class_names for name, path in teachers.items()}  # type: ignore[union-attr]
+    assert names == {"one": [f"id00000{i}" for i in range(3)], "two": [f"id00000{i}" for i in range(2, 6)]}
+    terms = {
+        "subset_softmax": {"teacher": "one", "scale": 16},
+        "two": {"term": "subset_softmax", "teacher": "two", "scale": 16},
+    }
+    method = {"name": "proxylesskd_subsets", "terms": terms}
+    run = _trained(tmp_path / "student", data, teachers=teachers, method=method)
+    assert load_model(run).space == load_model(teachers["one"]).space  # a projection leads to the other's W
+    only_one = {"name": "proxylesskd_subsets", "terms": {"subset_softmax": {"teacher": "one"}}}
+    with pytest.raises(UserError, match=r"3 of 6 classes are in no teacher's subset \(id000003, "):
+        _trained(tmp_path / "x", data, teachers=teachers, method=only_one)
+    with pytest.raises(UsageError, match=r"start=centres: a subset is that of the classes which a teacher's own W"):
+        _trained(tmp_path / "y", data, teachers=teachers, method=method | {"classifier": {"start": "centres"}})
+    with pytest.raises(UserError, match="its W knows none of the 6 classes"):
+        _trained(tmp_path / "z", f"{data},first=100", teachers=teachers, method=method)
 
 
 def test_files_are_read_as_they_are_written(tmp_path: Path) -> None:

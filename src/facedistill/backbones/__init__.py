@@ -33,6 +33,7 @@ from facedistill.backbones.ghostfacenet import ghostfacenet_v1, ghostfacenet_v2
 from facedistill.backbones.iresnet import CHANNELS, DEPTHS, iresnet18, iresnet34, iresnet50, iresnet100
 from facedistill.backbones.measured import note_latency, noted_latency, processor
 from facedistill.backbones.mixfacenet import mixfacenet_m, mixfacenet_s, mixfacenet_xs
+from facedistill.backbones.mlp import Mlp
 from facedistill.backbones.mobilefacenet import mobilefacenet, mobilefacenet_large
 from facedistill.backbones.onnx import OnnxBackbone, open_session
 from facedistill.backbones.onnx_graph import import_onnx_packages, inputs, outputs, read_graph
@@ -78,6 +79,8 @@ __all__ = [
     "processor",
     "read_genotype",
     "read_graph",
+    "sample_shape",
+    "takes_features",
     "tried",
 ]
 
@@ -127,6 +130,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "iresnet100": iresnet100,
     "resnet_small": ResNetSmall,
     "residual": residual,
+    "mlp": Mlp,
 }
 _macs: dict[tuple[str, int, int], int] = {}
 
@@ -153,6 +157,11 @@ def create_backbone(name: str, embedding_dim: int = 512, input_size: int = 112, 
     return backbone
 
 
+def takes_features(name: str) -> bool:
+    """Return whether the network of this name, as `create_backbone` takes it, takes vectors and no images."""
+    return not name.startswith(PREFIX) and getattr(find(BACKBONES, name, "backbone", Backbone), "takes_features", False)
+
+
 def outline(name: str, **options: Any) -> dict[str, Tensor]:
     """Return the state dict of `create_backbone(name, **options)` without values: names, shapes and types alone.
 
@@ -169,8 +178,14 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def sample_shape(module: nn.Module | None, input_size: int) -> tuple[int, ...]:
+    """Return the shape of what a network takes: an image of this size, or a vector of so many features."""
+    of_features = isinstance(module, Backbone) and module.takes_features
+    return (input_size,) if of_features else (3, input_size, input_size)
+
+
 def count_macs(module: nn.Module, input_size: int) -> int:
-    """Return the multiply-adds of one (3, input_size, input_size) image in convolutions and matrix products.
+    """Return the multiply-adds of one sample, (3, input_size, input_size), in convolutions and matrix products.
 
     Nothing is computed: only shapes are traced, once for all networks of one spec. (An ONNX graph is run once.)
     """
@@ -192,7 +207,7 @@ def _trace_macs(module: nn.Module, input_size: int) -> int:
     try:
         module.eval()
         with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(torch.empty(1, 3, input_size, input_size, device=device))
+            module(torch.empty(1, *sample_shape(module, input_size), device=device))
     finally:
         module.train(training)
     return counter.get_total_flops() // 2

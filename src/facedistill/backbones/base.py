@@ -12,11 +12,12 @@ OUTPUTS = ("plain", "bias", "affine")
 
 
 class Backbone(nn.Module):
-    """A network from normalised images (B, 3, H, W) to raw embeddings (B, d).
+    """A network from normalised images (B, 3, H, W), or vectors of features, to raw embeddings (B, d).
 
     Attributes:
         embedding_dim: d.
-        input_size: H = W that the network expects.
+        input_size: H = W that the network expects, or the number of features.
+        takes_features: True if it takes vectors of features (B, input_size) in place of images.
         spec: {"name", "options"} with which `create_backbone` makes it again; empty if made by hand.
         has_features: True if `with_features` returns stage maps.
         resolved: options that `spec` holds instead of those given, e.g. a file's content instead of its path.
@@ -26,6 +27,7 @@ class Backbone(nn.Module):
             the first is of use without the others.
     """
 
+    takes_features: bool = False
     has_features: bool = True
     foreign: bool = False
     part_names: tuple[str, ...] = ()

@@ -54,7 +54,8 @@ def check_teacher(
     report.values["fit_by_centres"] = asdict(by_centres)
     _judge_labels(by_centres, report)
     _judge_fit(through_own or by_centres, by_centres, scale, least, report)
-    _judge_input(rank_conventions(model, dataset, images), report)
+    if not model.takes_features:
+        _judge_input(rank_conventions(model, dataset, images), report)
     return report
 
 

@@ -80,6 +80,7 @@ def clean(
         raise UsageError(f"clean: precision {precision:g}; expected a share from 0.5 to below 1, e.g. 0.95")
     decide([], decisions)  # refuses what is no decisions, before the work
     dataset = Dataset(open_source(data), max_unreadable=1.0)
+    dataset.require_images()
     model = teacher if isinstance(teacher, Model) else load_model(teacher)
     others = _evaluation_sets(against)
     require_own(out, out / FINDINGS, Path(data), "clean")

@@ -37,6 +37,12 @@ def _terms() -> list[str]:
     return [f"{name:18} {_summary(term)}" for name, term in TERMS.items()]
 
 
+OTHERS = {  # networks whose cost is not that of an image of 112 x 112
+    "genotype": "of the cells in `student.options.file`",
+    "mlp": "for vectors of features, not images",
+}
+
+
 def _backbones() -> list[str]:
     from facedistill.backbones import BACKBONES, COSTS, noted_latency
 
@@ -48,7 +54,7 @@ def _backbones() -> list[str]:
             ms = "" if (noted := noted_latency(name)) is None else f"{noted:.1f}"
             rows.append(f"{name:20} {cost.parameters / 1e6:9.2f} M {cost.macs:15.1f} M {ms:>9}   {figure}".rstrip())
         else:
-            rows.append(f"{name:20} of the cells in `student.options.file`")
+            rows.append(f"{name:20} {OTHERS[name]}")
     about = "ms here: one image in PyTorch, one thread, where `facedistill bench` has measured such a model"
     return [*rows, f"{'timm:NAME':20} any network of timm, where it is installed", about]
 

@@ -54,7 +54,9 @@ def describe_model(path: str | Path) -> str:
     if model.backbone is None:
         what = f"embeddings of {model.embedding_dim} dimensions, no network: students inherit from it; it cannot run"
     else:
-        size = f"{model.input_size} x {model.input_size} pixels -> {model.embedding_dim} dimensions"
+        side = model.input_size
+        takes = f"{side} features" if model.takes_features else f"{side} x {side} pixels"
+        size = f"{takes} -> {model.embedding_dim} dimensions"
         what = f"{size}, {model.parameters_count():,} parameters, {(model.macs() or 0) / 1e6:,.1f} M MACs"
     offset = "" if model.offset is None else ", after a mean embedding is subtracted"
     lines = [f"{path}: {what}", f"space {model.space}{offset}"]
@@ -99,7 +101,6 @@ def _largest_and_smallest(dataset: Dataset) -> str:
 
 def _data(path: str) -> str:
     dataset = open_dataset(path)
-    height, width = dataset.shape
     source, lines = dataset.source, []
     if isinstance(source, VerificationSet):
         named = (
@@ -109,8 +110,14 @@ def _data(path: str) -> str:
     if not isinstance(source, VerificationSet) or source.identities:
         names, several = dataset.targets, dataset.multi_hot is not None
         what = f"with any of {len(names):,} labels" if several else f"of {len(names):,} classes"
-        lines.append(f"{path}: {len(dataset):,} images {what} ({some(names)})")
+        samples = "images" if source.features is None else "samples"
+        lines.append(f"{path}: {len(dataset):,} {samples} {what} ({some(names)})")
         if several and not dataset.unlabelled.all():
             lines.append(f"in {len(dataset.class_names):,} groups ({some(dataset.class_names)})")
         lines.append(_largest_and_smallest(dataset))
-    return "\n".join([*lines, f"first image {width} x {height}; fingerprint {dataset.fingerprint}"])
+    if source.features is None:
+        height, width = dataset.shape
+        size = f"first image {width} x {height}"
+    else:
+        size = f"{source.features} features each"
+    return "\n".join([*lines, f"{size}; fingerprint {dataset.fingerprint}"])

@@ -12,7 +12,7 @@ class Batch:
     """One step's images on the training device.
 
     Attributes:
-        images: uint8 (B, 3, H, W), RGB 0..255, for the student.
+        images: uint8 (B, 3, H, W), RGB 0..255, for the student; or features, float32 (B, d).
         teacher_images: the images for the teacher: the same tensor, unless a view made two of it.
         targets: [(rows of W int64 (B,), weight)]; more than one entry if images were mixed.
         index: int64 (B, 2), sample number and flip: the key of cached teacher outputs.

@@ -33,7 +33,7 @@ class UnreadableImage(UserError):
 class ImageBatch:
     """The images of a Dataset at a list of indices; unreadable ones are left out of all three tensors.
 
-    images: uint8 (B, 3, H, W), RGB, mirrored where flipped. labels: int64 (B,).
+    images: uint8 (B, 3, H, W), RGB, mirrored where flipped; or features, float32 (B, d). labels: int64 (B,).
     index: int64 (B, 2): the sample's place in its Dataset, and 1 where flipped. unreadable: names.
     shown: the images as a view shows them to the student; None if it sees `images`.
     """
@@ -89,9 +89,24 @@ class Dataset(torch.utils.data.Dataset):
         """The key of every image in its source."""
         return [self.source.keys[i] for i in self.indices]
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of a sample in a batch: (3, height, width), or (features,)."""
+        return (3, *self.shape) if self.source.features is None else (self.source.features,)
+
+    @property
+    def sample_bytes(self) -> int:
+        return math.prod(self.sample_shape) * (1 if self.source.features is None else 4)
+
+    def require_images(self) -> None:
+        """Raise UserError if the samples are vectors of features."""
+        if self.source.features is not None:
+            raise UserError(f"{self.source.path}: its samples are vectors of features; this works on images only")
+
     @cached_property
     def shape(self) -> tuple[int, int]:
-        """(height, width) of every image that this data set returns."""
+        """(height, width) of every image that this data set returns. Raises UserError if it has no images."""
+        self.require_images()
         if self.size is not None:
             return self.size, self.size
         shapes: list[tuple[int, ...]] = []
@@ -157,11 +172,19 @@ class Dataset(torch.utils.data.Dataset):
     @property
     def is_in_memory(self) -> bool:
         """True if batches are copied from decoded pixels, so that no worker processes are needed."""
-        return isinstance(self.source, MemorySource) and self.shape == tuple(self.source.pixels.shape[2:])
+        return isinstance(self.source, MemorySource) and self.sample_shape == tuple(self.source.pixels.shape[1:])
 
     def image(self, i: int) -> np.ndarray:
         """Return image `i` as RGB uint8 (H, W, 3). Raises UnreadableImage naming its key."""
         return resize(self._pixels(i), self.shape)
+
+    def _sample(self, i: int) -> np.ndarray:
+        """Return sample `i` as `sample_shape` says."""
+        return self._pixels(i) if self.source.features is not None else self.image(i).transpose(2, 0, 1)
+
+    def _room(self, count: int) -> np.ndarray:
+        """Return an array for so many samples."""
+        return np.empty((count, *self.sample_shape), dtype=np.uint8 if self.source.features is None else np.float32)
 
     def _pixels(self, i: int) -> np.ndarray:
         try:
@@ -186,16 +209,17 @@ class Dataset(torch.utils.data.Dataset):
         else:
             pixels, kept = self._decode(indices, unreadable)
             indices, flips = indices[kept], flips[kept]
-        pixels[flips] = pixels[flips][..., ::-1]
+        if self.source.features is None:  # features have no mirror image
+            pixels[flips] = pixels[flips][..., ::-1]
         index = torch.from_numpy(np.stack([indices, flips.astype(np.int64)], axis=1))
         return ImageBatch(torch.from_numpy(pixels), torch.from_numpy(self.labels[indices]), index, unreadable)
 
     def _decode(self, indices: np.ndarray, unreadable: list[str]) -> tuple[np.ndarray, list[int]]:
-        pixels = np.empty((len(indices), 3, *self.shape), dtype=np.uint8)
+        pixels = self._room(len(indices))
         kept: list[int] = []
         for place, i in enumerate(indices.tolist()):
             try:
-                pixels[len(kept)] = self.image(i).transpose(2, 0, 1)
+                pixels[len(kept)] = self._sample(i)
                 kept.append(place)
             except UnreadableImage:
                 unreadable.append(self.source.keys[self.indices[i]])
@@ -235,7 +259,8 @@ class Dataset(torch.utils.data.Dataset):
         part = Dataset(self.source, self.indices[indices], self.size, self.max_unreadable)
         part.unreadable = list(self.unreadable)
         part.whole = self.whole or self
-        part.__dict__["shape"] = self.shape  # not the shape of the subset's own first images
+        if self.source.features is None:
+            part.__dict__["shape"] = self.shape  # not the shape of the subset's own first images
         part.fingerprint = fingerprint(self.fingerprint, indices)
         part.label_columns = self.label_columns
         return part
@@ -257,7 +282,7 @@ class Dataset(torch.utils.data.Dataset):
         """
         if self.is_in_memory:
             return self
-        pixels = np.empty((len(self), 3, *self.shape), dtype=np.uint8)
+        pixels = self._room(len(self))
         kept = np.ones(len(self), dtype=bool)
         chunks = np.array_split(np.arange(len(self)), max(1, len(self) // 64))
         with ThreadPoolExecutor(threads) as pool:
@@ -275,14 +300,14 @@ class Dataset(torch.utils.data.Dataset):
         good = np.ones(len(chunk), dtype=bool)
         for place, i in enumerate(chunk.tolist()):
             try:
-                pixels[i] = self.image(i).transpose(2, 0, 1)
+                pixels[i] = self._sample(i)
             except UnreadableImage:
                 good[place] = False
         return good
 
 
 class MemorySource(Source):
-    """The decoded images of a Dataset, `pixels` uint8 (N, 3, H, W), without those that are not `kept`."""
+    """The decoded samples of a Dataset, `pixels` (N, *sample_shape), without those that are not `kept`."""
 
     def __init__(self, dataset: Dataset, pixels: np.ndarray, kept: np.ndarray) -> None:
         self.path, self.class_names = dataset.source.path, dataset.class_names
@@ -295,9 +320,10 @@ class MemorySource(Source):
         self.weights = None if dataset.weights is None else dataset.weights[kept]
         self.multi_hot = None if dataset.multi_hot is None else dataset.multi_hot[kept]
         self.label_names, self.label_groups = dataset.label_names, dataset.source.label_groups
+        self.features = dataset.source.features
 
     def read(self, i: int) -> np.ndarray:
-        return self.pixels[i].transpose(1, 2, 0)
+        return self.pixels[i] if self.features is not None else self.pixels[i].transpose(1, 2, 0)
 
 
 def _some(names: list[str]) -> str:

@@ -95,6 +95,7 @@ def degraded(dataset: Dataset, pixels: int, blur: float = 0, jpeg: int | None = 
 
     Images are degraded at the size that their source stores, then resized to the data set's size.
     """
+    dataset.require_images()
     source, options = dataset.source, (pixels, blur, jpeg)
     changed = (
         DegradedPairs(source, *options) if isinstance(source, VerificationSet) else DegradedSource(source, *options)

@@ -176,8 +176,7 @@ def decoded(dataset: Dataset, batch: int) -> Generator[ImageBatch, None, None]:
 
     Batches have `batch` images at most, and BATCH_BYTES.
     """
-    height, width = dataset.shape  # computed once here, not in every thread
-    batch = max(1, min(batch, BATCH_BYTES // (3 * height * width)))
+    batch = max(1, min(batch, BATCH_BYTES // dataset.sample_bytes))  # its shape is computed here, not in every thread
     chunks = (
         [(i, False) for i in range(start, min(start + batch, len(dataset)))] for start in range(0, len(dataset), batch)
     )

@@ -24,8 +24,10 @@ class View:
             Empty if the teacher sees unchanged images.
         rules_out: the values of moved_by ("nothing", "gradient" or "teacher") that do not work with this view, each
             with the message that says why.
+        takes_features: True if it can change, or leave, vectors of features as well as images.
     """
 
+    takes_features: ClassVar[bool] = False
     teacher_sees: str = ""
     rules_out: ClassVar[Mapping[str, str]] = {}
 
@@ -45,6 +47,8 @@ class View:
 
 class Same(View):
     """Both networks see unchanged images."""
+
+    takes_features = True
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         return batch

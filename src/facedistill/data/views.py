@@ -19,6 +19,7 @@ from facedistill.recipe import Positive, build, find
 class Mixup(View):
     """Both networks see mixed pairs of images, see `mixup`."""
 
+    takes_features = True
     teacher_sees = "the mixed images"
     rules_out: ClassVar[Mapping[str, str]] = {
         "teacher": "a W that the teacher moves cannot follow mixed images; set method.view.kind=same"

@@ -14,7 +14,7 @@ def latency_ms(model: Model) -> float:
     """Return the median milliseconds of a forward pass of one image, pixels to embedding, on the model's device."""
     training = model.training
     model.eval()
-    image = torch.zeros(1, 3, model.input_size, model.input_size, dtype=torch.uint8, device=model.device)
+    image = model.example()
     times = []
     for _ in range(REPEATS + 3):
         start = time.perf_counter()

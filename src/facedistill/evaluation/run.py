@@ -336,6 +336,8 @@ def faces(evaluation: Mapping[str, Any], sets: Mapping[str, EvaluationSet]) -> d
     found = {}
     for entry in evaluation.get("errors", []):
         dataset = sets[entry["set"]].parts["images"]
+        if dataset.source.features is not None:
+            continue
         place = {key: i for i, key in enumerate(dataset.keys)}
         for pair in [*entry["false_accepts"], *entry["false_rejects"]]:
             for key in (pair["a"], pair["b"]):

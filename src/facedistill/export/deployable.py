@@ -37,7 +37,7 @@ class Deployable(nn.Module):
     Resizing is not inside: a device crops faces at the input size, which the file states.
 
     Raises:
-        UserError: the model has no network, or its network is an ONNX file.
+        UserError: the model has no network, its network is an ONNX file, or it takes features.
     """
 
     mean: Tensor
@@ -54,6 +54,10 @@ class Deployable(nn.Module):
             raise UserError(
                 "export: this model's network is an ONNX file already, and only networks of facedistill can be written "
                 "anew; use that file, or import the checkpoint that it was made from"
+            )
+        if model.takes_features:
+            raise UserError(
+                "export: this model takes vectors of features; files for devices take images: run it from its folder"
             )
         self.backbone, self.projection = model.backbone, model.projection
         self.size, self.embedding_dim = model.input_size, model.embedding_dim

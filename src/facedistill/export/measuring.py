@@ -203,6 +203,8 @@ def _entries(path: Path, compiled: bool) -> Iterator[dict[str, Any]]:
     size, costs = model.input_size, (model.parameters_count(), model.macs() or 0)
     if model.backbone is None:
         raise UserError(f"bench: {path} holds embeddings only and no network")
+    if model.takes_features:
+        raise UserError(f"bench: {path} takes vectors of features; models of images are measured")
     if isinstance(model.backbone, Fused):
         raise UserError(f"bench: {path} is several models in one; measure each of them: {path}/members/0 and so on")
     if isinstance(model.backbone, OnnxBackbone):

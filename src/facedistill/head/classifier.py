@@ -105,6 +105,7 @@ class ClassWeight(nn.Module):
             linear projection, which is trained too but is not part of the student.
         counts: int64 (C,), the number of training images of each row; None if a row is no class.
         images: the number of all training images.
+        targets: the names of the data's classes, if W has rows for some of them only.
 
     Attributes:
         bias: of a W for several labels, (C,), moved as W is; None for a softmax.
@@ -112,6 +113,7 @@ class ClassWeight(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
+    row_of: Tensor | None
 
     def __init__(
         self,
@@ -122,12 +124,16 @@ class ClassWeight(nn.Module):
         whole: bool = True,
         counts: Tensor | None = None,
         images: int = 0,
+        targets: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.projection = None if student_dim is None else nn.Linear(student_dim, classifier.dim, bias=False)
         self.class_names, self.origin, self.moved_by = classifier.class_names, classifier.origin, moved_by
         self.of_teacher = bool(classifier.of_teacher)
         self.counts, self.images = counts, images
+        row = {name: i for i, name in enumerate(self.class_names)}
+        table = None if targets is None else torch.tensor([row.get(name, -1) for name in targets])
+        self.register_buffer("row_of", table, persistent=False)
         bias = None if classifier.bias is None else classifier.bias.clone()
         if moved_by == "gradient" and bias is not None:
             self.bias = nn.Parameter(bias)
@@ -166,6 +172,10 @@ class ClassWeight(nn.Module):
     def frozen(self) -> bool:
         """True if W gets no gradient, so that the streaming head can be used."""
         return not isinstance(self.weight, nn.Parameter)
+
+    def rows_of(self, labels: Tensor) -> Tensor:
+        """Return the row of each class of the data, int64; -1 if W has none."""
+        return labels if self.row_of is None else self.row_of[labels]
 
     def place(self, embeddings: Tensor) -> Tensor:
         """Map the student's embeddings (B, d') into W's space (B, d), float32."""

@@ -3,6 +3,14 @@
 import json
 from typing import Any
 
+FEATURES = "features"  # what a model takes, if no images
+COMPARED = "Two samples are compared by the cosine of their embeddings.\n"
+PIXELS = "3 x H x W, RGB, 0..255, uint8 or float"
+CROPS = """
+The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels.
+Resize, colour order and normalisation happen inside.
+"""
+
 
 def model_card(config: dict[str, Any], name: str, address: str | None = None) -> str:
     """Return the card, in Markdown, of the model whose config.json holds `config`.
@@ -26,9 +34,13 @@ def _what(config: dict[str, Any]) -> str:
     d, size = config["embedding_dim"], config["input"]["size"]
     if "backbone" in config:
         return f"Embeddings of a teacher, {d}-d, without its network: a student can inherit its classifier.\n"
+    if config.get("takes") == FEATURES:
+        what = f"A network for vectors of features (`{config['architecture']}`): {size} features in, {d} numbers out.\n"
+        return what + COMPARED
     return (
         f"A face-recognition network (`{config['architecture']}`): an aligned {size}x{size} face in, {d} numbers out.\n"
-        "Two faces are compared by the cosine of their embeddings.\n" + _code(config["architecture"])
+        + COMPARED.replace("samples", "faces")
+        + _code(config["architecture"])
     )
 
 
@@ -46,20 +58,19 @@ def _code(architecture: str) -> str:
 def _use(config: dict[str, Any], name: str) -> str:
     if "backbone" in config:
         return f"```\nfacedistill distill --teacher {name} --data DATASET --student mobilefacenet --out RUN\n```\n"
+    of_features = config.get("takes") == FEATURES
+    what, kind = ("samples", f"{config['input']['size']}, float") if of_features else ("images", PIXELS)
     return f"""## Use
 
 ```python
 import facedistill as fd
 
 model = fd.load_model("{name}")
-# images: N x 3 x H x W, RGB, 0..255, uint8 or float -> N x {config["embedding_dim"]}, unit length
-embeddings = model.embed(images)
+# {what}: N x {kind} -> N x {config["embedding_dim"]}, unit length
+embeddings = model.embed({what})
 cosine = embeddings @ embeddings.T
 ```
-
-The images must be aligned face crops: the 5 landmarks moved to the ArcFace template of 112x112 pixels.
-Resize, colour order and normalisation happen inside.
-"""
+{"" if of_features else CROPS}"""
 
 
 def _thresholds(config: dict[str, Any]) -> str:

@@ -199,7 +199,7 @@ def _require_same(found: Embeddings, made_by: str, dataset: Dataset, shape: tupl
 @torch.inference_mode()
 def _forward(model: Model, pixels: Tensor, views: int) -> np.ndarray:
     """Return raw embeddings, float32 (B, views, d)."""
-    outputs = [model(pixels)] if views == 1 else [model(pixels), model(pixels.flip(-1))]
+    outputs = [model(pixels)] if views == 1 else [model(pixels), model(model.mirrored(pixels))]
     return torch.stack(outputs, dim=1).float().cpu().numpy()
 
 

@@ -18,7 +18,7 @@ from facedistill.data import read_lines
 from facedistill.errors import UsageError, UserError
 from facedistill.files import atomic_write, locked
 from facedistill.head import Classifier
-from facedistill.models.card import model_card
+from facedistill.models.card import FEATURES, model_card
 from facedistill.models.config import check_config, check_weights, checksums
 from facedistill.models.facts import Facts, facts_of
 from facedistill.models.fused import FUSED, Fused
@@ -122,6 +122,8 @@ def _config(model: Model) -> dict[str, Any]:
     else:
         config |= {"architecture": model.backbone.spec["name"], "options": model.backbone.spec["options"]}
     config |= {"embedding_dim": model.embedding_dim, "input": asdict(model.input)}
+    if model.takes_features:
+        config["takes"] = FEATURES
     if model.offset is not None:
         config["offset"] = model.offset.tolist()
     if model.projection is not None:

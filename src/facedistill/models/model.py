@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedistill.backbones import Backbone, count_macs, count_parameters
+from facedistill.backbones import Backbone, count_macs, count_parameters, sample_shape
 from facedistill.data import Output
 from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.files import fingerprint
@@ -47,7 +47,7 @@ class InputSpec:
 
 
 class Model(nn.Module):
-    """backbone -> projection -> minus offset, on RGB pixels 0..255.
+    """backbone -> projection -> minus offset, on RGB pixels 0..255, or on features if the backbone takes these.
 
     Args:
         backbone: None for a teacher known only by its embeddings: students can inherit from it, but it cannot run.
@@ -98,11 +98,34 @@ class Model(nn.Module):
         return self.input.size
 
     @property
+    def takes_features(self) -> bool:
+        """True if a sample is a vector of `input_size` features, and no image."""
+        return self.backbone is not None and self.backbone.takes_features
+
+    def example(self) -> Tensor:
+        """Return one black image, uint8, or a vector of zeros: what the model takes, on its device."""
+        kind = torch.float32 if self.takes_features else torch.uint8
+        return torch.zeros(1, *sample_shape(self.backbone, self.input_size), dtype=kind, device=self.device)
+
+    def mirrored(self, images: Tensor) -> Tensor:
+        """Return the mirror images. Features have none: they stay as they are."""
+        return images if self.takes_features else images.flip(-1)
+
+    @property
     def device(self) -> torch.device:
         return self.mean.device
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Return the backbone's float32 input for RGB pixels 0..255 (N, 3, H, W), resized if H or W differ."""
+        """Return the backbone's float32 input for RGB pixels 0..255 (N, 3, H, W), resized if H or W differ.
+
+        Features (N, input_size) stay as they are.
+        """
+        if self.takes_features:
+            if images.shape[1:] != (self.input_size,):
+                raise UserError(
+                    f"model: samples of shape {list(images.shape)}; expected N x {self.input_size} features"
+                )
+            return images.float()
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(f"model: images of shape {list(images.shape)}; expected N x 3 x H x W, RGB 0..255")
         size = self.input.size
@@ -159,13 +182,14 @@ class Model(nn.Module):
         if flip not in FLIPS:
             raise UsageError(f"flip '{flip}'{closest(flip, FLIPS)}: expected one of {', '.join(FLIPS)}")
         images = images.to(self.device)
-        _warn_range(images)
+        if not self.takes_features:
+            _warn_range(images)
         training = self.training
         self.eval()
         try:
             vectors = self(images)
             if flip != "none":
-                mirrored = self(images.flip(-1))
+                mirrored = self(self.mirrored(images))
                 vectors = vectors + mirrored if flip == "sum" else torch.cat([vectors, mirrored], dim=1)
         finally:
             self.train(training)

@@ -38,6 +38,7 @@ from facedistill.terms.rskd import RSKD
 from facedistill.terms.shrinkteanet import ShrinkTeaNet
 from facedistill.terms.similarity_preserving import SimilarityPreserving
 from facedistill.terms.soft_targets import SoftTargets
+from facedistill.terms.subset_softmax import SubsetSoftmax
 from facedistill.terms.term import Relation, Term
 from facedistill.terms.triplet_distillation import TripletDistillation
 
@@ -77,6 +78,7 @@ TERMS: dict[str, type[Term]] = {
     "asymmetric": Asymmetric,
     "distribution_balanced": DistributionBalanced,
     "rskd": RSKD,
+    "subset_softmax": SubsetSoftmax,
 }
 
 

@@ -19,7 +19,8 @@ class Term(nn.Module):
         needs: the teacher's outputs that the term reads: any of "embedding", "logits", "features".
         optional: those of them that it does without if the teacher cannot give them; `needs` then loses them.
         parts: the networks of a composed student whose outputs it reads (`Output.parts`).
-        knows_a_subset: True if the teacher whose logits it reads may know some of the student's classes or labels only.
+        knows_a_subset: True if the teacher whose logits or W it reads may know some of the student's classes or labels
+            only.
         needs_weight: True if the term uses the student's W.
         whole_weight: True if the term reads all rows of W in each process.
         needs_labels: True if the term reads who is on an image, other than by rows of W.

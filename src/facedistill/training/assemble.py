@@ -18,9 +18,11 @@ from facedistill.training.inherit import (
     hold_weights,
     home_of,
     make_classifier,
+    require_covered,
     require_own_images,
     terms_with_classifier,
 )
+from facedistill.training.kinds import require_kind
 from facedistill.training.labels import require_apart, require_labels
 from facedistill.training.method import Method, WiredTerm, teacher_needs, wire_terms
 from facedistill.training.resolved import ResolvedMethod
@@ -73,6 +75,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     for name, one in sets.items():
         protocols_of(one, name, protocols_of_task(recipe.task, sets))
     train, held_out = open_training_data(recipe.data)
+    require_kind(recipe, method.view, models, train)
     require_labels(method, terms, train)
     require_apart(train, sets)
     if held_out is not None:
@@ -91,6 +94,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         name: make_classifier(recipe, method, term, name, models, train, embeddings, space_dim)
         for name, term in heads.items()
     }
+    require_covered(terms, classifiers, train)
     classifier = next(iter(classifiers.values()), None)
     student = make_student(recipe, models, classifier, space_dim)
     for wired in terms.values():

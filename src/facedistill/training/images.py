@@ -23,8 +23,7 @@ def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
     subset teachers and their student hold out the same images.
     """
     dataset = open_images(data)
-    height, width = dataset.shape
-    fits = len(dataset) * height * width * 3 <= IN_MEMORY_BYTES
+    fits = len(dataset) * dataset.sample_bytes <= IN_MEMORY_BYTES
     if data.in_memory or (data.in_memory is None and fits):
         dataset = dataset.in_memory()
     train, held_out = hold_out(dataset, data.hold_out, data.hold_out_seed) if data.hold_out else (dataset, None)

@@ -8,7 +8,7 @@ import torch
 from facedistill import parallel
 from facedistill.check import require_fit, require_labels_fit
 from facedistill.data import Dataset, Embeddings
-from facedistill.errors import UsageError, UserError
+from facedistill.errors import UsageError, UserError, some
 from facedistill.files import cache_dir, fingerprint
 from facedistill.head import Classifier, ClassWeight, Given
 from facedistill.models import Model, embed_dataset
@@ -83,9 +83,10 @@ def make_classifier(
             f"method.classifier.start={name} needs the term margin_softmax, whose margin and scale it uses"
         )
     softmax = term if isinstance(term, MarginSoftmax) else None
+    targets = _known(term, name, model, train) if term.knows_a_subset and isinstance(term, MarginSoftmax) else None
     found = start.make(
         Given(
-            class_names=train.targets,
+            class_names=targets or train.targets,
             dim=space_dim or recipe.student.embedding_dim or (model.embedding_dim if model else 512),
             seed=_seed(recipe, method, train),
             classifier=model.classifier if model and "classifier" in start.needs else None,
@@ -98,6 +99,35 @@ def make_classifier(
     if train.multi_hot is not None and found.bias is None and not start.a_row_an_image:
         found.bias = log_odds(torch.from_numpy(train.target_counts), len(train))
     return found
+
+
+def _known(term: Term, start: str | None, model: Model | None, train: Dataset) -> list[str]:
+    """Return the classes of the data that a subset teacher knows."""
+    if start != "teacher" or model is None or model.classifier is None:
+        raise UsageError(
+            f"method.classifier.start={start}: a subset is that of the classes which a teacher's own W knows; set "
+            "teacher, and no further start"
+        )
+    known = set(model.classifier.class_names)
+    found = [target for target in train.targets if target in known]
+    if not found:
+        raise UserError(
+            f"teacher: its W knows none of the {len(train.targets)} classes of the data ({some(train.targets)}); train "
+            "it on this data, with data.subset"
+        )
+    return found
+
+
+def require_covered(terms: Mapping[str, WiredTerm], classifiers: Mapping[str, Classifier], train: Dataset) -> None:
+    """Raise UserError if no teacher knows a class of the data, and no other term would train on its images."""
+    if not classifiers or not all(wired.term.needs_weight and wired.term.knows_a_subset for wired in terms.values()):
+        return
+    known = {name for classifier in classifiers.values() for name in classifier.class_names}
+    if missing := [target for target in train.targets if target not in known]:
+        raise UserError(
+            f"data: {len(missing)} of {len(train.targets)} classes are in no teacher's subset ({some(missing)}); add a "
+            "teacher that knows them, or leave them out"
+        )
 
 
 def log_odds(counts: torch.Tensor, images: int) -> torch.Tensor:
@@ -129,8 +159,9 @@ def require_own_images(
     if not isinstance(term, MarginSoftmax) or teacher.backbone is None:
         return
     if known is None:
-        some = np.random.default_rng(0).permutation(len(train))[:CHECKED_IMAGES]
-        known = embed_dataset(teacher, train.subset(np.sort(some)), cache=cache_dir() / "embeddings")
+        part = train.with_labels(classifier.class_names) if term.knows_a_subset else train
+        chosen = np.random.default_rng(0).permutation(len(part))[:CHECKED_IMAGES]
+        known = embed_dataset(teacher, part.subset(np.sort(chosen)), cache=cache_dir() / "embeddings")
     require_fit(classifier, known, term.margin, term.scale, recipe.check.own_class)
 
 
@@ -148,16 +179,19 @@ def hold_weights(
     of each other teacher's W.
     """
     counts = None if method.start.a_row_an_image else torch.from_numpy(train.target_counts)
+    place = {target: i for i, target in enumerate(train.targets)}
     whole = any(wired.term.whole_weight for wired in terms.values())
     home = home or next(iter(classifiers), None)
     abroad = method.start.of_teacher or method.moved_by == "teacher"
-    return {
-        name: ClassWeight(
+    found = {}
+    for name, classifier in classifiers.items():
+        partly = counts is not None and list(classifier.class_names) != list(train.targets)
+        rows = [place[of] for of in classifier.class_names] if partly else slice(None)
+        found[name] = ClassWeight(
             *(classifier, method.moved_by, student_dim if abroad and name != home else None, method.rows, whole),
-            *(counts, len(train)),
+            *(None if counts is None else counts[rows], len(train), train.targets if partly else None),
         )
-        for name, classifier in classifiers.items()
-    }
+    return found
 
 
 def _seed(recipe: Recipe, method: ResolvedMethod, train: Dataset) -> int:

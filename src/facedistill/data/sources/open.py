@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data.sources.arrow import ArrowSource
+from facedistill.data.sources.features import FeatureSource
 from facedistill.data.sources.folder import FolderSource, NoClasses
 from facedistill.data.sources.idx import IdxSource
 from facedistill.data.sources.label_table import LabelTable
@@ -21,6 +22,7 @@ from facedistill.data.sources.reading import files_in, is_hidden
 from facedistill.data.sources.recordio import RecordIOSource
 from facedistill.data.sources.selection import SelectionSource
 from facedistill.data.sources.source import Source, stop_if_unusable
+from facedistill.data.sources.survface_pairs import SurvFacePairs
 from facedistill.data.sources.tar import TarSource
 from facedistill.data.sources.union import PREFIX, UnionSource, names_of_sets
 from facedistill.data.sources.unlabelled import LooseImages, UnlabelledSource
@@ -42,10 +44,12 @@ SOURCES: dict[str, type[Source]] = {
     "verification": VerificationSet,
     "pairs": PairList,
     "lfw_pairs": LfwPairs,
+    "survface_pairs": SurvFacePairs,
     "folder": FolderSource,
     "synthetic": SyntheticFaces,
     "unlabelled": UnlabelledSource,
     "labels": LabelTable,
+    "features": FeatureSource,
 }
 TABLES = "Parquet, Arrow and metadata.csv"
 LOOKED_BELOW = 3  # folders
@@ -64,7 +68,7 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
 
     An entry of SOURCES that takes options: "synthetic:identities=300,images=20,size=64,seed=1,first=0", where every
     option may be left out; "medmnist:path=blood.npz,split=train"; "labels:table=train.csv,images=train", whose
-    images may have several labels.
+    images may have several labels; "features:speech.npz", whose samples are vectors.
 
     "unlabelled:DATA": the images of any data set, or of a folder of images, each of them a class of its own.
 

@@ -61,6 +61,7 @@ class SelectionSource(Source):
         self.stamp = original.stamp
         self.multi_hot = None if original.multi_hot is None else original.multi_hot[self.places]
         self.label_names, self.label_groups = original.label_names, original.label_groups
+        self.features = original.features
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.original.read(int(self.places[i]))

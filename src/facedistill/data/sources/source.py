@@ -35,6 +35,7 @@ class Source(ABC):
         multi_hot: bool (N, L), which of `label_names` each image has, if it may have several at once or none; else
             None. A class is then whoever the image is of, e.g. a patient, or the image alone (`unlabelled`).
         label_names: L names. label_groups: subsets of them by name, e.g. of a region; None if there are none.
+        features: the length of each sample if it is a vector and no image; None for images.
         has_priors: True if `priors` tells the landmarks and parsing classes of every image.
 
     Entries of SOURCES also declare (a class of your own, opened as `package.module:Class`, needs none of these):
@@ -66,11 +67,12 @@ class Source(ABC):
     multi_hot: np.ndarray | None = None
     label_names: Sequence[str] = ()
     label_groups: Mapping[str, Sequence[str]] | None = None
+    features: int | None = None
     has_priors: bool = False
 
     @abstractmethod
     def read(self, i: int) -> bytes | np.ndarray:
-        """Return image `i` as encoded bytes (JPEG, PNG, ...) or as RGB uint8 (H, W, 3)."""
+        """Return image `i` as encoded bytes (JPEG, PNG, ...) or as RGB uint8 (H, W, 3), or float32 (features,)."""
 
     def priors(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the landmarks of image `i`, float32 (68, 2), (x, y) in its pixels, and the parsing class of each of

@@ -2,7 +2,7 @@
 
 The three folders are in Face_Identification_Test_Set of the published data set. Images of the first two are named
 <id>_cam<n>_<n>.jpg: the person is the number before the first "_", as in the lists (.mat) beside them, which are not
-needed. Its verification pairs are in such lists alone, and are not read.
+needed. survface_pairs.py opens its verification pairs.
 """
 
 from pathlib import Path

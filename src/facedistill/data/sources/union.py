@@ -57,6 +57,10 @@ class UnionSource(Source):
         self.extra = self.unlabelled | (which != first)
         self.weights = _weights(names, weights)[which] if weights else None
         self._join_labels()
+        if len(kinds := {part.features for part in self.parts}) > 1:
+            found = ", ".join("images" if kind is None else f"vectors of {kind} features" for kind in kinds)
+            raise UserError(f"data: {self.path}: samples of several kinds ({found}); train on one kind at a time")
+        self.features = self.parts[0].features
 
     def _join_labels(self) -> None:
         """Join the labels of sets whose images may have several. Raises UserError unless all sets have the same."""

@@ -33,6 +33,7 @@ class UnlabelledSource(Source):
         self.class_names, self.labels = original.keys, np.arange(len(original))
         self.fingerprint, self.stamp = fingerprint("unlabelled", original.fingerprint), original.stamp
         self.unlabelled = self.extra = np.ones(len(original), dtype=bool)
+        self.features = original.features
 
     def read(self, i: int) -> bytes | np.ndarray:
         return self.original.read(i)
