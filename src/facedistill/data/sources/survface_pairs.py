@@ -57,7 +57,7 @@ def _names(file: Path, name: str) -> list[tuple[str, str]]:
     """Return the rows of a list."""
     expected = f"expected a MATLAB file with the cell array {name} (P, 2) of file names"
     try:
-        from scipy.io import loadmat  # type: ignore[import-untyped]
+        from scipy.io import loadmat
     except ImportError:
         raise UserError(f"{file}: MATLAB's files need scipy; pip install 'facedistill[mat]'") from None
     if not file.is_file():
