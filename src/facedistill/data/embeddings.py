@@ -73,7 +73,7 @@ class Embeddings:
                 if str(checksum) != _checksum(wanted):
                     raise ValueError("its checksum differs; the file is damaged")
             vectors = found["vectors"].astype(np.float32, copy=False)
-            if not np.issubdtype(found["labels"].dtype, np.integer):
+            if found["labels"].size and not np.issubdtype(found["labels"].dtype, np.integer):
                 raise ValueError(f"labels are {found['labels'].dtype}, not integers")
             labels = found["labels"].astype(np.int64, copy=False)
             texts = {name: str(found[name]) for name in ("space", "model", "data") if name in found}

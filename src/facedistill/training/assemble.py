@@ -106,11 +106,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     weights = hold_weights(method, classifiers, terms, home, student.embedding_dim, train)
     first = weights.pop(next(iter(weights))) if weights else None
     composed = Method(student, first, teachers, terms, _of_batches(method.view, recipe.seed), weights)
-    if not any(parameter.requires_grad for parameter in composed.parameters()):
-        raise UsageError(
-            "student.frozen=true leaves nothing to train: W does not move either; set method.classifier.moved_by="
-            "gradient, or student.frozen=false"
-        )
+    _require_trained(composed)
     return Assembly(
         train,
         held_out,
@@ -126,6 +122,14 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         method.view,
         sum(e.vectors.shape[0] * e.vectors.shape[1] for e in embeddings.values()),
     )
+
+
+def _require_trained(composed: Method) -> None:
+    if not any(parameter.requires_grad for parameter in composed.parameters()):
+        raise UsageError(
+            "student.frozen=true leaves nothing to train: W does not move either; set method.classifier.moved_by="
+            "gradient, or student.frozen=false"
+        )
 
 
 def _of_batches(view: View, seed: int) -> Callable[[Batch], Batch] | None:
