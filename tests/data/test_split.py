@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.sources.source import Source
-from facedistill.data.split import components, groups, hold_out
+from facedistill.data.split import components, groups, hold_out, of_each_class
 from facedistill.errors import UsageError, UserError
 
 
@@ -54,6 +54,26 @@ def test_families_stay_together_and_the_share_is_of_identities() -> None:
     assert not {t for g in groups(train) for t in g} & {t for g in groups(held) for t in g}
     assert sorted(train.keys + held.keys) == sorted(dataset.keys)
     assert any(n.startswith("fiw") for n in held.class_names) and any(n.startswith("cel") for n in held.class_names)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.floats(0.05, 0.95), st.integers(0, 3))
+def test_of_each_class_the_share_is_held_out_and_one_image_stays(labels: list[int], share: float, seed: int) -> None:
+    labels_of = np.array(labels)
+    held = of_each_class(labels_of, share, seed)
+    for label in set(labels):
+        own, count = held[labels_of == label], labels.count(label)
+        assert own.sum() == min(int(np.floor(share * count + 0.5)), count - 1)
+    assert (held == of_each_class(labels_of, share, seed)).all()
+
+
+def test_images_of_each_class_are_held_out() -> None:
+    dataset = people(2, 2, 3)
+    train, held = hold_out(dataset, 0.34, 0, of_images=True)
+    assert train.class_names == held.class_names == dataset.class_names and len(held) == 7 and len(train) == 14
+    other = hold_out(dataset, 0.34, 1, of_images=True)[1]
+    assert set(held.keys) != set(other.keys)
+    with pytest.raises(UserError, match=r"no class has enough images to hold out 0\.1 of them"):
+        hold_out(dataset, 0.1, 0, of_images=True)
 
 
 def test_the_split_depends_on_the_seed_alone() -> None:

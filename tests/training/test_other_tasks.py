@@ -146,3 +146,29 @@ def test_frozen_without_a_start_or_with_nothing_to_train(
     raw["student"] |= {"embedding_dim": 32} | changes
     with pytest.raises(UsageError, match=message):
         train(make_recipe(raw), tmp_path / "run")
+
+
+def test_a_student_at_the_pace_of_its_subset_teachers(digits: Path, tmp_path: Path) -> None:
+    """RSKD with one class an image: accuracy on held-out images of each subset's classes sets the weights."""
+    (tmp_path / "s.csv").write_text("".join(f"{'low' if c < 5 else 'high'},{c}\n" for c in range(10)))
+    teachers = {}
+    for name in ("low", "high"):
+        raw = recipe(digits, "scratch", {"margin_softmax": SCALE}, evaluation={})
+        raw["data"] |= {"hold_out": 0.2, "subset": f"{tmp_path / 's.csv'}:{name}"}
+        raw["student"] |= {"embedding_dim": 16}
+        teachers[name] = str(train(make_recipe(raw), tmp_path / name))
+        own = results(tmp_path / name)["classification", "student", "student"]
+        assert len(own["of_classes"]) == 5
+    paced = {"term": "rskd", "balance": "self_paced", "scale": 16, "temperature": 2}
+    terms = {"margin_softmax": SCALE, **{name: paced | {"teacher": name} for name in teachers}}
+    raw = recipe(digits, "scratch", terms, teachers=teachers)
+    raw["data"]["hold_out"] = 0.2
+    raw["student"] |= {"embedding_dim": 16}
+    run = train(make_recipe(raw), tmp_path / "student")
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert all(row["low"] >= 0 for row in rows)
+    raw["task"] = "recognition"  # holds out whole classes
+    raw["data"]["hold_out"] = 0.1
+    raw["evaluation"] = {}
+    with pytest.raises(UsageError, match="balance=self_paced: the student is measured on held-out images"):
+        train(make_recipe(raw), tmp_path / "other")

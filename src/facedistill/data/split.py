@@ -45,17 +45,26 @@ def components(ties: list[tuple[str, ...]]) -> np.ndarray:
     return np.array([numbers.setdefault(root(t[0]), len(numbers)) for t in ties], dtype=np.int64)
 
 
-def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def hold_out(dataset: Dataset, share: float, seed: int, of_images: bool = False) -> tuple[Dataset, Dataset]:
     """Split into (train, held out): whole components with up to `share` of the identities are held out.
 
     Components of `groups` are drawn in an order that depends on `seed` alone; one that would exceed the share is
     skipped. Of several data sets, people of the first labelled one are drawn: the same as if it were the only one.
     With them go their images in the other sets. If an image may have several labels, about the share of each label's
-    images is held out, see `stratified`. Raises UserError if no component fits, e.g. because all identities are
-    tied together, or if nobody is known.
+    images is held out, see `stratified`. With `of_images`, for classification, it is the share of each class's images,
+    see `of_each_class`. Raises UserError if no component fits, e.g. because all identities are tied together, or if
+    nobody is known.
     """
     if not 0 < share < 1:
         raise UsageError(f"hold-out share {share}: expected a number between 0 and 1")
+    if of_images and dataset.multi_hot is None:
+        mask = of_each_class(dataset.labels, share, seed) & ~dataset.unlabelled
+        if not mask.any():
+            raise UserError(
+                f"{dataset.source.path}: no class has enough images to hold out {share:g} of them; hold out more, or "
+                "nothing (data.hold_out=0)"
+            )
+        return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))
     component = components(groups(dataset))
     if dataset.extra.all():
         raise UserError(f"{dataset.source.path}: no image has a label, so nobody can be held out; set data.hold_out=0")
@@ -83,6 +92,18 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
         )
     mask = held[component]
     return dataset.subset(np.flatnonzero(~mask)), dataset.subset(np.flatnonzero(mask))
+
+
+def of_each_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return which images to hold out, bool (N,): the share of each class's, rounded; one stays for training."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    wanted = np.minimum(np.floor(share * counts + 0.5), counts - 1)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    held = np.zeros(len(labels), dtype=bool)
+    held[order] = rank < np.repeat(wanted, counts)
+    return held
 
 
 def stratified(component: np.ndarray, multi_hot: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -28,10 +28,11 @@ class Data:
 
     `train`: any data set that the program opens, or a list of several. `weights`: of several, by their names, how often
     each image comes in an epoch; left out = 1. `classes`: how several name theirs, see UnionSource. `hold_out`: share
-    of the identities kept for evaluation; relatives and people in the same photo stay on one side. `in_memory`: decode
-    once into a uint8 array; null = when it takes less than 2 GB. `workers`: decoding processes otherwise, and those of
-    a view that changes each image. `max_unreadable`: a larger share is an error. `columns`: of a table (Parquet, Arrow,
-    metadata.csv), its columns "image" and "label", and the "folder" whose files rows may name.
+    of the identities kept for evaluation; relatives and people in the same photo stay on one side; for classification,
+    of each class's images. `in_memory`: decode once into a uint8 array; null = when it takes less than 2 GB. `workers`:
+    decoding processes otherwise, and those of a view that changes each image. `max_unreadable`: a larger share is an
+    error. `columns`: of a table (Parquet, Arrow, metadata.csv), its columns "image" and "label", and the "folder" whose
+    files rows may name.
     `imbalance`: keep a long tail: class sizes fall exponentially, from the whole first class to 1 / imbalance of that
     many for the last; 1 = all images. `imbalance_seed` draws the images that stay. `subset`: train on some of the
     classes or labels alone: FILE:NAME, a group of labels that the data has, or many, medium, few; null = all.

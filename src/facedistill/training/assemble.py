@@ -74,7 +74,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     sets = open_sets(recipe.evaluation.sets)  # fails before hours of training, not after
     for name, one in sets.items():
         protocols_of(one, name, protocols_of_task(recipe.task, sets))
-    train, held_out = open_training_data(recipe.data)
+    train, held_out = open_training_data(recipe.data, recipe.task == "classification")
     require_kind(recipe, method.view, models, train)
     require_labels(method, terms, train)
     require_apart(train, sets)

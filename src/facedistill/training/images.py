@@ -16,8 +16,8 @@ def open_images(data: Data) -> Dataset:
     return Dataset(source, max_unreadable=data.max_unreadable)
 
 
-def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
-    """Open the training images, in memory if they fit, and split off the held-out identities.
+def open_training_data(data: Data, of_images: bool = False) -> tuple[Dataset, Dataset | None]:
+    """Open the training images, in memory if they fit, and split off the held-out identities, or images: `hold_out`.
 
     A long tail is made of what is left for training. A subset of the classes is taken last: with the same hold-out,
     subset teachers and their student hold out the same images.
@@ -26,7 +26,9 @@ def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
     fits = len(dataset) * dataset.sample_bytes <= IN_MEMORY_BYTES
     if data.in_memory or (data.in_memory is None and fits):
         dataset = dataset.in_memory()
-    train, held_out = hold_out(dataset, data.hold_out, data.hold_out_seed) if data.hold_out else (dataset, None)
+    train, held_out = dataset, None
+    if data.hold_out:
+        train, held_out = hold_out(dataset, data.hold_out, data.hold_out_seed, of_images)
     if data.imbalance > 1:
         if train.multi_hot is not None:
             raise UsageError(
@@ -41,9 +43,10 @@ def open_training_data(data: Data) -> tuple[Dataset, Dataset | None]:
 
 
 def _those_of(train: Dataset, held_out: Dataset) -> Dataset | None:
-    """Return the held-out images of the labels that remain in training. Held-out classes are others anyway."""
+    """Return the held-out images of the classes or labels that remain in training; of other classes, all of them."""
     if train.multi_hot is None:
-        return held_out
+        both = set(train.class_names) & set(held_out.class_names)
+        return held_out.with_labels(sorted(both)) if both else held_out
     assert held_out.multi_hot is not None
     columns = [held_out.label_names.index(name) for name in train.label_names]
     return held_out.with_labels(train.label_names) if held_out.multi_hot[:, columns].any() else None

@@ -14,31 +14,45 @@ from facedistill.training.assemble import Assembly
 
 
 def pace_terms(assembly: Assembly) -> None:
-    """Give each paced term the mean average precision of the student and of its teacher, over the teacher's labels.
+    """Give each paced term how good the student and its teacher are on the classes or labels that the teacher knows.
+
+    The measure is the accuracy over classes, the mean average precision over labels.
 
     It depends on the student's weights alone, so a run that resumes here goes on in the same way.
 
     Raises:
-        UsageError: nothing is held out, or its images have one class each.
+        UsageError: nothing is held out, or other classes than those of the training.
     """
     paced = {key: wired for key, wired in assembly.method.wired.items() if wired.term.paced}
     held_out = assembly.held_out
     for key, wired in paced.items():
-        if held_out is None or held_out.multi_hot is None:
-            raise UsageError(
-                f"method.terms.{key}.balance=self_paced: the student is measured on held-out images with several "
-                "labels; set data.hold_out, or another balance"
-            )
         known = assembly.method.teachers[wired.teacher].classifier
         weight = assembly.method.weight
         assert known is not None and weight is not None
+        if held_out is None or not set(known.class_names) & set(held_out.targets):
+            raise UsageError(
+                f"method.terms.{key}.balance=self_paced: the student is measured on held-out images of the teacher's "
+                "classes or labels; set data.hold_out (and for classes task=classification, which holds out images of "
+                "each), or another balance"
+            )
         found = torch.zeros(1, 2)
         if parallel.rank() == 0:  # the others wait: statistics of their networks differ
             own = weight.trained().select(known.class_names)
-            student = _precision(assembly.method.student, own, held_out, cached=False)
-            found[0] = torch.tensor([student, _precision(assembly.models[wired.teacher], known, held_out, cached=True)])
+            measure = _accuracy if held_out.multi_hot is None else _precision
+            student = measure(assembly.method.student, own, held_out, cached=False)
+            found[0] = torch.tensor([student, measure(assembly.models[wired.teacher], known, held_out, cached=True)])
         student, teacher = parallel.gather(found.to(parallel.device()))[0].tolist()
         wired.term.pace(student, teacher)
+
+
+def _accuracy(model: Model, classifier: Classifier, dataset: Dataset, cached: bool) -> float:
+    """Return the share of the images of the classifier's classes that are nearest to their own row."""
+    place = {name: row for row, name in enumerate(classifier.class_names)}
+    part = dataset.with_labels([name for name in dataset.class_names if name in place])
+    table = embed_dataset(model, part, flips=False, cache=cache_dir() / "embeddings" if cached else None)
+    rows = np.array([place[name] for name in table.class_names])[table.labels]
+    found = (table.fused("none") @ classifier.weight.cpu().numpy().T).argmax(1)
+    return float((found == rows).mean())
 
 
 def _precision(model: Model, classifier: Classifier, dataset: Dataset, cached: bool) -> float:
