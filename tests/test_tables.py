@@ -53,6 +53,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "search_study",
         "family",
         "family_chart",
+        "fashion",
         "multi_step",
     ):
         sys.modules.pop(name, None)
@@ -249,6 +250,11 @@ def test_the_front_of_the_family() -> None:
 def test_multi_step() -> None:
     table = _module("multi_step").table(_json("multi_step.json"))
     assert _module("docs_table").stored_table("methods.md", "multi-step") == table.strip()
+
+
+def test_fashion() -> None:
+    for name, table in _module("fashion").tables(_json("fashion.json")).items():
+        assert _module("docs_table").stored_table("guides/other_tasks.md", name) == table.strip()
 
 
 def test_heap() -> None:
