@@ -14,7 +14,7 @@ from facedistill.data import open_dataset
 from facedistill.errors import UsageError, UserError
 from facedistill.export import bench, export_model
 from facedistill.head import make_margin
-from facedistill.models import embed_dataset, import_model, load_model, save_model
+from facedistill.models import embed_dataset, fuse_models, import_model, load_model, save_model
 from facedistill.recipe import make_recipe
 from facedistill.training import train
 from tiny_world import Tiny
@@ -131,6 +131,14 @@ def test_a_teacher_of_images(digits: Path, tmp_path: Path, tiny: Tiny) -> None:
     raw = recipe(digits, {"name": "l2kd"}, teacher=str(tiny.teacher))
     with pytest.raises(UserError, match="teacher 'teacher' takes other samples than vectors of 64 features"):
         train(make_recipe(raw), tmp_path / "run")
+
+
+def test_two_teachers_of_features_are_fused(digits: Path, tiny: Tiny) -> None:
+    teacher, data = load_model(digits / "teacher"), open_dataset(f"features:{digits / 'test.npz'}")
+    fused = fuse_models([teacher, teacher], dim=16, data=data, adaptor=True, margin="cosface", scale=16).model
+    assert fused.takes_features and embed_dataset(fused, data).vectors.shape[2] == 16
+    with pytest.raises(UserError, match="samples of several kinds"):
+        fuse_models([teacher, load_model(tiny.teacher)])
 
 
 def test_what_is_made_for_images_says_so(digits: Path, tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ BLOCK = 8192  # embeddings at a time
 
 
 class Fused(Backbone):
-    """Frozen models of any sizes and kinds, ONNX files among them; input: RGB pixels 0..255, as each of them takes.
+    """Frozen models of any sizes and kinds, ONNX files among them; input: what each of them takes, e.g. pixels 0..255.
 
     The embedding (B, sum of d_i) has unit length. The models are outside the module tree: they are never trained, and
     are saved as model folders of their own.
 
     Raises:
-        UsageError: fewer than two models. UserError: one of them has no network.
+        UsageError: fewer than two models. UserError: one of them has no network, or they take samples of several kinds.
     """
 
     has_features = False
@@ -48,7 +48,11 @@ class Fused(Backbone):
                 raise UserError(
                     f"fuse: model {number} holds embeddings only and no network; import its checkpoint or ONNX file"
                 )
+        takes = {(m.takes_features, m.takes_features and m.input_size) for m in members}
+        if len(takes) > 1:
+            raise UserError("fuse: the models take samples of several kinds; expected all images, or as many features")
         super().__init__(sum(m.embedding_dim for m in members), max(m.input_size for m in members))
+        self.takes_features = members[0].takes_features
         self.members = tuple(member.eval().requires_grad_(False) for member in members)
         self.spec = {"name": FUSED, "options": {"members": [member.fingerprint() for member in members]}}
 
