@@ -141,9 +141,58 @@ def test_two_teachers_of_features_are_fused(digits: Path, tiny: Tiny) -> None:
         fuse_models([teacher, load_model(tiny.teacher)])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_it_is_exported_and_the_file_is_a_model_again(digits: Path, tmp_path: Path, precision: Any) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the extra 'onnx' is not installed")
+    data = f"features:{digits / 'train.npz'}"
+    made = export_model(digits / "teacher", "onnx", tmp_path / "t.onnx", precision=precision, calibrate=data)
+    assert made.gate.mean_cosine > (0.9999 if precision == "fp32" else 0.95)
+    assert made.input == "N x 64 features, float32"
+    model, file = load_model(digits / "teacher"), load_model(made.path)
+    x = torch.from_numpy(load_digits().data[1000:1050])
+    assert file.takes_features and file.space == model.space and file.input_size == 64
+    assert (file.embed(x) * model.embed(x)).sum(1).mean() > (0.9999 if precision == "fp32" else 0.95)
+    with pytest.raises(UserError, match=r"the model takes 64 features.* \[3, 32, 32\]"):
+        export_model(
+            digits / "teacher", "onnx", tmp_path / "x.onnx", calibrate="synthetic:identities=9,images=3,size=32"
+        )
+
+
+def test_an_onnx_file_of_features_from_elsewhere(digits: Path, tmp_path: Path) -> None:
+    """A graph of one matrix, with the number of features open: imported with --size, and a teacher of a student."""
+    onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    matrix = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    for width, name in ((64, "fixed.onnx"), ("K", "open.onnx")):
+        ends = [helper.make_tensor_value_info("x", floats, ["N", width])]
+        ends += [helper.make_tensor_value_info("y", floats, ["N", 32])]
+        graph = helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            "net",
+            ends[:1],
+            ends[1:],
+            [onnx.numpy_helper.from_array(matrix, "w")],
+        )
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.save(made, str(tmp_path / name))
+    teacher = load_model(tmp_path / "fixed.onnx")
+    x = torch.from_numpy(load_digits().data[:5]).float()
+    torch.testing.assert_close(teacher(x), x @ torch.from_numpy(matrix), rtol=1e-4, atol=1e-3)
+    assert teacher.takes_features and teacher.macs() == 64 * 32
+    with pytest.raises(UserError, match="leaves the number of features open; give it with --size"):
+        import_model(tmp_path / "open.onnx")
+    assert import_model(tmp_path / "open.onnx", size=64).input_size == 64
+    with pytest.raises(UserError, match="takes features, not images; drop --colour"):
+        import_model(tmp_path / "fixed.onnx", colour="bgr")
+    run = train(make_recipe(recipe(digits, {"name": "l2kd"}, teacher=str(tmp_path / "fixed.onnx"))), tmp_path / "run")
+    assert load_model(run).space == teacher.space
+
+
 def test_what_is_made_for_images_says_so(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="takes vectors of features; files for devices take images"):
-        export_model(digits / "teacher", "onnx", tmp_path / "out.onnx")
+    with pytest.raises(UsageError, match="target litert takes images, and this model features"):
+        export_model(digits / "teacher", "litert", tmp_path / "out.tflite")
     with pytest.raises(UserError, match="takes vectors of features; models of images are measured"):
         bench([digits / "teacher"])
     model = load_model(digits / "teacher")

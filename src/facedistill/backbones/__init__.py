@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from facedistill.backbones.base import Backbone
+from facedistill.backbones.base import Backbone, sample_shape
 from facedistill.backbones.cells import operation
 from facedistill.backbones.costs import COSTS
 from facedistill.backbones.edgeface import edgeface_s, edgeface_xs, edgeface_xxs
@@ -176,12 +176,6 @@ def count_parameters(module: nn.Module) -> int:
     if isinstance(module, Backbone) and module.foreign:
         return module.count_parameters()
     return sum(p.numel() for p in module.parameters())
-
-
-def sample_shape(module: nn.Module | None, input_size: int) -> tuple[int, ...]:
-    """Return the shape of what a network takes: an image of this size, or a vector of so many features."""
-    of_features = isinstance(module, Backbone) and module.takes_features
-    return (input_size,) if of_features else (3, input_size, input_size)
 
 
 def count_macs(module: nn.Module, input_size: int) -> int:

@@ -66,6 +66,12 @@ class Backbone(nn.Module):
         return b""
 
 
+def sample_shape(module: nn.Module | None, input_size: int) -> tuple[int, ...]:
+    """Return the shape of what a network takes: an image of this size, or a vector of so many features."""
+    of_features = isinstance(module, Backbone) and module.takes_features
+    return (input_size,) if of_features else (3, input_size, input_size)
+
+
 def check_size(input_size: int) -> int:
     """Return the side of the last map of a network of total stride 16. Raises UsageError for other sizes."""
     if input_size < 32 or input_size % 16:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facedistill.backbones.base import Backbone
+from facedistill.backbones.base import Backbone, sample_shape
 from facedistill.backbones.onnx_graph import (
     Port,
     count_weights,
@@ -28,14 +28,15 @@ USUAL = 112  # H = W where the graph leaves them open and nobody says
 
 
 class OnnxBackbone(Backbone):
-    """The graph at `path`, run by ONNX Runtime on the CPU; input N x 3 x H x W or N x H x W x 3, output N x d.
+    """The graph at `path`, run by ONNX Runtime on the CPU; output N x d.
 
-    `forward` takes N x 3 x H x W for both. The graph is tried first in a process of its own (`onnx_trial`), which also
-    tells how many images it takes at a time: some leave the batch open outside and fix it inside. The session is made
-    on first use and left out of pickles and copies, so that workers make their own.
+    Input: N x 3 x H x W or N x H x W x 3, or features, N x k. `forward` takes N x 3 x H x W for both kinds of images.
+    The graph is tried first in a process of its own (`onnx_trial`), which also tells how many images it takes at a
+    time: some leave the batch open outside and fix it inside. The session is made on first use and left out of pickles
+    and copies, so that workers make their own.
 
     Args:
-        input_size: H = W, needed only if the graph leaves them open (default 112).
+        input_size: H = W, needed only if the graph leaves them open (default 112); or the number of features.
         output: the name of the embedding, if the graph has several outputs.
 
     Attributes:
@@ -56,17 +57,18 @@ class OnnxBackbone(Backbone):
             raise UsageError(f"size {input_size}: expected the height and width of the images in pixels, e.g. 112")
         model = read_graph(path)
         taken, made = one_input(path, inputs(model.graph)), one_output(path, outputs(model.graph), output)
+        features = len(taken.shape) == 2
         layout, size, open_size = _layout_and_side(path, taken.shape, input_size)
         if taken.kind not in DTYPES:
             raise UserError(f"{path}: input '{taken.name}' is {taken.kind}; expected one of {', '.join(DTYPES)}")
         batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
-        shape = [batch, size, size, 3] if layout == "nhwc" else [batch, 3, size, size]
+        shape = [batch, size] if features else [batch, size, size, 3] if layout == "nhwc" else [batch, 3, size, size]
         trial = tried(path, taken.name, made.name, shape, _numpy_name(taken.kind))
         if not trial.loaded:
             raise UserError(f"{path}: not a usable ONNX model ({trial.error}); export or copy it again")
         if trial.error:
             asked = "; if the network was made for another size, give --size" if open_size and not input_size else ""
-            where = f"images of {list(taken.shape)}, here {size} x {size}"
+            where = f"{'features' if features else 'images'} of {list(taken.shape)}, here {shape[1:]}"
             raise UserError(f"{path}: does not run on {where} ({trial.error}){asked}")
         if not trial.dim:
             whole = "" if trial.kind.startswith("float") else f" of {trial.kind}"
@@ -75,6 +77,7 @@ class OnnxBackbone(Backbone):
                 "the network up to its embedding"
             )
         super().__init__(trial.dim, size)
+        self.takes_features = features
         self.path, self.batch, self.input_name, self.input_type = path, trial.batch, taken.name, taken.kind
         self.layout, self.open_size, self.output, self.output_name = layout, open_size, output, made.name
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -90,8 +93,8 @@ class OnnxBackbone(Backbone):
         return _numpy_name(self.input_type)
 
     def gives_unit_length(self) -> bool:
-        """Whether the embedding of a grey image has unit length."""
-        grey = self(torch.full((1, 3, self.input_size, self.input_size), 127.0))
+        """Whether the embedding of a grey image, or of equal features, has unit length."""
+        grey = self(torch.full((1, *sample_shape(self, self.input_size)), 127.0))
         return bool((grey.norm() - 1).abs() < 0.02)
 
     @torch.no_grad()
@@ -127,7 +130,7 @@ class OnnxBackbone(Backbone):
         if self.said:
             return self.said[1]
         batch = self.batch or 1
-        sample = torch.zeros(batch, 3, self.input_size, self.input_size, dtype=DTYPES[self.input_type])
+        sample = torch.zeros(batch, *sample_shape(self, self.input_size), dtype=DTYPES[self.input_type])
         return graph_macs(self.path, {self.input_name: _in_layout(sample, self.layout)}) // batch
 
     def content(self) -> bytes:
@@ -196,13 +199,27 @@ def _in_layout(images: Tensor, layout: str) -> np.ndarray:
 
 
 def _layout_and_side(path: Path, shape: tuple[int | str, ...], wanted: int | None) -> tuple[str, int, bool]:
-    """Return the layout, nhwc only where the last axis alone is 3, H = W, and whether the graph leaves both open."""
+    """Return the layout, nhwc only where the last axis alone is 3, H = W, and whether the graph leaves both open.
+
+    Of features (N, k): nchw, k, and whether k is open.
+    """
+    if len(shape) == 2:
+        return "nchw", _features(path, shape, wanted), not isinstance(shape[1], int)
     layout = "nhwc" if len(shape) == 4 and shape[3] == 3 and shape[1] != 3 else "nchw"
     if len(shape) != 4 or (layout == "nchw" and isinstance(shape[1], int) and shape[1] != 3):
-        raise UserError(f"{path}: input of shape {list(shape)}; expected N x 3 x H x W or N x H x W x 3")
+        raise UserError(f"{path}: input of shape {list(shape)}; expected N x 3 x H x W or N x H x W x 3, or N x k")
     fixed = {s for s in (shape[1:3] if layout == "nhwc" else shape[2:]) if isinstance(s, int)}
     sides = fixed or {wanted or USUAL}
     if len(sides) != 1 or wanted not in (None, *sides):
         want = f"size {wanted}" if wanted else "H = W"
         raise UserError(f"{path}: input of shape {list(shape)}; expected N x 3 x H x W or N x H x W x 3 of {want}")
     return layout, next(iter(sides)), not fixed
+
+
+def _features(path: Path, shape: tuple[int | str, ...], wanted: int | None) -> int:
+    found = shape[1] if isinstance(shape[1], int) else wanted
+    if found is None:
+        raise UserError(f"{path}: input of shape {list(shape)} leaves the number of features open; give it with --size")
+    if wanted not in (None, found):
+        raise UserError(f"{path}: input of shape {list(shape)}; expected {wanted} features")
+    return found

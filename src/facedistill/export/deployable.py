@@ -37,7 +37,7 @@ class Deployable(nn.Module):
     Resizing is not inside: a device crops faces at the input size, which the file states.
 
     Raises:
-        UserError: the model has no network, its network is an ONNX file, or it takes features.
+        UserError: the model has no network, or its network is an ONNX file.
     """
 
     mean: Tensor
@@ -55,12 +55,9 @@ class Deployable(nn.Module):
                 "export: this model's network is an ONNX file already, and only networks of facedistill can be written "
                 "anew; use that file, or import the checkpoint that it was made from"
             )
-        if model.takes_features:
-            raise UserError(
-                "export: this model takes vectors of features; files for devices take images: run it from its folder"
-            )
         self.backbone, self.projection = model.backbone, model.projection
         self.size, self.embedding_dim = model.input_size, model.embedding_dim
+        self.takes_features = model.takes_features
         self.bgr, self.layout, self.normalise = model.input.colour == "bgr", form.layout, form.normalise
         self.register_buffer("mean", model.mean[None].clone())
         self.register_buffer("std", model.std[None].clone())
@@ -68,20 +65,25 @@ class Deployable(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings (N, d) for RGB pixels 0..255 in the form's layout and type."""
-        x = images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images
-        x = x.float()
-        if self.bgr:
-            x = x.flip(1)
-        embedding = self.backbone((x - self.mean) / self.std)
+        """Return embeddings (N, d) for RGB pixels 0..255 in the form's layout and type, or for features (N, k)."""
+        embedding = self.backbone(images if self.takes_features else self._normalised(images))
         if self.projection is not None:
             embedding = self.projection(embedding)
         if self.offset is not None:
             embedding = embedding - self.offset
         return F.normalize(embedding, dim=1) if self.normalise else embedding
 
+    def _normalised(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2) if self.layout == "nhwc" else images
+        x = x.float()
+        if self.bgr:
+            x = x.flip(1)
+        return (x - self.mean) / self.std
+
     def example(self, form: Form, count: int = 2) -> Tensor:
-        """Return grey images of the form's batch, or `count` where any number will do."""
+        """Return grey images, or features of 0, of the form's batch, or `count` where any number will do."""
         number = count if form.batch == "dynamic" else form.batch
+        if self.takes_features:
+            return torch.zeros(number, self.size)
         shape = (self.size, self.size, 3) if self.layout == "nhwc" else (3, self.size, self.size)
         return torch.full((number, *shape), 127, dtype=torch.uint8 if form.pixels == "uint8" else torch.float32)

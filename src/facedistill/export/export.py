@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -41,7 +41,7 @@ class Export:
 
     Attributes:
         path: the file; where the gate failed, the file kept for study, whose name says so.
-        size: height and width of the images that it takes.
+        size: height and width of the images that it takes, or the number of features.
         written: what the target tells of its writing, e.g. the calibration of int8.
     """
 
@@ -52,11 +52,14 @@ class Export:
     size: int
     bytes: int
     written: dict[str, Any] = field(default_factory=dict)
+    takes_features: bool = False
 
     @property
     def input(self) -> str:
         """The input as a person reads it: "N x 3 x 112 x 112 uint8, RGB 0..255"."""
         number, side = "N" if self.form.batch == "dynamic" else self.form.batch, f"{self.size} x {self.size}"
+        if self.takes_features:
+            return f"{number} x {self.size} features, {self.form.pixels}"
         shape = f"{number} x 3 x {side}" if self.form.layout == "nchw" else f"{number} x {side} x 3"
         return f"{shape} {self.form.pixels}, RGB 0..255"
 
@@ -105,12 +108,16 @@ def export_model(
         raise UsageError(
             "export: int8 needs a hundred images or more to calibrate on; give calibrate (--calibrate photos)"
         )
+    model = load_model(model) if not isinstance(model, Model) else model
+    if model.takes_features:
+        if to != "onnx":
+            raise UsageError(f"export: target {to} takes images, and this model features; export it to onnx")
+        form = replace(form, layout="nchw", pixels="float32")
     _require_packages(target, to)
     if out.suffix != target.suffix:
         raise UsageError(f"export: {out} for target {to}; expected a name that ends in {target.suffix}")
-    model = load_model(model) if not isinstance(model, Model) else model
     net = Deployable(model, form)
-    images = _Images(calibrate, verify, net.size)
+    images = _Images(calibrate, verify, net.size, model.takes_features)
     facts = {FACTS: _facts(model, form).to_json()}
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +139,7 @@ def export_model(
         with writing(out):
             size = file.stat().st_size
             os.replace(file, path)
-    return Export(path, to, form, gate, net.size, size, written)
+    return Export(path, to, form, gate, net.size, size, written, model.takes_features)
 
 
 def _form(
@@ -172,7 +179,7 @@ def _facts(model: Model, form: Form) -> Facts:
         space=model.space or make_space(model),
         model=model.fingerprint(),
         embedding_dim=model.embedding_dim,
-        input=Input(model.input_size),
+        input=Input(model.input_size, takes="features" if model.takes_features else "images"),
         **asdict(form),
         parameters=model.parameters_count(),
         macs=model.macs() or 0,
@@ -182,10 +189,15 @@ def _facts(model: Model, form: Form) -> Facts:
 
 
 class _Images:
-    """Images for calibration and for the gate, uint8 (N, 3, H, W) at the model's size; none serves for both."""
+    """Images for calibration and for the gate, uint8 (N, 3, H, W) at the model's size, or features, float32 (N, k).
 
-    def __init__(self, calibrate: str | Path | Dataset | None, verify: str | Path | None, size: int) -> None:
-        self.size = size
+    None serves for both.
+    """
+
+    def __init__(
+        self, calibrate: str | Path | Dataset | None, verify: str | Path | None, size: int, features: bool = False
+    ) -> None:
+        self.size, self.features = size, features
         given = None
         if calibrate is not None:
             given = calibrate if isinstance(calibrate, Dataset) else open_dataset(calibrate)
@@ -200,6 +212,8 @@ class _Images:
             self.gate = self._read(verified, chosen)
         elif given is not None and len(rest) >= 32:
             self.gate = self._read(given, rest)
+        elif features:
+            self.gate = np.random.default_rng(0).normal(size=(GATE_IMAGES, size)).astype(np.float32)
         else:
             faces = open_dataset(GATE_FACES.format(min(size, 112)))
             self.gate = self._read(faces, np.arange(len(faces)))
@@ -208,6 +222,13 @@ class _Images:
         images = dataset.batch(rows).images
         if not len(images):
             raise UserError(f"export: {dataset.source.path}: none of its images can be read")
+        if self.features or dataset.source.features is not None:
+            if images.shape[1:] != (self.size,) or not self.features:
+                takes, found = f"{self.size} features" if self.features else "images", list(images.shape[1:])
+                raise UserError(
+                    f"export: the model takes {takes}; {dataset.source.path} holds samples of shape {found}"
+                )
+            return images.numpy()
         if images.shape[-2:] != (self.size, self.size):
             height, width = images.shape[-2:]
             say(f"{dataset.source.path}: images of {width} x {height} are resized to {self.size} x {self.size}")
@@ -217,13 +238,20 @@ class _Images:
 
 def _require_apart(calibration: Dataset, rows: np.ndarray, verified: Dataset) -> None:
     """Raise UsageError where the verification set holds an image of the calibration."""
-    ours = {hash(calibration.image(int(i)).tobytes()) for i in rows}
+    ours = {hash(_content(calibration, int(i))) for i in rows}
     for i in range(len(verified)):
-        if hash(verified.image(i).tobytes()) in ours:
+        if hash(_content(verified, i)) in ours:
             raise UsageError(
                 f"export: the verification set holds an image of the calibration ({verified.keys[i]}), which would "
                 "flatter the file; verify on other people"
             )
+
+
+def _content(dataset: Dataset, i: int) -> bytes:
+    """Return the pixels or the features of a sample."""
+    if dataset.source.features is None:
+        return dataset.image(i).tobytes()
+    return dataset.batch([i]).images.numpy().tobytes()
 
 
 @torch.inference_mode()
@@ -241,6 +269,7 @@ class ExportedBackbone(Backbone):
     def __init__(self, run: Run, model: Model, form: Form) -> None:
         super().__init__(model.embedding_dim, model.input_size)
         self.run, self.model = run, [model]  # in a list: no part of this module
+        self.takes_features = model.takes_features
         name = f"{model.fingerprint()} {form}".encode()
         self.register_buffer("name", torch.tensor(list(name), dtype=torch.uint8))  # for the fingerprint
 
@@ -251,8 +280,8 @@ class ExportedBackbone(Backbone):
         return self.model[0].macs() or 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        images = x.round().clamp(0, 255).to(torch.uint8).numpy()
-        return torch.from_numpy(self.run(images)).float()
+        samples = x if self.takes_features else x.round().clamp(0, 255).to(torch.uint8)
+        return torch.from_numpy(self.run(samples.numpy())).float()
 
 
 def exported(run: Run, model: Model, form: Form) -> Model:

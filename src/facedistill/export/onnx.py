@@ -13,7 +13,7 @@ from facedistill.export.graph import half, tidied, without_prelu
 from facedistill.export.quantise import quantised, worst_layer
 from facedistill.export.target import Run, Target, in_batches, in_form, quiet
 
-INPUT, OUTPUT = "image", "embedding"
+INPUT, FEATURES, OUTPUT = "image", "features", "embedding"
 
 
 class Onnx(Target):
@@ -70,7 +70,7 @@ def float_graph(net: Deployable, form: Form) -> Any:
         program = torch.onnx.export(
             net,
             (net.example(form),),
-            input_names=[INPUT],
+            input_names=[FEATURES if net.takes_features else INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=any_number,
             dynamo=True,

@@ -21,11 +21,12 @@ Count = Annotated[int, Field(ge=1)]
 
 @typed(config=TYPED, frozen=True)
 class Input:
-    """The images that the file takes: size x size pixels, whatever the network inside was trained on."""
+    """What the file takes: images of size x size pixels, whatever the network inside was trained on; or features."""
 
     size: Count
     colour: Literal["rgb"] = "rgb"
     range: tuple[Literal[0], Literal[255]] = (0, 255)
+    takes: Literal["images", "features"] = "images"
 
 
 @typed(config=TYPED, frozen=True)
@@ -64,9 +65,12 @@ class Facts:
         unit = "of unit length" if self.normalise else "of any length"
         images = "any number of images" if self.batch == "dynamic" else f"{self.batch} image(s) at a time"
         axes = "N x 3 x H x W" if self.layout == "nchw" else "N x H x W x 3"
+        what = f"{axes}, RGB 0..255, {self.input.size} x {self.input.size}, {images}"
+        if self.input.takes == "features":
+            what = f"N x {self.input.size} features, {images.replace('image', 'sample')}"
         lines = [
             f"exported by facedistill {self.version} from model {self.model}: {self.precision}; takes {self.pixels} "
-            f"{axes}, RGB 0..255, {self.input.size} x {self.input.size}, {images}; gives embeddings {unit}"
+            f"{what}; gives embeddings {unit}"
         ]
         for t in self.thresholds:
             lines.append(

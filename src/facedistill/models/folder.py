@@ -198,7 +198,8 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
     if path.suffix == ".onnx" and not path.is_dir():
         model = onnx_model(path)
         exported = model.made.get("by") == "export"
-        what = f"exported by facedistill {model.made['version']}, {model.made['precision']}" if exported else TAKEN
+        taken = f"taken as a network of {model.input_size} features" if model.takes_features else TAKEN
+        what = f"exported by facedistill {model.made['version']}, {model.made['precision']}" if exported else taken
         print(f"{path}: {what}{size_taken(model)}", file=sys.stderr)
         return model
     if not path.is_dir():
@@ -211,7 +212,7 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
 
 def size_taken(model: Model) -> str:
     """Return words for a graph that leaves height and width open, else nothing."""
-    if not (isinstance(model.backbone, OnnxBackbone) and model.backbone.open_size):
+    if not (isinstance(model.backbone, OnnxBackbone) and model.backbone.open_size) or model.takes_features:
         return ""
     size = model.input_size
     return f"; it leaves height and width open, taken as {size} x {size}: for others, `facedistill import --size`"
@@ -237,6 +238,8 @@ def onnx_model(
     backbone, facts = _onnx_backbone(path, size, output)
     raw = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
     spec = replace(raw, **input)
+    if backbone.takes_features and spec != raw:
+        raise UserError(f"{path}: takes features, not images; drop --colour, --mean and --std")
     if facts is None:
         if backbone.pixels == "uint8" and replace(spec, colour="rgb") != raw:
             raise UserError(f"{path}: takes uint8 pixels, so its normalisation is inside; drop --mean and --std")
