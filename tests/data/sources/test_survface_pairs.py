@@ -9,6 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from evaluation_toys import model
+from facedistill.data.sources.matlab import cells_of_text
 from facedistill.data.sources.open import open_source
 from facedistill.data.sources.survface_pairs import SurvFacePairs
 from facedistill.errors import UserError
@@ -48,12 +49,37 @@ def test_it_is_evaluated_as_pairs(folder: Path) -> None:
     assert result["protocol"] == "pairs" and 0 <= result["tar_at_far"]["3e-1"]["value"] <= 1
 
 
+def test_names_beyond_ascii_and_files_of_the_other_byte_order(folder: Path) -> None:
+    names = ["7_cäm1_1.jpg", "7_cam2_1.jpg"]
+    savemat(folder / "x.mat", {"first": np.arange(3), "names": cells([(names[0], names[1])])})
+    assert cells_of_text((folder / "x.mat").read_bytes(), "names") == ((1, 2), names)
+    text = _matrix(4, (1, 5), b"", _element(4, "9.jpg".encode("utf-16-be")))
+    array = _matrix(1, (1, 2), b"names", text + text)
+    file = bytes(124) + b"\x01\x00MI" + array
+    assert cells_of_text(file, "names") == ((1, 2), ["9.jpg"] * 2)
+
+
+def _element(kind: int, content: bytes) -> bytes:
+    """An element in the byte order of large machines, by the format's definition."""
+    return kind.to_bytes(4) + len(content).to_bytes(4) + content + bytes(-len(content) % 8)
+
+
+def _matrix(kind: int, shape: tuple[int, int], name: bytes, content: bytes) -> bytes:
+    flags = _element(6, kind.to_bytes(4) + bytes(4))
+    sides = _element(5, b"".join(side.to_bytes(4) for side in shape))
+    return _element(14, flags + sides + _element(1, name) + content)
+
+
 def test_damaged_lists_and_missing_files_are_one_line(folder: Path) -> None:
     file = folder / "negative_pairs_names.mat"
     damaged: list[tuple[Any, str]] = [
-        ({"other": cells(NEGATIVE)}, "cannot be read"),
-        ({"negative_pairs_names": np.zeros((2, 3))}, r"of shape \(2, 3\)"),
-        ({"negative_pairs_names": np.zeros((2, 2))}, "a cell is no file name"),
+        ({"other": cells(NEGATIVE)}, "cannot be read: no variable negative_pairs_names"),
+        ({"negative_pairs_names": cells(NEGATIVE).T.reshape(4, 1)}, r"of shape \(4, 1\)"),
+        ({"negative_pairs_names": np.zeros((2, 2))}, "negative_pairs_names is no cell array"),
+        (
+            {"negative_pairs_names": np.array([[np.zeros(3)] * 2] * 2 + [[0, 0]], dtype=object)},
+            "a cell that is no text",
+        ),
         ({"negative_pairs_names": cells([("../7_cam1_1.jpg", "9_cam1_1.jpg")])}, "a cell is no file name"),
         ({"negative_pairs_names": cells([("8_cam1_1.jpg", "9_cam1_1.jpg")])}, "8_cam1_1.jpg: no such image"),
     ]
@@ -61,6 +87,10 @@ def test_damaged_lists_and_missing_files_are_one_line(folder: Path) -> None:
         savemat(file, content)
         with pytest.raises(UserError, match=message):
             open_source(folder)
+    savemat(file, {"negative_pairs_names": cells(NEGATIVE)})
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(UserError, match="an element is longer than the file"):
+        open_source(folder)
     file.write_bytes(b"MATLAB 5.0" + bytes(200))
     with pytest.raises(UserError, match="cannot be read"):
         open_source(folder)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 import facedistill as fd
 from facedistill.backbones import create_backbone
@@ -217,6 +218,22 @@ def _survface(folder: Path) -> None:
         (folder / part).mkdir()
         for name in names:
             (folder / part / f"{name}.jpg").write_bytes(photo(len(name)))
+
+
+def _survface_pairs(folder: Path) -> None:
+    names = ["1_cam1_1.jpg", "1_cam2_1.jpg", "2_cam1_1.jpg"]
+    (folder / "verification_images").mkdir()
+    for i, name in enumerate(names):
+        (folder / "verification_images" / name).write_bytes(photo(i))
+    for name, (a, b) in {"positive_pairs_names": names[:2], "negative_pairs_names": names[1:]}.items():
+        cells = np.array([[np.array([a]), np.array([b])]], dtype=object).reshape(1, 2)
+        savemat(folder / f"{name}.mat", {name: cells}, do_compression=name[0] == "n")
+
+
+def _features(folder: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    labels = np.array([0, 1, 0])
+    np.savez(folder / "f.npz", keys=["a", "b", "c"], class_names=["x", "y"], labels=labels, vectors=vectors)
 
 
 def _lfw_pairs(folder: Path) -> None:
@@ -514,6 +531,10 @@ FORMATS: dict[str, Format] = {
     "IJB": Format(_ijb, _sets(), ("meta/*",)),
     "TinyFace": Format(_tinyface, _sets(), ("*/*.jpg",)),
     "SurvFace": Format(_survface, _sets(), ("*/*.jpg",)),
+    "SurvFace's pairs": Format(_survface_pairs, _sets(), ("*.mat",)),
+    "table of features": Format(
+        _features, lambda folder: _dataset(open_dataset(f"features:{folder / 'f.npz'}")), ("f.npz",)
+    ),
     "LFW's pairs.txt": Format(_lfw_pairs, _sets("pairs.txt"), ("pairs.txt",)),
     "IDX": Format(_idx, _data(), ("*",)),
     "MedMNIST": Format(_medmnist, _data("m.npz"), ("m.npz",)),

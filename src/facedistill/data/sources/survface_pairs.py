@@ -6,10 +6,10 @@ is a cell array (P, 2) of file names, in a variable that is called as the file i
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from facedistill.data.sources.matlab import cells_of_text
 from facedistill.data.sources.pair_list import PairList
 from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError
@@ -32,10 +32,7 @@ class SurvFacePairs(PairList):
 
 
 def load_survface_pairs(folder: str | Path) -> PairList:
-    """Read both lists in a folder. Needs scipy.
-
-    Raises UserError for a list that is missing or none, an image that is missing, and if scipy is not installed.
-    """
+    """Read both lists in a folder. Raises UserError for a list that is missing or none, and for a missing image."""
     folder = Path(folder)
     lists = {same: _names(folder / f"{name}.mat", name) for name, same in LISTS.items()}
     rows, labels = [], []
@@ -56,31 +53,21 @@ def load_survface_pairs(folder: str | Path) -> PairList:
 def _names(file: Path, name: str) -> list[tuple[str, str]]:
     """Return the rows of a list."""
     expected = f"expected a MATLAB file with the cell array {name} (P, 2) of file names"
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UserError(f"{file}: MATLAB's files need scipy; pip install 'facedistill[mat]'") from None
     if not file.is_file():
         raise UserError(f"{file}: no such file; {expected}")
     if file.stat().st_size > MOST_BYTES:
         raise UserError(f"{file}: {file.stat().st_size:,} bytes, more than a list of names has; {expected}")
     try:
-        cells = np.asarray(loadmat(file, variable_names=[name])[name])
-    except Exception as e:  # a damaged file raises almost anything
-        raise UserError(f"{file}: cannot be read: {str(e) or type(e).__name__}; {expected}") from e
-    if cells.ndim != 2 or cells.shape[1] != 2 or not len(cells):
-        raise UserError(f"{file}: {name} of shape {cells.shape}; {expected}")
-    return [(_text(file, row[0], expected), _text(file, row[1], expected)) for row in cells]
-
-
-def _text(file: Path, cell: Any, expected: str) -> str:
-    """Return the name in a cell: a text, or an array that holds one."""
-    while isinstance(cell, np.ndarray) and cell.size == 1:
-        cell = cell.reshape(-1)[0]
-    text = str(cell).strip() if isinstance(cell, str) else ""
-    if not text or "/" in text or "\\" in text:
-        raise UserError(f"{file}: a cell is no file name: {str(cell)[:60]!r}; {expected}")
-    return text
+        shape, texts = cells_of_text(file.read_bytes(), name)
+    except ValueError as e:
+        raise UserError(f"{file}: cannot be read: {e}; {expected}") from e
+    if len(shape) != 2 or shape[1] != 2 or not texts:
+        raise UserError(f"{file}: {name} of shape {shape}; {expected}")
+    for text in texts:
+        if not text.strip() or not text.isprintable() or "/" in text or "\\" in text:
+            raise UserError(f"{file}: a cell is no file name: {text[:60]!r}; {expected}")
+    half = len(texts) // 2
+    return [(a.strip(), b.strip()) for a, b in zip(texts[:half], texts[half:], strict=True)]
 
 
 def _file(folder: Path, name: str) -> tuple[int, int]:
