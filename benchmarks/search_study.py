@@ -6,10 +6,10 @@
 `run` searches with each objective and a small supernet: a softmax of its own (published), the teacher's inherited
 classifier, and that with the measured latency. Then it trains each genotype found, the published one, random ones of
 the same space, and a MobileFaceNet. All have the same recipe and, by their width, the price of the MobileFaceNet: its
-multiply-adds (`--equal macs`) or its CPU time for one image in PyTorch (`--equal latency`). The searches see 32 x 32
-pixels and half of the people, the networks 48 x 48 and all. Every result is a file in R; finished ones are skipped, and
-a stopped search or training resumes. At last it times all networks in turns. `table` copies the results of R into
-benchmarks/results/search.json and writes the tables of docs/search.md.
+multiply-adds (`--equal macs`) or its CPU time for one image in ONNX Runtime (`--equal latency`). The searches see
+32 x 32 pixels and half of the people, the networks 48 x 48 and all. Every result is a file in R; finished ones are
+skipped, and a stopped search or training resumes. At last it times all networks in turns, in ONNX Runtime. `table`
+copies the results of R into benchmarks/results/search.json and writes the tables of docs/search.md.
 
 With the defaults, a search takes about 8 minutes of one core of this project's machine, and a network 3 to 4.
 """
@@ -21,15 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import combinations, product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from docs_table import put_tables
+from export import embed, session
+from export_faults import looking_trained
 from result_file import write_result
 from short_study import FARS, SIDES, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
-from torch.nn import Module
 
 from facedistill.architecture_search import (
     GENOTYPE,
@@ -39,10 +41,19 @@ from facedistill.architecture_search import (
     read_weights,
     search,
 )
-from facedistill.backbones import GENOTYPES, Genotype, count_macs, create_backbone, genotype_from, read_genotype
+from facedistill.backbones import (
+    GENOTYPES,
+    Backbone,
+    Genotype,
+    count_macs,
+    create_backbone,
+    genotype_from,
+    read_genotype,
+)
 from facedistill.data import open_dataset
 from facedistill.evaluation import far_key
-from facedistill.models import load_model
+from facedistill.export import TARGETS, Deployable, Form
+from facedistill.models import Model, load_model
 from facedistill.results import markdown
 from facedistill.run import latest_checkpoint
 from facedistill.training import train
@@ -142,7 +153,7 @@ def _student(cells: Genotype, channels: int) -> dict[str, Any]:
     return {"backbone": "genotype", "options": options}
 
 
-def _channels(cells: Genotype, dim: int, price: Callable[[Module, Module], float]) -> int:
+def _channels(cells: Genotype, dim: int, price: Callable[[Backbone, Backbone], float]) -> int:
     @cache
     def excess(channels: int) -> float:
         return price(_network(_student(cells, channels), dim), _network(MOBILE, dim)) - 1
@@ -154,38 +165,40 @@ def _channels(cells: Genotype, dim: int, price: Callable[[Module, Module], float
     return min((low, high), key=lambda channels: abs(excess(channels)))
 
 
-def _network(student: Mapping[str, Any], dim: int) -> Module:
+def _network(student: Mapping[str, Any], dim: int) -> Backbone:
     return create_backbone(student["backbone"], dim, SIZE, **student["options"]).eval()
 
 
-def macs_ratio(network: Module, other: Module) -> float:
+def macs_ratio(network: Backbone, other: Backbone) -> float:
     return count_macs(network, SIZE) / count_macs(other, SIZE)
 
 
-def latency_ratio(network: Module, other: Module) -> float:
-    """Return the ratio of CPU times for one image, on one thread."""
-    torch.set_num_threads(1)
-    image = torch.zeros(1, 3, SIZE, SIZE)
-    with torch.inference_mode():
-        ms = medians({"network": partial(network, image), "other": partial(other, image)}, ROUNDS, time.process_time)
+def latency_ratio(network: Backbone, other: Backbone) -> float:
+    """Return the ratio of CPU times for one image."""
+    images = torch.randint(0, 256, (32, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    calls = {name: in_runtime(looking_trained(net, images)) for name, net in (("network", network), ("other", other))}
+    ms = medians(calls, ROUNDS, time.process_time)
     return ms["network"] / ms["other"]
+
+
+def in_runtime(model: Model) -> Callable[[], Any]:
+    """Return a function that runs the model's ONNX file on one image, on one thread."""
+    form = Form()
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        TARGETS["onnx"]().write(Deployable(model, form), form, None, {}, file)
+        opened = session(file)
+    return partial(embed, opened, np.zeros((1, 3, SIZE, SIZE), np.uint8))
 
 
 PRICES = {"macs": macs_ratio, "latency": latency_ratio}
 
 
 def timed(folder: Path) -> None:
-    """Time the networks of the first seed in turns, on one thread."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    """Time the networks of the first seed in turns."""
     rows = [row for row in stored(folder, "network-*.json") if row["seed"] == 0]
-    image = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
-    with torch.inference_mode():
-        models = {_key(row): load_model(folder / f"{_key(row)}-0").eval() for row in rows}
-        store(
-            folder / "ms.json",
-            {"ms": medians({n: partial(model, image) for n, model in models.items()}, ROUNDS, time.process_time)},
-        )
+    calls = {_key(row): in_runtime(load_model(folder / f"{_key(row)}-0")) for row in rows}
+    store(folder / "ms.json", {"ms": medians(calls, ROUNDS, time.process_time)})
 
 
 def _key(row: Mapping[str, Any]) -> str:
