@@ -281,11 +281,12 @@ def means(networks: Sequence[Mapping[str, Any]], side: str, far: str) -> dict[st
 
 
 def ranking_table(result: Mapping[str, Any]) -> str:
-    """How the ranking of each search agrees with that of the trained networks."""
+    """How the ranking of each search agrees with that of the trained networks, without its own cells, its first."""
     rows, networks = [], [row for row in compared(result, "macs") if row["cells"]]
     reached = [means(networks, side, far_key(far)) for side in SIDES for far in FARS]
     for one in result["searches"]:
-        likely = {row["network"]: row["log_likelihood"][one["objective"]] for row in networks}
+        name = one["objective"]
+        likely = {row["network"]: row["log_likelihood"][name] for row in networks if row["network"] != name}
         cells = [f"{kendall(list(likely.values()), [tar[name] for name in likely]):+.2f}" for tar in reached]
         count = len(likely)
         chance = np.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1))) if count > 1 else np.nan
