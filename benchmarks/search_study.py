@@ -9,7 +9,7 @@ the same space, and a MobileFaceNet. All have the same recipe and, by their widt
 multiply-adds (`--equal macs`) or its CPU time for one image in ONNX Runtime (`--equal latency`). The searches see
 32 x 32 pixels and half of the people, the networks 48 x 48 and all. Every result is a file in R; finished ones are
 skipped, and a stopped search or training resumes. At last it times all networks in turns, in ONNX Runtime. `table`
-copies the results of R into benchmarks/results/search.json and writes the tables of docs/search.md.
+adds the results of R to benchmarks/results/search.json and writes the tables of docs/search.md.
 
 With the defaults, a search takes about 8 minutes of one core of this project's machine, and a network 3 to 4.
 """
@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lfw, teacher = open_dataset(args.lfw), load_model(args.teacher)
     gallery, dim = embedded(teacher, lfw), teacher.embedding_dim
+    if args.go_on:
+        restore(folder)
     for objective in OBJECTIVES:
         searched(args, folder, objective, dim)
     for seed, equal in product(args.seeds, args.equal):
@@ -196,7 +198,7 @@ PRICES = {"macs": macs_ratio, "latency": latency_ratio}
 
 def timed(folder: Path) -> None:
     """Time the networks of the first seed in turns."""
-    rows = [row for row in stored(folder, "network-*.json") if row["seed"] == 0]
+    rows = [row for row in stored(folder, "network-*.json") if (folder / f"{_key(row)}-0" / "model").is_dir()]
     calls = {_key(row): in_runtime(load_model(folder / f"{_key(row)}-0")) for row in rows}
     store(folder / "ms.json", {"ms": medians(calls, ROUNDS, time.process_time)})
 
@@ -206,18 +208,32 @@ def _key(row: Mapping[str, Any]) -> str:
 
 
 def collect(folder: Path) -> None:
-    """Put the results of a folder into one file, with what each search thinks of each genotype."""
-    searches = list(stored(folder, "search-*.json"))
-    networks = sorted(stored(folder, "network-*.json"), key=_place)
+    """Add the results of a folder to the stored ones, with what each search thinks of each genotype.
+
+    Stored networks of cells that a search in the folder found otherwise are dropped.
+    """
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"searches": [], "networks": [], "ms": {}}
+    searches = {one["objective"]: one for one in (*known["searches"], *stored(folder, "search-*.json"))}
+    rows = {(_key(row), row["seed"]): row for row in (*known["networks"], *stored(folder, "network-*.json"))}
+    networks = [row for row in rows.values() if row["cells"] == searches.get(row["network"], row)["cells"]]
     for row in networks:
         if row["cells"]:
             cells = genotype_from(row["cells"])
             row["log_likelihood"] = {
-                one["objective"]: round(log_likelihood(cells, one["weights"]), 3) for one in searches
+                objective: round(log_likelihood(cells, one["weights"]), 3) for objective, one in searches.items()
             }
-    searches = [{key: value for key, value in one.items() if key != "weights"} for one in searches]
-    (ms,) = [row["ms"] for row in stored(folder, "ms.json")]
-    write_result(RESULTS, {"searches": searches, "networks": networks, "ms": ms})
+    ms = known["ms"] | {name: value for row in stored(folder, "ms.json") for name, value in row["ms"].items()}
+    write_result(RESULTS, {"searches": list(searches.values()), "networks": sorted(networks, key=_place), "ms": ms})
+
+
+def restore(folder: Path) -> None:
+    """Write the stored results as files of the folder, so that what they hold is not done again."""
+    result = json.loads(RESULTS.read_text("utf-8"))
+    files = {f"search-{one['objective']}.json": one for one in result["searches"]}
+    files |= {f"network-{_key(row)}-{row['seed']}.json": row for row in result["networks"]}
+    for name, content in files.items():
+        if not (folder / name).exists():
+            (folder / name).write_text(json.dumps(content), "utf-8")
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -320,6 +336,7 @@ if __name__ == "__main__":
     running.add_argument("--epochs", type=int, default=2)
     running.add_argument("--search-epochs", type=int, default=4)
     running.add_argument("--without", type=float, default=0.5, help="share of the people that no search sees")
+    running.add_argument("--go-on", action="store_true", help="do only what the stored results lack")
     running.add_argument("--threads", type=int, default=1)
     writing = verbs.add_parser("table")
     writing.set_defaults(verb=write_tables)

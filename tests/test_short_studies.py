@@ -58,7 +58,8 @@ def test_the_search_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "runs"
     args = argparse.Namespace(data=str(tiny.photos), teacher=str(tiny.teacher), lfw=TEST, runs=str(folder), threads=1)
-    vars(args).update(seeds=[0], random=2, epochs=1, search_epochs=1, without=0.2, equal=["macs", "latency"], only=None)
+    vars(args).update(seeds=[0], random=2, epochs=1, search_epochs=1, without=0.2)
+    vars(args).update(equal=["macs", "latency"], only=None, go_on=False)
     search_study.run(args)
     before = files(folder)
     search_study.run(args)
@@ -72,6 +73,12 @@ def test_the_search_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Monkey
         assert column(tables[name], 1)[4:] == ["random cells: 2 genotypes", "MobileFaceNet, width 0.5"]
         assert [cell.endswith(" of 2") for cell in column(tables[name], -2)] == [True] * 4 + [False, True]
     assert column(tables["search ranking"], 2) == ["5"] * 3
+    elsewhere = tmp_path / "elsewhere"
+    vars(args).update(runs=str(elsewhere), go_on=True)
+    search_study.run(args)  # all is known: nothing is searched or trained
+    assert len(files(elsewhere)) == 3 + 13 and not [path for path in elsewhere.iterdir() if path.is_dir()]
+    search_study.collect(elsewhere)
+    assert json.loads((folder / "results.json").read_text()) == result
 
 
 @pytest.mark.slow
