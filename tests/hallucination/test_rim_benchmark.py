@@ -14,11 +14,14 @@ from tiny_world import Tiny
 
 def test_a_network_before_any_model(tiny: Tiny) -> None:
     network, recogniser = create_fhn("tiny").eval(), load_model(tiny.teacher)
-    model = Model(BeforeAny(network, 48, recogniser), space=recogniser.space).eval()
+    seen: dict[str, torch.Tensor] = {}
+    model = Model(BeforeAny(network, 48, recogniser, seen), space=recogniser.space).eval()
     images = open_dataset("synthetic:identities=2,images=1,size=48").batch([0, 1]).images
     with torch.no_grad():
         faces = (network(model.normalise(images)) + 1) * 127.5  # of 48 pixels; the recogniser resizes them
-        assert torch.allclose(model(images), recogniser(faces), atol=1e-4)
+        first = model(images)
+        assert torch.allclose(first, recogniser(faces), atol=1e-4)
+        assert torch.equal(model(images), first) and len(seen) == 1  # the faces are kept for the next recogniser
     assert model.parameters_count() == 2_077_149 + recogniser.parameters_count()
     assert model.macs() > (recogniser.macs() or 0)  # type: ignore[operator]
 
