@@ -127,6 +127,15 @@ def test_networks_and_views_of_the_other_kind(
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
+def test_terms_of_stage_maps(digits: Path, tmp_path: Path, tiny: Tiny) -> None:
+    for teacher, kind, message in (
+        (digits / "teacher", UserError, "a term needs the stage features of teacher 'teacher'"),
+        (tiny.teacher, UsageError, "term 'fitnet' compares stage maps of images; .* 64 features"),
+    ):
+        with pytest.raises(kind, match=message):
+            train(make_recipe(recipe(digits, "fitnet", teacher=str(teacher))), tmp_path / "run")
+
+
 def test_a_teacher_of_images(digits: Path, tmp_path: Path, tiny: Tiny) -> None:
     raw = recipe(digits, {"name": "l2kd"}, teacher=str(tiny.teacher))
     with pytest.raises(UserError, match="teacher 'teacher' takes other samples than vectors of 64 features"):

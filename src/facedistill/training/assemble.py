@@ -75,7 +75,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     for name, one in sets.items():
         protocols_of(one, name, protocols_of_task(recipe.task, sets))
     train, held_out = open_training_data(recipe.data, recipe.task == "classification")
-    require_kind(recipe, method.view, models, train)
+    require_kind(recipe, method.view, terms, models, train)
     require_labels(method, terms, train)
     require_apart(train, sets)
     if held_out is not None:

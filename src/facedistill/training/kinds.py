@@ -7,13 +7,17 @@ from facedistill.data import Dataset, View
 from facedistill.errors import UsageError, UserError
 from facedistill.models import Model
 from facedistill.recipe import Recipe
+from facedistill.training.method import WiredTerm
 
 
-def require_kind(recipe: Recipe, view: View, models: Mapping[str, Model], train: Dataset) -> None:
-    """Raise an error, before anything long begins, if student, teachers or view take another kind of samples.
+def require_kind(
+    recipe: Recipe, view: View, terms: Mapping[str, WiredTerm], models: Mapping[str, Model], train: Dataset
+) -> None:
+    """Raise an error, before anything long begins, if student, terms, teachers or view take another kind of samples.
 
     Raises:
-        UsageError: the student's network or its input size, or the view. UserError: a teacher that has a network.
+        UsageError: the student's network or its input size, a term of stage maps, or the view. UserError: a teacher
+            that has a network.
     """
     features, student, path = train.source.features, recipe.student, train.source.path
     found = "images" if features is None else f"vectors of {features} features"
@@ -25,6 +29,9 @@ def require_kind(recipe: Recipe, view: View, models: Mapping[str, Model], train:
     else:
         if student.input_size != features:
             raise UsageError(f"student.input_size={student.input_size}: {path} holds {found}; set {features}")
+        for key, wired in terms.items():
+            if "features" in wired.term.needs:
+                raise UsageError(f"term '{key}' compares stage maps of images; {path} holds {found}: leave it out")
         if not view.takes_features:
             raise UsageError(f"method.view.kind: {type(view).__name__} changes images; {path} holds {found}; set same")
         fitting = {

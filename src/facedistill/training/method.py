@@ -159,9 +159,9 @@ def _require_parts(student: Model, parts: tuple[str, ...], term: str) -> None:
 @torch.no_grad()
 def _stage_shapes(model: Model) -> list[torch.Size]:
     """Return the shapes (C, h, w) of the model's stage maps; its statistics and mode do not change."""
-    training = model.training
+    training, side = model.training, model.input_size
     try:
-        output = model.eval().outputs(model.example())
+        output = model.eval().outputs(torch.zeros(1, 3, side, side, device=model.device))
     finally:
         model.train(training)
     return [stage.shape[1:] for stage in output.features]
