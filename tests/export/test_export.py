@@ -76,7 +76,12 @@ def test_the_graph_is_folded_and_says_what_it_is(tmp_path: Path) -> None:
     facts = json.loads({p.key: p.value for p in graph.metadata_props}["facedistill"])
     assert "site-packages" not in str(graph) and ".py" not in str(graph), "no paths of this machine"
     assert facts["space"] == "abc" and facts["thresholds"] == model.thresholds and facts["precision"] == "fp32"
-    assert facts["model"] == model.fingerprint() and facts["input"] == {"size": 32, "colour": "rgb", "range": [0, 255]}
+    assert facts["model"] == model.fingerprint() and facts["input"] == {
+        "size": 32,
+        "colour": "rgb",
+        "range": [0, 255],
+        "takes": "images",
+    }
     assert made.input == "N x 3 x 32 x 32 uint8, RGB 0..255"
 
 

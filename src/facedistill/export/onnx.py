@@ -65,12 +65,13 @@ class Onnx(Target):
 
 def float_graph(net: Deployable, form: Form) -> Any:
     """Return the network as an ONNX graph in float32, PReLU as it is."""
+    example = net.example(form)
     any_number = ({0: torch.export.Dim("batch")},) if form.batch == "dynamic" else None
     with quiet():
         program = torch.onnx.export(
             net,
-            (net.example(form),),
-            input_names=[FEATURES if net.takes_features else INPUT],
+            (example,),
+            input_names=[FEATURES if example.ndim == 2 else INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=any_number,
             dynamo=True,
