@@ -77,5 +77,7 @@ def test_a_projection_leads_to_another_teachers_space() -> None:
 
 def test_adaptive_margins_are_refused() -> None:
     assert TERMS["subset_softmax"].knows_a_subset
+    unbound = make_term("subset_softmax", {})
+    assert unbound.whole_weight  # W is held before a term is bound to it
     with pytest.raises(UsageError, match="this margin adapts to all images of a batch"):
         bound(margin="adaface", margin_options={})

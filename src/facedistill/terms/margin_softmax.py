@@ -55,7 +55,7 @@ class MarginSoftmax(Term):
         self.margin = make_margin(margin, **(margin_options or {}))
         self.scale, self.margin_warmup = scale, margin_warmup
         self.negatives, self.nearest = negatives, nearest
-        self.whole_weight = negatives == "nearest"
+        self.whole_weight = self.whole_weight or negatives == "nearest"
         if margin_warmup and self.margin.neutral is None:
             able = ", ".join(name for name, kind in MARGINS.items() if getattr(kind, "neutral", None) is not None)
             raise UsageError(

@@ -19,12 +19,11 @@ class SubsetSoftmax(MarginSoftmax):
     options are those of `MarginSoftmax`; a margin that adapts to the batch is refused.
     """
 
-    whole_weight = True
+    whole_weight = True  # shares of W would meet in collective operations, which a batch without the subset leaves out
     knows_a_subset = True
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         super().bind(weight, teacher)
-        self.whole_weight = True  # an image of another class meets no collective operation
         if self.margin.adapts:
             raise UsageError("subset_softmax: this margin adapts to all images of a batch; choose arcface or cosface")
 
