@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from docs_table import put_tables
 from result_file import write_result
-from short_study import store, stored
+from short_study import command_line, store, stored
 
 from facedistill.data import open_source, save_selection
 from facedistill.errors import UserError
@@ -238,18 +238,9 @@ def write_tables(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    running = verbs.add_parser("run")
-    running.set_defaults(verb=run)
-    for option in ("data", "runs"):
-        running.add_argument(f"--{option}", required=True)
+    parser, running = command_line(__doc__, run, write_tables, ("data", "runs"))
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=6, help="of each student; twice as many with a long tail")
     running.add_argument("--teacher-epochs", type=int, default=3)
-    running.add_argument("--threads", type=int, default=1)
-    writing = verbs.add_parser("table")
-    writing.set_defaults(verb=write_tables)
-    writing.add_argument("--runs")
     arguments = parser.parse_args()
     arguments.verb(arguments)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from docs_table import put_tables
 from result_file import write_result
-from short_study import cost, store
+from short_study import command_line, cost, store
 
 from facedistill.data import Dataset, open_dataset
 from facedistill.evaluation import Resolution, all_pairs, far_key
@@ -246,18 +246,9 @@ def write_tables(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    running = verbs.add_parser("run")
-    running.set_defaults(verb=run)
-    for option in ("data", "teacher", "lfw", "runs"):
-        running.add_argument(f"--{option}", required=True)
+    parser, running = command_line(__doc__, run, write_tables)
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
     running.add_argument("--only", nargs="+", choices=TRAINED, default=list(TRAINED), help="these ways and no other")
-    running.add_argument("--threads", type=int, default=1)
-    writing = verbs.add_parser("table")
-    writing.set_defaults(verb=write_tables)
-    writing.add_argument("--runs")
     arguments = parser.parse_args()
     arguments.verb(arguments)

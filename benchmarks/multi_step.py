@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from docs_table import put_tables
 from result_file import write_result
-from short_study import cost, embedded, figures, heads, rates, recipe_of, store, stored
+from short_study import command_line, cost, embedded, figures, heads, rates, recipe_of, store, stored
 
 from facedistill.data import open_dataset
 from facedistill.models import load_model
@@ -96,18 +96,10 @@ def write_table(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    running = verbs.add_parser("run")
-    running.set_defaults(verb=run)
-    running.add_argument("--runs", required=True)
+    parser, running = command_line(__doc__, run, write_table, ("runs",))
     running.add_argument("--data", default=DATA)
     running.add_argument("--test", default=TEST)
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
-    running.add_argument("--threads", type=int, default=1)
-    writing = verbs.add_parser("table")
-    writing.set_defaults(verb=write_table)
-    writing.add_argument("--runs")
     arguments = parser.parse_args()
     arguments.verb(arguments)

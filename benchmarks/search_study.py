@@ -30,7 +30,7 @@ from docs_table import put_tables
 from export import embed, session
 from export_faults import looking_trained
 from result_file import write_result
-from short_study import FARS, SIDES, cost, embedded, figures, heads, rates, recipe_of, store, stored
+from short_study import FARS, SIDES, command_line, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
 
 from facedistill.architecture_search import (
@@ -155,10 +155,12 @@ def _student(cells: Genotype, channels: int) -> dict[str, Any]:
     return {"backbone": "genotype", "options": options}
 
 
-def _channels(cells: Genotype, dim: int, price: Callable[[Backbone, Backbone], float]) -> int:
+def _channels(cells: Genotype, dim: int, price_by: Callable[[Backbone], Callable[[Backbone], float]]) -> int:
+    price = price_by(_network(MOBILE, dim))
+
     @cache
     def excess(channels: int) -> float:
-        return price(_network(_student(cells, channels), dim), _network(MOBILE, dim)) - 1
+        return price(_network(_student(cells, channels), dim)) - 1
 
     low, high = 1, MOST_CHANNELS
     while high - low > 1:
@@ -171,16 +173,23 @@ def _network(student: Mapping[str, Any], dim: int) -> Backbone:
     return create_backbone(student["backbone"], dim, SIZE, **student["options"]).eval()
 
 
-def macs_ratio(network: Backbone, other: Backbone) -> float:
-    return count_macs(network, SIZE) / count_macs(other, SIZE)
+def by_macs(unit: Backbone) -> Callable[[Backbone], float]:
+    """Return the multiply-adds of a network as a multiple of those of `unit`."""
+    whole = count_macs(unit, SIZE)
+    return lambda network: count_macs(network, SIZE) / whole
 
 
-def latency_ratio(network: Backbone, other: Backbone) -> float:
-    """Return the ratio of CPU times for one image."""
+def by_latency(unit: Backbone) -> Callable[[Backbone], float]:
+    """Return the CPU time of a network for one image as a multiple of that of `unit`, both measured in turns."""
     images = torch.randint(0, 256, (32, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    calls = {name: in_runtime(looking_trained(net, images)) for name, net in (("network", network), ("other", other))}
-    ms = medians(calls, ROUNDS, time.process_time)
-    return ms["network"] / ms["other"]
+    other = in_runtime(looking_trained(unit, images))
+
+    def price(network: Backbone) -> float:
+        calls = {"network": in_runtime(looking_trained(network, images)), "unit": other}
+        ms = medians(calls, ROUNDS, time.process_time)
+        return ms["network"] / ms["unit"]
+
+    return price
 
 
 def in_runtime(model: Model) -> Callable[[], Any]:
@@ -193,13 +202,13 @@ def in_runtime(model: Model) -> Callable[[], Any]:
     return partial(embed, opened, np.zeros((1, 3, SIZE, SIZE), np.uint8))
 
 
-PRICES = {"macs": macs_ratio, "latency": latency_ratio}
+PRICES = {"macs": by_macs, "latency": by_latency}
 
 
 def timed(folder: Path) -> None:
     """Time the networks of the first seed in turns."""
-    rows = [row for row in stored(folder, "network-*.json") if (folder / f"{_key(row)}-0" / "model").is_dir()]
-    calls = {_key(row): in_runtime(load_model(folder / f"{_key(row)}-0")) for row in rows}
+    runs = {key: folder / f"{key}-0" for key in map(_key, stored(folder, "network-*.json"))}
+    calls = {key: in_runtime(load_model(run)) for key, run in runs.items() if (run / "model").is_dir()}
     store(folder / "ms.json", {"ms": medians(calls, ROUNDS, time.process_time)})
 
 
@@ -323,12 +332,7 @@ def write_tables(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
-    running = verbs.add_parser("run")
-    running.set_defaults(verb=run)
-    for option in ("data", "teacher", "lfw", "runs"):
-        running.add_argument(f"--{option}", required=True)
+    parser, running = command_line(__doc__, run, write_tables)
     running.add_argument("--seeds", type=int, nargs="+", default=[0])
     running.add_argument("--random", type=int, default=10, help="how many random genotypes")
     running.add_argument("--equal", nargs="+", choices=list(PRICES), default=list(PRICES))
@@ -337,9 +341,5 @@ if __name__ == "__main__":
     running.add_argument("--search-epochs", type=int, default=4)
     running.add_argument("--without", type=float, default=0.5, help="share of the people that no search sees")
     running.add_argument("--go-on", action="store_true", help="do only what the stored results lack")
-    running.add_argument("--threads", type=int, default=1)
-    writing = verbs.add_parser("table")
-    writing.set_defaults(verb=write_tables)
-    writing.add_argument("--runs")
     arguments = parser.parse_args()
     arguments.verb(arguments)

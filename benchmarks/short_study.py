@@ -3,9 +3,10 @@
 The recipe is the one that docs/comparison.md recommends for few people: one row of W for every image, plus L2.
 """
 
+import argparse
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,26 @@ def rates(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, dict[str
 def cost(run: Path) -> dict[str, Any]:
     training = json.loads((run / "evaluation.json").read_text("utf-8"))["training"]
     return {key: training[key] for key in ("epochs", "seconds", "images", "images_per_second", "data")}
+
+
+def command_line(
+    about: str,
+    run: Callable[[argparse.Namespace], None],
+    table: Callable[[argparse.Namespace], None],
+    required: Sequence[str] = ("data", "teacher", "lfw", "runs"),
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Return the parser of a study's verbs, `run` and `table`, and that of `run`, which the study completes."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    running = verbs.add_parser("run")
+    running.set_defaults(verb=run)
+    for option in required:
+        running.add_argument(f"--{option}", required=True)
+    running.add_argument("--threads", type=int, default=1)
+    writing = verbs.add_parser("table")
+    writing.set_defaults(verb=table)
+    writing.add_argument("--runs")
+    return parser, running
 
 
 def store(file: Path, found: Mapping[str, Any]) -> None:

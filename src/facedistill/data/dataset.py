@@ -178,7 +178,7 @@ class Dataset(torch.utils.data.Dataset):
         """Return image `i` as RGB uint8 (H, W, 3). Raises UnreadableImage naming its key."""
         return resize(self._pixels(i), self.shape)
 
-    def _sample(self, i: int) -> np.ndarray:
+    def sample(self, i: int) -> np.ndarray:
         """Return sample `i` as `sample_shape` says."""
         return self._pixels(i) if self.source.features is not None else self.image(i).transpose(2, 0, 1)
 
@@ -219,7 +219,7 @@ class Dataset(torch.utils.data.Dataset):
         kept: list[int] = []
         for place, i in enumerate(indices.tolist()):
             try:
-                pixels[len(kept)] = self._sample(i)
+                pixels[len(kept)] = self.sample(i)
                 kept.append(place)
             except UnreadableImage:
                 unreadable.append(self.source.keys[self.indices[i]])
@@ -300,7 +300,7 @@ class Dataset(torch.utils.data.Dataset):
         good = np.ones(len(chunk), dtype=bool)
         for place, i in enumerate(chunk.tolist()):
             try:
-                pixels[i] = self._sample(i)
+                pixels[i] = self.sample(i)
             except UnreadableImage:
                 good[place] = False
         return good

@@ -96,14 +96,18 @@ def hold_out(dataset: Dataset, share: float, seed: int, of_images: bool = False)
 
 def of_each_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Return which images to hold out, bool (N,): the share of each class's, rounded; one stays for training."""
+    counts = np.bincount(labels)
+    return place_in_class(labels, seed) < np.minimum(np.floor(share * counts + 0.5), counts - 1)[labels]
+
+
+def place_in_class(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return the place of each image in a random order of its own class, int64 (N,); it depends on `seed` alone."""
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
-    wanted = np.minimum(np.floor(share * counts + 0.5), counts - 1)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    held = np.zeros(len(labels), dtype=bool)
-    held[order] = rank < np.repeat(wanted, counts)
-    return held
+    place = np.empty(len(labels), dtype=np.int64)
+    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place
 
 
 def stratified(component: np.ndarray, multi_hot: np.ndarray, share: float, seed: int) -> np.ndarray:

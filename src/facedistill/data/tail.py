@@ -3,6 +3,7 @@
 import numpy as np
 
 from facedistill.data.dataset import Dataset
+from facedistill.data.split import place_in_class
 from facedistill.errors import UsageError
 
 
@@ -17,7 +18,4 @@ def long_tail(dataset: Dataset, imbalance: float, seed: int) -> Dataset:
     counts = np.bincount(dataset.labels)
     share = np.arange(len(counts)) / max(1, len(counts) - 1)
     kept = np.maximum(1, np.floor(counts.max() * imbalance**-share + 1e-9)).astype(np.int64)  # 1e-9: 5000 / 100 is 50
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    order = order[np.argsort(dataset.labels[order], kind="stable")]
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)  # of each image within its class
-    return dataset.subset(np.sort(order[place < kept[dataset.labels[order]]]))
+    return dataset.subset(np.flatnonzero(place_in_class(dataset.labels, seed) < kept[dataset.labels]))

@@ -182,8 +182,9 @@ def _require_networks(asked: Needs, models: Mapping[str, Model], view: View) -> 
                 "choose a method on embeddings of unchanged images"
             )
         if "features" in needs and not backbone.has_features:
+            what = "a network of feature vectors" if backbone.takes_features else "an ONNX file"
             raise UserError(
-                f"method: a term needs the stage features of teacher '{name}', but an ONNX file gives its embedding "
+                f"method: a term needs the stage features of teacher '{name}', but {what} gives its embedding "
                 "alone; import the teacher's checkpoint, or choose a method on embeddings"
             )
 
