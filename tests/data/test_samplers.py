@@ -72,6 +72,14 @@ def test_half_of_the_images_are_flipped() -> None:
     assert abs(flips.mean() - 0.5) < 0.02
 
 
+@pytest.mark.parametrize("kind", ["uniform", "class_balanced", "pk"])
+def test_no_image_is_flipped_where_mirror_images_mean_something_else(kind: str) -> None:
+    labels = np.arange(1000) % 50
+    indices, flips = make_sampler(kind, labels, 100, 0, None, False).epoch(3)
+    assert flips.dtype == bool and flips.shape == indices.shape and not flips.any()
+    assert (indices == make_sampler(kind, labels, 100, 0).epoch(3)[0]).all(), "the order stays"
+
+
 def test_faults_are_named() -> None:
     labels = np.arange(12) % 3
     with pytest.raises(UserError, match="12 images are fewer than a batch of 13"):

@@ -10,11 +10,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from facedistill.data import Loader
 from facedistill.errors import UsageError
 from facedistill.evaluation import TASKS
 from facedistill.models.folder import load_model
 from facedistill.recipe.read import make_recipe
+from facedistill.training.assemble import assemble
 from facedistill.training.engine import train
+from facedistill.training.resolved import resolve
 
 SCALE = {"margin": "cosface", "margin_options": {"size": 0.1}, "scale": 16}
 TERMS: dict[str, dict[str, Any]] = {
@@ -41,11 +44,13 @@ def write_digits(folder: Path, split: str, first: int, last: int) -> None:
 def recipe(folder: Path, method: str, terms: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "task": "classification",
-        "data": {"train": str(folder / "train-images-idx3-ubyte")},
+        "data": {"train": str(folder / "train-images-idx3-ubyte"), "mirror": False},
         "student": {"backbone": "resnet_small", "input_size": 28, "options": {"width": 0.5}},
         "method": {"name": method, "terms": terms},
         "schedule": {"epochs": 4, "batch": 16, "lr": 0.05},
-        "evaluation": {"sets": [str(folder / "t10k-images-idx3-ubyte")], "flip": "none"},
+        "evaluation": {
+            "sets": [str(folder / "t10k-images-idx3-ubyte")],
+        },
     } | more
 
 
@@ -82,7 +87,12 @@ def test_the_teacher_keeps_its_class_sizes_and_scale_and_is_measured_by_classes(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_student_of_it(method: str, digits: Path, tmp_path: Path) -> None:
-    raw = recipe(digits, method, TERMS[method], data={"train": str(digits / "train-images-idx3-ubyte"), "imbalance": 4})
+    raw = recipe(
+        digits,
+        method,
+        TERMS[method],
+        data={"train": str(digits / "train-images-idx3-ubyte"), "imbalance": 4, "mirror": False},
+    )
     if method != "balanced_softmax":
         raw["teacher"] = str(digits / "teacher")
     run = train(make_recipe(raw), tmp_path / "run")
@@ -94,6 +104,18 @@ def test_a_student_of_it(method: str, digits: Path, tmp_path: Path) -> None:
         assert crossed["settings"]["classifier"] == "teacher" and crossed["top1"]["value"] > 0.2
         knn = found["retrieval", "student", "teacher"]["knn"]["5"]
         assert knn["value"] > 0.2, "k-NN: the student's queries in the teacher's gallery"
+
+
+def test_no_mirror_image_is_drawn_embedded_or_measured(digits: Path, tmp_path: Path) -> None:
+    raw = recipe(digits, "l2kd", {}, teacher=str(digits / "teacher"))
+    raw["schedule"]["epochs"] = 1
+    recipe_of_it = make_recipe(raw)
+    assembly = assemble(recipe_of_it, resolve(recipe_of_it.method))
+    assert not any(batch.index[:, 1].any() for batch in Loader(assembly.train, assembly.sampler).epoch(0))
+    cache = assembly.method.teachers["teacher"].cache
+    assert cache is not None and cache.shape[:2] == (400, 1)
+    found = results(train(recipe_of_it, tmp_path / "run"))
+    assert {one["settings"]["flip"] for one in found.values()} == {"none"}
 
 
 def test_a_set_that_the_task_cannot_measure_is_refused_before_training(digits: Path, tmp_path: Path) -> None:

@@ -128,12 +128,15 @@ def test_an_answer_may_be_changed_without_touching_the_cache() -> None:
     assert again is not None and torch.equal(again.embedding, kept)
 
 
-def test_a_cache_without_mirror_images_is_refused() -> None:
+def test_a_cache_without_mirror_images_serves_batches_that_have_none() -> None:
     network = _Network()
     cache = _cache(network)
     cache.vectors = cache.vectors[:, :1]
-    with pytest.raises(UserError, match=r"teacher 't': .*both flips"):
-        _teacher(network, cache=cache)
+    teacher = _teacher(network, cache=cache)
+    got = teacher(_batch(PIXELS, [[4, 0], [2, 0]]), {"embedding"})
+    assert got is not None and torch.equal(got.embedding, torch.from_numpy(cache.vectors[[4, 2], 0]))
+    with pytest.raises(UserError, match=r"teacher 't': its cache has no mirror images.*data.mirror=false"):
+        teacher(_batch(PIXELS, INDEX), {"embedding"})
 
 
 def test_start_epoch_changes_nothing_by_default() -> None:

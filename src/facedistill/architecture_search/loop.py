@@ -180,7 +180,7 @@ def _loaders(recipe: Recipe, assembly: Assembly) -> tuple[Loader, Loader]:
 
     def loader(i: int, half: np.ndarray) -> Loader:
         weights = None if train.weights is None else train.weights[half]
-        inner = make(train.labels[half], recipe.schedule.batch, recipe.seed + i, weights)
+        inner = make(train.labels[half], recipe.schedule.batch, recipe.seed + i, weights, recipe.data.mirror)
         workers = recipe.data.workers
         return Loader(train, Part(inner, half), workers=workers, view=assembly.view, seed=recipe.seed)
 

@@ -17,12 +17,14 @@ from facedistill.recipe import build, find
 class Sampler(ABC):
     """The base class. `labels` int64 (N,), `batch` images a step over all ranks, `seed` >= 0; N // batch steps.
 
-    takes_weights: True if `draw` heeds `self.weights`, see `weigh`. needs_classes: True if it draws by class.
+    takes_weights: True if `draw` heeds `self.weights`, see `weigh`. needs_classes: True if it draws by class. mirror:
+    False if no image is to be mirrored.
     """
 
     takes_weights: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     weights: np.ndarray | None = None
+    mirror: bool = True
 
     def __init__(self, labels: np.ndarray, batch: int, seed: int) -> None:
         if batch < 1:
@@ -45,7 +47,7 @@ class Sampler(ABC):
         """Return (indices int64, flips bool), both (steps, batch), of epoch `e`."""
         rng = np.random.default_rng([self.seed, e])
         indices = self.draw(rng).reshape(self.steps, self.batch)
-        return indices, rng.random((self.steps, self.batch)) < 0.5
+        return indices, (rng.random(indices.shape) < 0.5) & self.mirror
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -155,15 +157,24 @@ SAMPLERS: dict[str, type[Sampler]] = {"uniform": Uniform, "class_balanced": Clas
 
 
 def make_sampler(
-    kind: str, labels: np.ndarray, batch: int, seed: int, weights: np.ndarray | None = None, /, **options: Any
+    kind: str,
+    labels: np.ndarray,
+    batch: int,
+    seed: int,
+    weights: np.ndarray | None = None,
+    mirror: bool = True,
+    /,
+    **options: Any,
 ) -> Sampler:
     """Return the sampler named `kind`; `options` are its own (pk: k). UsageError for an unknown name or option.
 
     Args:
         weights: float (N,), how often each image comes in an epoch; None: all alike.
+        mirror: False if no image is to be mirrored.
     """
     kind_of = find(SAMPLERS, kind, "sampler", Sampler)
     sampler = build(partial(kind_of, labels, batch, seed), options, f"sampler '{kind}'")
     if weights is not None:
         sampler.weigh(weights)
+    sampler.mirror = mirror
     return sampler

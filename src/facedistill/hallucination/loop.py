@@ -131,7 +131,7 @@ def _prepared(recipe: Recipe, settings: Hallucination, out: Path, name: str) -> 
     given = Given(recipe, settings, out / name, fhn, priors, features, low)
     stage = STAGES[name](given).to(parallel.device()).train()
     schedule = recipe.schedule
-    sampler = make_sampler("uniform", train.labels, schedule.batch, recipe.seed)
+    sampler = make_sampler("uniform", train.labels, schedule.batch, recipe.seed, None, recipe.data.mirror)
     loader = Loader(train, sampler, workers=recipe.data.workers)
     trained_on: dict[str, Any] = {
         "data": train.fingerprint,

@@ -36,6 +36,7 @@ class Data:
     `imbalance`: keep a long tail: class sizes fall exponentially, from the whole first class to 1 / imbalance of that
     many for the last; 1 = all images. `imbalance_seed` draws the images that stay. `subset`: train on some of the
     classes or labels alone: FILE:NAME, a group of labels that the data has, or many, medium, few; null = all.
+    `mirror`: mirror half of the images that are drawn; false: none, in training and in the evaluation after it.
     """
 
     train: str | Annotated[list[str], Field(min_length=1)] = DEFAULT_DATA
@@ -45,11 +46,12 @@ class Data:
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
     columns: dict[str, str] = field(default_factory=dict)
-    classes: str = field(default="prefix", repr=False)  # these five: as NO_OPTIONS
+    classes: str = field(default="prefix", repr=False)  # these six: as NO_OPTIONS
     weights: dict[str, Positive] = field(default_factory=dict, repr=False)
     imbalance: Imbalance = field(default=1.0, repr=False)
     imbalance_seed: Seed = field(default=0, repr=False)
     subset: str | None = field(default=None, repr=False)
+    mirror: bool = field(default=True, repr=False)
 
     @property
     def sets(self) -> list[str]:
@@ -262,6 +264,11 @@ class Recipe:
     task: Task = field(default="recognition", repr=False)
     search: Search | None = field(default=None, repr=False)  # as NO_OPTIONS
     hallucination: Hallucination | None = field(default=None, repr=False)
+
+    @property
+    def flip(self) -> Literal["sum", "concat", "none"]:
+        """The use of mirror images in the evaluation after training: none if the training has none."""
+        return self.evaluation.flip if self.data.mirror else "none"
 
 
 OF_OTHER_VERBS = {"search": "search", "hallucination": "hallucinate train"}  # groups that `train` does not read

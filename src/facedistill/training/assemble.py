@@ -86,7 +86,8 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
     made_of = {name for name in heads if name in models and "embeddings" in method.start.needs}
     made_of |= _tables(terms, models)
     with parallel.first_here():  # the others find in the cache what the first one embedded
-        embeddings, train = embed_training_images({n: models[n] for n in models if n in cached | made_of}, train)
+        embedding = {n: models[n] for n in models if n in cached | made_of}
+        embeddings, train = embed_training_images(embedding, train, recipe.data.mirror)
 
     home = home_of(method, terms, models)
     space_dim = models[home].embedding_dim if home else None
@@ -111,7 +112,7 @@ def assemble(recipe: Recipe, method: ResolvedMethod) -> Assembly:
         train,
         held_out,
         make_sampler(
-            *(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, train.weights),
+            *(method.sampler, train.labels, recipe.schedule.batch, recipe.seed, train.weights, recipe.data.mirror),
             **method.sampler_options,
         ),
         composed,

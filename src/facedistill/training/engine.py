@@ -249,7 +249,7 @@ def _verify(recipe: Recipe, assembly: Assembly) -> dict[str, float]:
         {"student": assembly.method.student},
         assembly.sets,
         protocols=evaluation.protocols_of_task(recipe.task, assembly.sets),
-        flip=recipe.evaluation.flip,
+        flip=recipe.flip,
         resamples=0,
     )
     figures: dict[str, float] = {}
@@ -297,7 +297,7 @@ def _finish(recipe: Recipe, run: Path, assembly: Assembly, seconds: float, memor
         {"student": student, **teachers},
         assembly.sets,
         protocols=evaluation.protocols_of_task(recipe.task, assembly.sets),
-        flip=recipe.evaluation.flip,
+        flip=recipe.flip,
         threshold=recipe.evaluation.threshold,
         cache=cache_dir() / "embeddings",
         keep_resamples=True,

@@ -52,14 +52,16 @@ def _those_of(train: Dataset, held_out: Dataset) -> Dataset | None:
     return held_out.with_labels(train.label_names) if held_out.multi_hot[:, columns].any() else None
 
 
-def embed_training_images(models: dict[str, Model], train: Dataset) -> tuple[dict[str, Embeddings], Dataset]:
-    """Embed the training set, both flips, cached on disk. Unreadable images are removed from it."""
+def embed_training_images(
+    models: dict[str, Model], train: Dataset, mirror: bool = True
+) -> tuple[dict[str, Embeddings], Dataset]:
+    """Embed the training set, mirror images too if `mirror`, cached on disk. Unreadable images are removed from it."""
     embeddings: dict[str, Embeddings] = {}
     for name, model in models.items():
-        embeddings[name] = embed_dataset(model, train, cache=cache_dir() / "embeddings")
+        embeddings[name] = embed_dataset(model, train, mirror, cache=cache_dir() / "embeddings")
         if len(embeddings[name]) < len(train):
             readable = set(embeddings[name].keys)
             return embed_training_images(
-                models, train.subset([i for i, key in enumerate(train.keys) if key in readable])
+                models, train.subset([i for i, key in enumerate(train.keys) if key in readable]), mirror
             )
     return embeddings, train

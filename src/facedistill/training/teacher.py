@@ -4,7 +4,6 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from facedistill.data import Batch, Embeddings, Output
 from facedistill.errors import UserError
@@ -19,8 +18,8 @@ class Teacher:
         name: its name in the recipe.
         model: frozen here; may be an embeddings-only model if `cache` is given.
         classifier: the teacher's class matrix in the order of the training classes, if it has one.
-        cache: embeddings of the training set (N, 2, d), both flips, rows in the order of the data set; the network then
-            never runs during training.
+        cache: embeddings of the training set (N, 2, d), image and mirror image, or (N, 1, d) if batches have no mirror
+            images; rows in the order of the data set. The network then never runs during training.
         epochs: files with its weights after each of its own epochs, one for every epoch of the student. In each epoch
             the teacher is then as far as the student (PocketNet's multi-step distillation, arXiv 2108.10710).
     """
@@ -38,13 +37,7 @@ class Teacher:
         self.epochs = epochs
         self.name, self.model, self.classifier = name, model.eval().requires_grad_(False), classifier
         self.space, self.dim = model.space, model.embedding_dim
-        self.cache: Tensor | None = None
-        if cache is not None:
-            if cache.vectors.shape[1] != 2:
-                raise UserError(
-                    f"teacher '{name}': its cached embeddings lack the mirror images; embed with both flips"
-                )
-            self.cache = torch.from_numpy(cache.vectors)
+        self.cache = None if cache is None else torch.from_numpy(cache.vectors)
 
     @property
     def cached(self) -> bool:
@@ -57,6 +50,10 @@ class Teacher:
             return None
         if self.cache is not None and needs <= self.CACHED:
             rows = batch.index.to(self.cache.device)
+            if self.cache.shape[1] == 1 and rows[:, 1].any():
+                raise UserError(
+                    f"teacher '{self.name}': its cache has no mirror images; embed them, or set data.mirror=false"
+                )
             vectors = self.cache[rows[:, 0], rows[:, 1]]
             return Output(vectors.to(batch.images.device, non_blocking=True))
         with torch.inference_mode(), torch.autocast(batch.images.device.type, enabled=False):
