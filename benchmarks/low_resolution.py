@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from docs_table import put_tables
+from exported import milliseconds
 from result_file import write_result
-from short_study import command_line, cost, store
+from short_study import command_line, cost, store, stored
 
 from facedistill.data import Dataset, open_dataset
 from facedistill.evaluation import Resolution, all_pairs, far_key
-from facedistill.evaluation.latency import latency_ms
 from facedistill.files import cache_dir
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.recipe import make_recipe
@@ -90,6 +90,15 @@ ROWS = {
     "fhn_residual": "FHN, then `residual_low`, trained apart",
     "fhn_joint": "FHN and `residual_low`, trained jointly",
 }
+BEHIND = {"fhn_teacher": "teacher", "fhn_clean": "clean", "fhn_residual": "residual", "fhn_joint": "residual"}  # FHN
+# Where the models are whose ONNX files are timed: of every network, one row.
+TIMED = {
+    "clean": "clean-{}",
+    "residual_s": "residual-{}/parts/student",
+    "residual": "residual-{}",
+    "single": "single-{}",
+    "fhn_joint": "fhn_joint-{}/joint",
+}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -111,6 +120,14 @@ def run(args: argparse.Namespace) -> None:
                 found = {"method": row, "seed": seed} | cost(out) | measured(load_model(path), lfw, gallery)
                 store(folder / f"{row}-{seed}.json", found)
                 print(row, found["tar"][PROBE], flush=True)
+    timed(folder, teacher, args.seeds[0])
+
+
+def timed(folder: Path, teacher: Model, seed: int) -> None:
+    """Time one image in every network that the folder has."""
+    there = {row: path for row, name in TIMED.items() if (path := folder / name.format(seed)).is_dir()}
+    models = {"teacher": teacher} | {row: load_model(path) for row, path in there.items()}
+    store(folder / "ms.json", {"ms": milliseconds(models)})
 
 
 def recipe_of(args: argparse.Namespace, name: str, seed: int) -> Any:
@@ -134,7 +151,7 @@ def recipe_of(args: argparse.Namespace, name: str, seed: int) -> Any:
 
 
 def measured(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, Any]:
-    """The rates of the model as the probe, at every size, and its cost."""
+    """The rates of the model as the probe, at every size, and its size."""
     tar: dict[str, dict[str, Any]] = {PROBE: {}, BOTH: {}}
     for size in SIZES:
         probe = embedded(model, lfw, size)
@@ -144,8 +161,7 @@ def measured(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, Any]:
                 far: [round(number, 4) for number in (estimate.value, *(estimate.ci95 or ()))]
                 for far, (_, estimate) in found.tar_at_far.items()
             }
-    facts = {"parameters": model.parameters_count(), "macs": model.macs(), "ms": latency_ms(model)}
-    return facts | {"lfw": lfw.fingerprint, "tar": tar}
+    return {"parameters": model.parameters_count(), "macs": model.macs(), "lfw": lfw.fingerprint, "tar": tar}
 
 
 def embedded(model: Model, lfw: Dataset, size: int | None) -> np.ndarray:
@@ -155,17 +171,18 @@ def embedded(model: Model, lfw: Dataset, size: int | None) -> np.ndarray:
 
 def collect(folder: Path) -> None:
     """Put the results of a folder into the stored ones, in place of those of the same method and seed."""
-    known = json.loads(RESULTS.read_text("utf-8"))["runs"] if RESULTS.exists() else []
-    rows = {(row["method"], row.get("seed")): row for row in known}
-    for file in sorted(folder.glob("*.json")):
-        row = json.loads(file.read_text("utf-8"))
-        rows[row["method"], row.get("seed")] = row
-    order = list(ROWS)
-    write_result(RESULTS, {"runs": sorted(rows.values(), key=lambda r: (order.index(r["method"]), r.get("seed") or 0))})
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"runs": [], "ms": {}}
+    found = [row for row in stored(folder, "*.json") if "method" in row]
+    rows = {(row["method"], row.get("seed")): row for row in (*known["runs"], *found)}
+    order, ms = list(ROWS), known["ms"]
+    for row in stored(folder, "ms.json"):
+        ms |= row["ms"]
+    runs = sorted(rows.values(), key=lambda r: (order.index(r["method"]), r.get("seed") or 0))
+    write_result(RESULTS, {"runs": runs, "ms": ms})
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    made = {"low resolution cost": cost_table(result["runs"])} | network_table(result["runs"])
+    made = {"low resolution cost": cost_table(result["runs"], result["ms"])} | network_table(result["runs"])
     for sides in (PROBE, BOTH):
         for far in map(far_key, FARS):
             made[f"{sides}, {far}"] = markdown(
@@ -178,7 +195,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     return made
 
 
-def cost_table(runs: Sequence[Mapping[str, Any]]) -> str:
+def cost_table(runs: Sequence[Mapping[str, Any]], ms: Mapping[str, float]) -> str:
     """Each way's cost, and what it loses at full resolution against the student that was trained on clean faces."""
     rows = []
     for name, words in ROWS.items():
@@ -187,7 +204,7 @@ def cost_table(runs: Sequence[Mapping[str, Any]]) -> str:
         if own:
             one, seeds = own[0], [row for row in own if "seed" in row]
             cells = [f"{one['parameters'] / 1e6:.2f} M", f"{one['macs'] / 1e6:.1f} M"]
-            cells.append(f"{np.mean([row['ms'] for row in own]):.1f}")
+            cells.append(_ms(ms, name))
             cells += [str(len(seeds) or ""), _epochs(name, seeds)]
             cells.append(f"{np.mean([row['seconds'] for row in seeds]) / 60:.0f}" if seeds else "")
             cells.append(_loss(runs, name))
@@ -209,6 +226,15 @@ def network_table(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         for row in found[0][:-1]
     ]
     return {"hallucinated faces": markdown(heads, rows)}
+
+
+def _ms(ms: Mapping[str, float], name: str) -> str:
+    """The milliseconds of a row; those of one network are the same, and FHN takes as long before any recogniser."""
+    if TRAINED.get(name, ({},))[0] is ONE:
+        name = "clean"
+    if (other := BEHIND.get(name)) and {"fhn_joint", "residual", other} <= ms.keys():
+        return f"{ms['fhn_joint'] - ms['residual'] + ms[other]:.1f}"
+    return f"{ms[name]:.1f}" if name in ms else ""
 
 
 def _epochs(name: str, runs: Sequence[Mapping[str, Any]]) -> str:

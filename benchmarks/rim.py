@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from low_resolution import INHERITED, SIZE, embedded, measured
+from low_resolution import BEHIND, INHERITED, SIZE, embedded, measured, timed
 from short_study import cost, store
 from torch import Tensor
 
@@ -35,12 +35,6 @@ from facedistill.models import Model, load_model
 HOLD_OUT = 0.05  # of the people, on whom the network itself is measured
 PAIRS = ("schedule.epochs=1", "schedule.lr=0.002")
 JOINT = ("schedule.epochs=1", "schedule.lr=0.05", "schedule.warmup_epochs=0.2", "schedule.batch=32")
-BEFORE = {
-    "fhn_teacher": None,
-    "fhn_clean": "clean",
-    "fhn_residual": "residual",
-    "fhn_joint": "joint",
-}  # row -> recogniser
 
 
 class BeforeAny(Backbone):
@@ -85,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     common = (f"data.train={args.data}", f"teacher={args.teacher}", f"hallucination.size={SIZE}")
     with_priors = (f"teachers.features={first}", f"hallucination.priors={args.priors}", f"data.hold_out={HOLD_OUT}")
     trained(runs / "fhn", "pairs", "fhn", (*common, *with_priors, *PAIRS, *args.changes))
-    for seed in args.seeds:
+    for seed in args.seeds if "fhn_joint" in args.only else []:
         joint = runs / f"fhn_joint-{seed}"
         if not (joint / "pairs").exists():
             shutil.copytree(runs / "fhn" / "pairs", joint / "pairs")
@@ -95,19 +89,20 @@ def run(args: argparse.Namespace) -> None:
     figures = json.loads((runs / "fhn" / "pairs" / "measures.json").read_text("utf-8"))
     apart = {key: figures[key] for key in ("epochs", "seconds", "images", "data")}
     seen: dict[str, Tensor] = {}
-    for row, recogniser in BEFORE.items():
-        for seed in args.seeds if recogniser else args.seeds[:1]:
+    for row, recogniser in ((row, BEHIND[row]) for row in args.only):
+        for seed in args.seeds if recogniser != "teacher" else args.seeds[:1]:
             if (done := runs / f"{row}-{seed}.json").exists():
                 continue
             found: dict[str, Any] = {"method": row, "seed": seed}
-            if recogniser == "joint":
+            if row == "fhn_joint":
                 joint = runs / f"{row}-{seed}" / "joint"
                 model, found = load_model(joint), found | cost(joint)
             else:
-                behind = load_model(runs / f"{recogniser}-{seed}") if recogniser else teacher
+                behind = teacher if recogniser == "teacher" else load_model(runs / f"{recogniser}-{seed}")
                 model, found = Model(BeforeAny(network, size, behind, seen), space=behind.space).eval(), found | apart
-                found |= {} if recogniser else {"network": figures["rows"]}
+                found |= {"network": figures["rows"]} if recogniser == "teacher" else {}
             store(done, found | measured(model, lfw, gallery))
+    timed(runs, teacher, args.seeds[0])
 
 
 def inherited() -> list[str]:
@@ -133,5 +128,6 @@ if __name__ == "__main__":
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=list(BEHIND), default=list(BEHIND), help="some of the rows")
     parser.add_argument("--changes", nargs="*", default=[], metavar="KEY=VALUE")
     run(parser.parse_args())

@@ -18,17 +18,16 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from docs_table import put_tables
-from export import embed, session
 from export_faults import looking_trained
+from exported import ROUNDS, in_runtime, milliseconds
 from result_file import write_result
 from short_study import FARS, SIDES, command_line, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
@@ -52,14 +51,13 @@ from facedistill.backbones import (
 )
 from facedistill.data import open_dataset
 from facedistill.evaluation import far_key
-from facedistill.export import TARGETS, Deployable, Form
-from facedistill.models import Model, load_model
+from facedistill.models import load_model
 from facedistill.results import markdown
 from facedistill.run import latest_checkpoint
 from facedistill.training import train
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
-SIZE, SEARCH_SIZE, CELLS, MOST_CHANNELS, SEARCH_BATCH, ROUNDS = 48, 32, 5, 64, 64, 50
+SIZE, SEARCH_SIZE, CELLS, MOST_CHANNELS, SEARCH_BATCH = 48, 32, 5, 64, 64
 SUPERNET = {"channels": 4, "order": 1, "alpha_lr": 5e-3}
 SCALE = 24
 SOFTMAX = {"margin_softmax": {"margin": "cosface", "scale": SCALE, "margin_options": {"size": 0.0}}}
@@ -192,24 +190,14 @@ def by_latency(unit: Backbone) -> Callable[[Backbone], float]:
     return price
 
 
-def in_runtime(model: Model) -> Callable[[], Any]:
-    """Return a function that runs the model's ONNX file on one image, on one thread."""
-    form = Form()
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "network.onnx"
-        TARGETS["onnx"]().write(Deployable(model, form), form, None, {}, file)
-        opened = session(file)
-    return partial(embed, opened, np.zeros((1, 3, SIZE, SIZE), np.uint8))
-
-
 PRICES = {"macs": by_macs, "latency": by_latency}
 
 
 def timed(folder: Path) -> None:
     """Time the networks of the first seed in turns."""
     runs = {key: folder / f"{key}-0" for key in map(_key, stored(folder, "network-*.json"))}
-    calls = {key: in_runtime(load_model(run)) for key, run in runs.items() if (run / "model").is_dir()}
-    store(folder / "ms.json", {"ms": medians(calls, ROUNDS, time.process_time)})
+    models = {key: load_model(run) for key, run in runs.items() if (run / "model").is_dir()}
+    store(folder / "ms.json", {"ms": milliseconds(models)})
 
 
 def _key(row: Mapping[str, Any]) -> str:

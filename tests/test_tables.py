@@ -39,6 +39,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "gallery_speed",
         "gallery_upgrade",
         "low_resolution",
+        "exported",
         "all_pairs_memory",
         "fuzzing",
         "busy",

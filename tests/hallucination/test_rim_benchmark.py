@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from low_resolution import ROWS, TRAINED, network_table
-from rim import BEFORE, BeforeAny
+from low_resolution import BEHIND, ROWS, TRAINED, cost_table, network_table
+from rim import BeforeAny
 
 from facedistill.data import open_dataset
 from facedistill.hallucination.fhn import create_fhn
@@ -38,4 +38,15 @@ def test_the_table_of_hallucinated_faces() -> None:
 
 
 def test_every_row_of_the_network_has_words() -> None:
-    assert set(BEFORE) <= set(ROWS) and set(BEFORE.values()) <= {None, "joint", *TRAINED}
+    assert set(BEHIND) <= set(ROWS) and set(BEHIND.values()) <= {"teacher", *TRAINED}
+
+
+def test_the_network_takes_as_long_before_any_recogniser() -> None:
+    runs = [{"method": name, "parameters": 1, "macs": 1, "tar": {"probe low": {}}} for name in ROWS]
+    lines = cost_table(runs, {"teacher": 8.0, "clean": 1.0, "residual": 2.0, "fhn_joint": 52.0}).splitlines()
+    cells = {
+        words: line.split("|")[4].strip() for words in ROWS.values() for line in lines if line.startswith(f"| {words}")
+    }
+    found = {name: cells[words] for name, words in ROWS.items()}
+    assert found["fhn_teacher"] == "58.0" and found["fhn_clean"] == "51.0" and found["fhn_joint"] == "52.0"
+    assert found["l2kd_low"] == found["octuplet_low"] == "1.0" and found["single"] == ""
