@@ -29,6 +29,7 @@ from docs_table import put_tables
 from export_faults import looking_trained
 from exported import ROUNDS, in_runtime, milliseconds
 from result_file import write_result
+from scipy.stats import ttest_ind
 from short_study import FARS, SIDES, command_line, cost, embedded, figures, heads, rates, recipe_of, store, stored
 from timing import medians
 
@@ -53,6 +54,7 @@ from facedistill.data import open_dataset
 from facedistill.evaluation import far_key
 from facedistill.models import load_model
 from facedistill.results import markdown
+from facedistill.results.reading import points
 from facedistill.run import latest_checkpoint
 from facedistill.training import train
 
@@ -259,9 +261,11 @@ def network_table(result: Mapping[str, Any], equal: str) -> str:
         cells += [_range(ms, ".1f"), minutes.get(kind, "")]
         name = f"{words}: {several} genotypes" if kind == "random" and several else words
         seeds = str(len({row["seed"] for row in runs})) if runs else ""
-        rows.append([name, *cells, seeds, *figures(runs), _beaten(networks, kind)])
+        ahead = [_ahead(networks, kind, other) for other in ("random", "mobilefacenet")]
+        rows.append([name, *cells, seeds, *figures(runs), _beaten(networks, kind), *ahead])
     about = ["channels", "parameters, M", "MACs, M", "ms", "minutes to search", "seeds"]
-    return markdown(["cells", *about, *heads(), "random cells below it"], rows)
+    above = ["random cells below it", "above random cells", "above MobileFaceNet"]
+    return markdown(["cells", *about, *heads(), *above], rows)
 
 
 def compared(result: Mapping[str, Any], equal: str) -> list[Mapping[str, Any]]:
@@ -283,6 +287,19 @@ def _beaten(networks: Sequence[Mapping[str, Any]], kind: str) -> str:
     if kind == "random" or kind not in of or not random:
         return ""
     return f"{sum(value < of[kind] for value in random)} of {len(random)}"
+
+
+def _ahead(networks: Sequence[Mapping[str, Any]], kind: str, other: str) -> str:
+    """The difference of the deciding figure's means in points, with Welch's 95% interval; each needs two networks."""
+    side, far = DECIDING
+    one, two = (
+        [row["tar"][side][far][0] for row in networks if row["network"].partition("-")[0] == name]
+        for name in (kind, other)
+    )
+    if kind == other or min(len(one), len(two)) < 2:
+        return ""
+    low, high = ttest_ind(one, two, equal_var=False).confidence_interval()
+    return f"{points(np.mean(one) - np.mean(two))} [{points(low)}, {points(high)}]"
 
 
 def means(networks: Sequence[Mapping[str, Any]], side: str, far: str) -> dict[str, float]:
