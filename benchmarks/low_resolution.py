@@ -91,6 +91,7 @@ ROWS = {
     "fhn_joint": "FHN and `residual_low`, trained jointly",
 }
 BEHIND = {"fhn_teacher": "teacher", "fhn_clean": "clean", "fhn_residual": "residual", "fhn_joint": "residual"}  # FHN
+BY = ("enlarged", "FHN")
 # Where the models are whose ONNX files are timed: of every network, one row.
 TIMED = {
     "clean": "clean-{}",
@@ -214,16 +215,21 @@ def cost_table(runs: Sequence[Mapping[str, Any]], ms: Mapping[str, float]) -> st
 
 
 def network_table(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The hallucinated faces themselves, of held-out people, beside enlarged ones; no table if none was measured."""
-    found = [row["network"] for row in runs if "network" in row]
+    """The hallucinated faces themselves beside enlarged ones: of held-out people, and their identity on LFW; no table
+    if none was measured."""
+    found = next((row for row in runs if "network" in row), None)
     if not found:
         return {}
-    words = {"psnr": "PSNR, dB", "ssim": "SSIM", "identity": "identity cosine", "features": "feature distance"}
-    names = {name: text for name, text in words.items() if name in found[0][0]}
-    heads = ["pixels", *(f"{text}, {by}" for text in names.values() for by in ("enlarged", "FHN"))]
+    words = {"psnr": "PSNR, dB", "ssim": "SSIM", "features": "feature distance"}
+    names = {name: text for name, text in words.items() if name in found["network"][0]}
+    heads = ["pixels", *(f"{text}, {by}" for text in (*names.values(), "identity cosine") for by in BY)]
     rows = [
-        [f"{row['pixels']:.0f}", *(f"{row[f'{name}{by}']:.3f}" for name in names for by in ("_bicubic", ""))]
-        for row in found[0][:-1]
+        [
+            f"{row['pixels']:.0f}",
+            *(f"{row[f'{name}{by}']:.3f}" for name in names for by in ("_bicubic", "")),
+            *(f"{found['identity'][by][str(int(row['pixels']))]:.3f}" for by in BY),
+        ]
+        for row in found["network"][:-1]
     ]
     return {"hallucinated faces": markdown(heads, rows)}
 

@@ -20,13 +20,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from low_resolution import BEHIND, INHERITED, SIZE, embedded, measured, timed
+from low_resolution import BEHIND, INHERITED, SIZE, SIZES, embedded, measured, timed
 from short_study import cost, store
 from torch import Tensor
 
 from facedistill.backbones import Backbone, count_macs, count_parameters
-from facedistill.data import open_dataset
+from facedistill.data import Dataset, open_dataset
 from facedistill.files import fingerprint
 from facedistill.hallucination import FHN, network_of
 from facedistill.hallucination.pairs import to_pixels
@@ -101,8 +102,19 @@ def run(args: argparse.Namespace) -> None:
                 behind = teacher if recogniser == "teacher" else load_model(runs / f"{recogniser}-{seed}")
                 model, found = Model(BeforeAny(network, size, behind, seen), space=behind.space).eval(), found | apart
                 found |= {"network": figures["rows"]} if recogniser == "teacher" else {}
-            store(done, found | measured(model, lfw, gallery))
+            found |= measured(model, lfw, gallery)
+            if row == "fhn_teacher":
+                found["identity"] = {
+                    by: identity(one, lfw, gallery) for by, one in (("enlarged", teacher), ("FHN", model))
+                }
+            store(done, found)
     timed(runs, teacher, args.seeds[0])
+
+
+def identity(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, float]:
+    """Return the mean cosine of faces of few pixels to themselves, unchanged, in the gallery, by size."""
+    sides = (size for size in SIZES if size)
+    return {str(size): round(float((embedded(model, lfw, size) * gallery).sum(1).mean()), 4) for size in sides}
 
 
 def inherited() -> list[str]:
