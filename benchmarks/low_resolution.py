@@ -30,6 +30,7 @@ from short_study import command_line, cost, store, stored
 from facedistill.data import Dataset, open_dataset
 from facedistill.evaluation import Resolution, all_pairs, far_key
 from facedistill.files import cache_dir
+from facedistill.hallucination import compose, network_of
 from facedistill.models import Model, embed_dataset, load_model
 from facedistill.recipe import make_recipe
 from facedistill.results import markdown
@@ -98,7 +99,6 @@ TIMED = {
     "residual_s": "residual-{}/parts/student",
     "residual": "residual-{}",
     "single": "single-{}",
-    "fhn_joint": "fhn_joint-{}/joint",
 }
 
 
@@ -128,6 +128,8 @@ def timed(folder: Path, teacher: Model, seed: int) -> None:
     """Time one image in every network that the folder has."""
     there = {row: path for row, name in TIMED.items() if (path := folder / name.format(seed)).is_dir()}
     models = {"teacher": teacher} | {row: load_model(path) for row, path in there.items()}
+    if (fhn := folder / "fhn").is_dir():
+        models["fhn_clean"] = compose(*network_of(fhn), models["clean"])
     store(folder / "ms.json", {"ms": milliseconds(models)})
 
 
@@ -238,8 +240,8 @@ def _ms(ms: Mapping[str, float], name: str) -> str:
     """The milliseconds of a row; those of one network are the same, and FHN takes as long before any recogniser."""
     if TRAINED.get(name, ({},))[0] is ONE:
         name = "clean"
-    if (other := BEHIND.get(name)) and {"fhn_joint", "residual", other} <= ms.keys():
-        return f"{ms['fhn_joint'] - ms['residual'] + ms[other]:.1f}"
+    if (other := BEHIND.get(name)) and {"fhn_clean", "clean", other} <= ms.keys():
+        return f"{ms['fhn_clean'] - ms['clean'] + ms[other]:.1f}"
     return f"{ms[name]:.1f}" if name in ms else ""
 
 
