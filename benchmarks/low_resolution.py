@@ -153,10 +153,10 @@ def recipe_of(args: argparse.Namespace, name: str, seed: int) -> Any:
     return make_recipe(raw)
 
 
-def measured(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, Any]:
-    """The rates of the model as the probe, at every size, and its size."""
+def measured(model: Model, lfw: Dataset, gallery: np.ndarray, sizes: Sequence[int | None] = SIZES) -> dict[str, Any]:
+    """The rates of the model as the probe, at every size of the images, and the network's own size."""
     tar: dict[str, dict[str, Any]] = {PROBE: {}, BOTH: {}}
-    for size in SIZES:
+    for size in sizes:
         probe = embedded(model, lfw, size)
         for sides, other in ((PROBE, gallery), (BOTH, probe)):
             found = all_pairs(probe, other, lfw.labels, fars=FARS, resamples=RESAMPLES)
@@ -222,18 +222,22 @@ def network_table(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     found = next((row for row in runs if "network" in row), None)
     if not found:
         return {}
-    words = {"psnr": "PSNR, dB", "ssim": "SSIM", "features": "feature distance"}
+    words = {"psnr": "PSNR, dB", "ssim": "SSIM", "features": "feature distance", "identity": "identity cosine"}
     names = {name: text for name, text in words.items() if name in found["network"][0]}
-    heads = ["pixels", *(f"{text}, {by}" for text in (*names.values(), "identity cosine") for by in BY)]
+    heads = ["pixels", *(f"{text}, {by}" for text in (*names.values(), "identity cosine on LFW") for by in BY)]
     rows = [
         [
             f"{row['pixels']:.0f}",
             *(f"{row[f'{name}{by}']:.3f}" for name in names for by in ("_bicubic", "")),
-            *(f"{found['identity'][by][str(int(row['pixels']))]:.3f}" for by in BY),
+            *(_cosine(found["identity"][by].get(str(int(row["pixels"])))) for by in BY),
         ]
         for row in found["network"][:-1]
     ]
     return {"hallucinated faces": markdown(heads, rows)}
+
+
+def _cosine(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _ms(ms: Mapping[str, float], name: str) -> str:
