@@ -17,6 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class BeforeAny(Backbone):
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     runs, lfw, teacher = Path(args.runs), open_dataset(args.lfw), load_model(args.teacher)
-    gallery = embedded(teacher, lfw, None)
+    gallery, sizes = embedded(teacher, lfw, None), [size or None for size in args.sizes]
     first = runs / f"clean-{args.seeds[0]}"
     common = (f"data.train={args.data}", f"teacher={args.teacher}", f"hallucination.size={SIZE}")
     with_priors = (f"teachers.features={first}", f"hallucination.priors={args.priors}", f"data.hold_out={HOLD_OUT}")
@@ -102,18 +103,18 @@ def run(args: argparse.Namespace) -> None:
                 behind = teacher if recogniser == "teacher" else load_model(runs / f"{recogniser}-{seed}")
                 model, found = Model(BeforeAny(network, size, behind, seen), space=behind.space).eval(), found | apart
                 found |= {"network": figures["rows"]} if recogniser == "teacher" else {}
-            found |= measured(model, lfw, gallery)
+            found |= measured(model, lfw, gallery, sizes)
             if row == "fhn_teacher":
                 found["identity"] = {
-                    by: identity(one, lfw, gallery) for by, one in (("enlarged", teacher), ("FHN", model))
+                    by: identity(one, lfw, gallery, sizes) for by, one in (("enlarged", teacher), ("FHN", model))
                 }
             store(done, found)
     timed(runs, teacher, args.seeds[0])
 
 
-def identity(model: Model, lfw: Dataset, gallery: np.ndarray) -> dict[str, float]:
+def identity(model: Model, lfw: Dataset, gallery: np.ndarray, sizes: Sequence[int | None]) -> dict[str, float]:
     """Return the mean cosine of faces of few pixels to themselves, unchanged, in the gallery, by size."""
-    sides = (size for size in SIZES if size)
+    sides = (size for size in sizes if size)
     return {str(size): round(float((embedded(model, lfw, size) * gallery).sum(1).mean()), 4) for size in sides}
 
 
@@ -139,6 +140,10 @@ if __name__ == "__main__":
     for option in ("data", "priors", "teacher", "lfw", "runs"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    whole = [size or 0 for size in SIZES]
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", choices=whole, default=whole, help="of the probes; 0: unchanged"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(BEHIND), default=list(BEHIND), help="some of the rows")
     parser.add_argument("--changes", nargs="*", default=[], metavar="KEY=VALUE")
