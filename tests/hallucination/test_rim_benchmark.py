@@ -30,14 +30,17 @@ def test_the_table_of_hallucinated_faces() -> None:
     """One line a size, the enlarged face before the network's; without the whole size, which is last."""
     figures = {"pixels": 8, "psnr": 21.0, "psnr_bicubic": 20.0, "identity": 0.8, "identity_bicubic": 0.7}
     whole = {"pixels": 64, "psnr": 30.0, "identity": 0.9}
-    identity = {"enlarged": {"8": 0.2}, "FHN": {}}  # on LFW; an empty cell was not measured
-    fhn = {"method": "fhn_teacher", "network": [figures, whole], "identity": identity}
+    identity = {"enlarged": {"8": 0.2}, "FHN": {"8": 0.3}}  # on LFW; of 12 pixels nothing was measured
+    fhn = {"method": "fhn_teacher", "network": [figures, figures | {"pixels": 12}, whole], "identity": identity}
     runs: list[dict[str, Any]] = [{"method": "clean"}, fhn]
     head, _, *lines = network_table(runs)["hallucinated faces"].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *lines)]
     names = ("PSNR, dB", "identity cosine", "identity cosine on LFW")
     assert cells[0][1:] == [f"{name}, {by}" for name in names for by in ("enlarged", "FHN")]
-    assert cells[1:] == [["8", "20.000", "21.000", "0.700", "0.800", "0.200", ""]]
+    assert cells[1:] == [
+        ["8", "20.000", "21.000", "0.700", "0.800", "0.200", "0.300"],
+        ["12", "20.000", "21.000", "0.700", "0.800", "", ""],
+    ]
 
 
 def test_every_row_of_the_network_has_words() -> None:
