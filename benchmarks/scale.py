@@ -290,7 +290,14 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     found = {f"scale {far}": results_table(runs, far) for far in FARS}
     found |= {"scale differences": difference_table(runs), "scale trials": trials_table(runs)}
     found["scale chart"] = f"![TAR at FAR 1e-4 of each method by the number of people](images/{CHART.name})"
+    if not drawn(runs):
+        found["scale chart"] = "The chart needs two numbers of people."
     return found if runs else dict.fromkeys(found, "Nothing is measured yet.")
+
+
+def drawn(runs: Runs) -> bool:
+    """True if there is a chart: it shows what changes with the number of people."""
+    return len(measured_people(runs)) > 1
 
 
 def put() -> None:
@@ -298,7 +305,7 @@ def put() -> None:
     for name, table in tables(result).items():
         put_table("scale.md", name, table)
         print(table)
-    if result["runs"]:
+    if drawn(result["runs"]):
         with atomic_write(CHART) as temporary:
             temporary.write_text(drawing(result["runs"]), "utf-8")
 

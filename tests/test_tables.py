@@ -219,8 +219,8 @@ def test_scale() -> None:
     result = scale.stored()
     for name, table in scale.tables(result).items():
         assert _module("docs_table").stored_table("scale.md", name) == table.strip()
-    assert scale.CHART.exists() == bool(result["runs"])
-    assert not result["runs"] or scale.CHART.read_text("utf-8") == scale.drawing(result["runs"])
+    assert scale.CHART.exists() == scale.drawn(result["runs"])
+    assert not scale.CHART.exists() or scale.CHART.read_text("utf-8") == scale.drawing(result["runs"])
 
 
 def test_search_study() -> None:
