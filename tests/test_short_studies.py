@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import exported
 import multi_step
 import pytest
 import search_study
@@ -30,6 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (search_study, "SUPERNET", search_study.SUPERNET | {"channels": 2}),
         (search_study, "MOBILE", {"backbone": "mobilefacenet", "options": {"width": 0.25, "output": "affine"}}),
         (search_study, "ROUNDS", 1),
+        (exported, "ROUNDS", 1),
         (multi_step, "SIZE", 32),
         (multi_step, "DIM", 16),
         (multi_step, "BATCH", 12),
