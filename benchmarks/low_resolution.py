@@ -5,9 +5,9 @@
 
 `run` trains a student by each method and seed, and measures LFW over all pairs with probes of each size: against a
 gallery of unchanged faces that the teacher enrolled, and against faces as small as the probe, enrolled by the student
-itself. Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` copies the
-results of R into benchmarks/results/low_resolution.json and writes the tables of docs/low_resolution.md. The rows of a
-hallucination network (FHN) are made by rim.py.
+itself. At last it times the ONNX files of all networks in turns. Every result is a file in R; finished ones are
+skipped, and a stopped training resumes. `table` copies the results of R into benchmarks/results/low_resolution.json
+and writes the tables of docs/low_resolution.md. The rows of a hallucination network (FHN) are made by rim.py.
 
 Learning rates and margins are those that the comparison on real faces chose without low resolution; the residual
 methods have the rate of L2. Those that fine-tune the clean student have a third of the rate, octuplet a tenth. Images
@@ -93,7 +93,7 @@ ROWS = {
 }
 BEHIND = {"fhn_teacher": "teacher", "fhn_clean": "clean", "fhn_residual": "residual", "fhn_joint": "residual"}  # FHN
 BY = ("enlarged", "FHN")
-# Where the models are whose ONNX files are timed: of every network, one row.
+# Where the models are whose ONNX files are timed: of every network, one row. FHN is timed before the clean student.
 TIMED = {
     "clean": "clean-{}",
     "residual_s": "residual-{}/parts/student",
@@ -125,11 +125,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def timed(folder: Path, teacher: Model, seed: int) -> None:
-    """Time one image in every network that the folder has."""
-    there = {row: path for row, name in TIMED.items() if (path := folder / name.format(seed)).is_dir()}
-    models = {"teacher": teacher} | {row: load_model(path) for row, path in there.items()}
-    if (fhn := folder / "fhn").is_dir():
-        models["fhn_clean"] = compose(*network_of(fhn), models["clean"])
+    """Time one image in every network of this seed whose results the folder has."""
+    there = [row for row in (*TIMED, "fhn_clean") if (folder / f"{row}-{seed}.json").exists()]
+    models = {"teacher": teacher} | {row: load_model(folder / TIMED[row].format(seed)) for row in there if row in TIMED}
+    if {"clean", "fhn_clean"} <= set(there):
+        models["fhn_clean"] = compose(*network_of(folder / "fhn"), models["clean"])
     store(folder / "ms.json", {"ms": milliseconds(models)})
 
 

@@ -48,9 +48,7 @@ def recipe(folder: Path, method: str, terms: dict[str, Any], **more: Any) -> dic
         "student": {"backbone": "resnet_small", "input_size": 28, "options": {"width": 0.5}},
         "method": {"name": method, "terms": terms},
         "schedule": {"epochs": 4, "batch": 16, "lr": 0.05},
-        "evaluation": {
-            "sets": [str(folder / "t10k-images-idx3-ubyte")],
-        },
+        "evaluation": {"sets": [str(folder / "t10k-images-idx3-ubyte")]},
     } | more
 
 
