@@ -1,9 +1,8 @@
 """The recipe of the house on real faces: from the best recipe of the comparison on, one factor changed at a time.
 
     facedistill fuse T.onnx U.onnx --dim 128 --data FACES --out FUSED
-    python benchmarks/house.py run --faces FACES --teacher T.onnx --fused FUSED --lfw lfw.bin --runs R
-    python benchmarks/house.py table
-    python benchmarks/house.py trial --teacher T.onnx --runs R
+    python benchmarks/house.py run --data FACES --teacher T.onnx --fused FUSED --lfw lfw.bin --runs R [--only base ...]
+    python benchmarks/house.py table [--runs R]
 
 The student is MobileFaceNet of width 0.5 (0.28 M parameters) at 64 x 64 pixels. The first round changes the base in
 one factor: augmentation (three strengths, what the teacher sees, the published ones), the terms beside or instead of
@@ -12,20 +11,24 @@ option that beats the base goes into `together`; then l2kd, AdaDistill + L2 and 
 People held out of the training set decide (student-student TAR at FAR 1e-3, one seed); LFW is only measured. The rows
 of the second round and the base get three seeds.
 
-A finished run is skipped, and a stopped one resumes. `trial` is the same on a few drawn people for one epoch; it keeps
-no result.
+Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to
+benchmarks/results/house.json and prints the table.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from result_file import write_result
+from short_study import SIDES, cell, command_line, cost, store, stored
 
 from facedistill.files import fingerprint
 from facedistill.recipe import Recipe, dump_recipe, make_recipe
+from facedistill.results import markdown
 from facedistill.training import train
 
 RESULTS = Path(__file__).parent / "results" / "house.json"
@@ -59,9 +62,9 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
         **{f"{kind}, clean": {VIEW: {"kind": kind}} for kind in ("adaface", "cvlface")},
     },
     "terms": {
-        **{f"{term} beside L2": {f"{TERMS}.{term}": {"weight": 1.0}} for term in ("csd", "raml")},
+        **{f"{term} beside L2": {f"{TERMS}.{term}": {"weight": 64}} for term in ("csd", "raml")},
         **{
-            f"{term} instead of L2": {f"{TERMS}.{term}": {"weight": 1.0}, f"{TERMS}.embedding_l2.weight": 0}
+            f"{term} instead of L2": {f"{TERMS}.{term}": {"weight": 64}, f"{TERMS}.embedding_l2.weight": 0}
             for term in ("csd", "raml")
         },
     },
@@ -83,15 +86,9 @@ RIVALS: dict[str, dict[str, Any]] = {
         },
         "schedule": {"lr": 0.3},
     },
-    "d3still": {
-        "method": {
-            "name": "d3still",
-            "terms": {"margin_softmax": {"margin": "arcface", "margin_options": {"size": 0.2}, "scale": 32}},
-        },
-        "schedule": {"lr": 0.1},
-    },
+    "d3still": {"method": {"name": "d3still"}, "schedule": {"lr": 0.2}},
 }
-Rows = dict[str, dict[str, dict[str, Any]]]  # row -> seed -> what was measured
+Rows = dict[str, dict[int, Mapping[str, Any]]]  # row -> seed -> what was measured
 
 
 def recipe_of(row: str, seed: int, args: argparse.Namespace, rows: Rows) -> Recipe:
@@ -106,11 +103,11 @@ def recipe_of(row: str, seed: int, args: argparse.Namespace, rows: Rows) -> Reci
             if factor != "terms" or row == "together":
                 changed |= FACTORS[factor][option]
     changed |= next((options[row] for options in FACTORS.values() if row in options), {})
-    people, teacher = changed.pop("people", None), args.fused if changed.pop("fused", False) else args.teacher
-    raw["data"] = {"train": [args.faces, people] if people else args.faces, "hold_out": 0.1}
-    raw |= {"teacher": teacher, "seed": seed, "evaluation": {"sets": [args.lfw] if args.lfw else []}}
-    if args.epochs:
-        changed["schedule.epochs"] = args.epochs
+    people, fused = changed.pop("people", None), changed.pop("fused", False)
+    if fused and not args.fused:
+        raise SystemExit(f"{row!r} needs --fused, the model that `facedistill fuse` made of two teachers")
+    raw["data"] = {"train": [args.data, people] if people else args.data, "hold_out": 0.1}
+    raw |= {"teacher": args.fused if fused else args.teacher, "seed": seed, "evaluation": {"sets": [args.lfw]}}
     return make_recipe(raw, [f"{key}={json.dumps(value)}" for key, value in changed.items()])
 
 
@@ -126,94 +123,86 @@ def best(rows: Rows) -> dict[str, str]:
 
 
 def score(rows: Rows, row: str) -> float:
-    value: float = rows[row][str(SEEDS[0])]["hold-out"]["student-student"]["1e-3"]
+    value: float = rows[row][SEEDS[0]]["hold-out"]["student"][FARS[0]][0]
     return value
 
 
-def jobs(rows: Rows) -> Iterator[tuple[str, int]]:
+def jobs() -> Iterator[tuple[str, int]]:
     """Yield row and seed, the base and the cheapest factors first; the second round follows the first's results."""
     yield "base", SEEDS[0]
     for options in FACTORS.values():
         yield from ((option, SEEDS[0]) for option in options)
     for seed in SEEDS:
-        yield from ((row, seed) for row in ("together", *RIVALS, "base"))
+        yield from ((row, seed) for row in ("together", *RIVALS, "base") if (row, seed) != ("base", SEEDS[0]))
 
 
 def run(args: argparse.Namespace) -> None:
-    rows: Rows = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() and not args.trial else {}
-    for row, seed in jobs(rows):
-        if str(seed) in rows.get(row, {}):
+    torch.set_num_threads(args.threads)
+    folder = Path(args.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    for row, seed in jobs():
+        rows = known(folder)
+        if seed in rows.get(row, {}) or row not in (args.only or [row]):
             continue
-        rows.setdefault(row, {})[str(seed)] = measured(row, seed, args, rows)
-        print(row, seed, rows[row][str(seed)], flush=True)
-        if not args.trial:
-            write_result(RESULTS, {"command": "python benchmarks/house.py run", "rows": rows})
-    if args.trial:
-        print(table(rows))
+        recipe = recipe_of(row, seed, args, rows)
+        name = fingerprint(dump_recipe(recipe))
+        out = train(recipe, folder / name)
+        found = {"row": row, "seed": seed} | measured(out) | cost(out)
+        store(folder / f"house-{name}.json", found)
+        print(found, flush=True)
 
 
-def measured(row: str, seed: int, args: argparse.Namespace, rows: Rows) -> dict[str, Any]:
-    """Train a row and return TAR by set, pair of models and FAR, and what the training cost."""
-    recipe = recipe_of(row, seed, args, rows)
-    out = train(recipe, Path(args.runs) / fingerprint(dump_recipe(recipe)))
-    evaluation = json.loads((out / "evaluation.json").read_text("utf-8"))
-    found: dict[str, Any] = {}
-    for result in evaluation["results"]:
+def measured(run: Path) -> dict[str, Any]:
+    """Return TAR, with its interval, by set, gallery and FAR."""
+    found: dict[str, Any] = {"hold-out": {}, "lfw": {}}
+    for result in json.loads((run / "evaluation.json").read_text("utf-8"))["results"]:
         if result["protocol"] == "all-pairs" and result["probe"] == "student":
-            of_set = found.setdefault("hold-out" if result["set"] == "hold-out" else "lfw", {})
-            rates = {far: round(result["tar_at_far"][far]["value"], 4) for far in FARS if far in result["tar_at_far"]}
-            of_set[f"student-{result['gallery']}"] = rates
-    cost = {key: evaluation["training"][key] for key in ("epochs", "images", "seconds", "images_per_second")}
-    return found | cost
+            tar = {far: one for far, one in result["tar_at_far"].items() if far in FARS}
+            rates = {
+                far: [round(number, 4) for number in (one["value"], *one.get("ci95", ()))] for far, one in tar.items()
+            }
+            found["hold-out" if result["set"] == "hold-out" else "lfw"][result["gallery"]] = rates
+    return found
+
+
+def known(folder: Path) -> Rows:
+    """Return the stored results and those of a folder."""
+    runs = json.loads(RESULTS.read_text("utf-8"))["runs"] if RESULTS.exists() else []
+    return by_row([*runs, *stored(folder, "house-*.json")])
+
+
+def by_row(runs: Iterable[Mapping[str, Any]]) -> Rows:
+    rows: Rows = {}
+    for found in runs:
+        rows.setdefault(found["row"], {})[found["seed"]] = found
+    return rows
 
 
 def table(rows: Rows) -> str:
-    """Return the rows in the order of the plan; a cell that was not measured is empty, and means are over the seeds."""
-    columns = [(of, pair, far) for of in ("hold-out", "lfw") for far in FARS for pair in PAIRS]
-    heads = [f"{of} {far}, S/{'S' if pair == PAIRS[0] else 'T'}" for of, pair, far in columns]
-    lines = [f"| recipe | seeds | epochs | {' | '.join(heads)} |", "| --- | ---: | ---: |" + " ---: |" * len(heads)]
-    for row in dict.fromkeys(row for row, _ in jobs(rows)):
+    """Return the rows in the order of the plan; a cell that was not measured is empty."""
+    columns = [(of, side, far) for of in ("hold-out", "lfw") for far in FARS for side in SIDES]
+    heads = [f"{of}, FAR {far}, {SIDES[side]}" for of, side, far in columns]
+    lines = []
+    for row in dict.fromkeys(row for row, _ in jobs()):
         runs = list(rows.get(row, {}).values())
-        cells = [_mean([run.get(of, {}).get(pair, {}).get(far) for run in runs]) for of, pair, far in columns]
-        epochs = str(runs[0]["epochs"]) if runs else ""
-        lines.append(f"| {row} | {len(runs) or ''} | {epochs} | {' | '.join(cells)} |")
-    chosen = ", ".join(best(rows).values()) if "base" in rows else ""
-    return "\n".join(
-        [*lines, "", f"`together`: {chosen or 'nothing beats the base yet'}. TAR in %; held-out people decide."]
-    )
+        cells = [
+            cell([run[of][side][far] for run in runs if far in run[of].get(side, {})]) for of, side, far in columns
+        ]
+        minutes = f"{np.mean([run['seconds'] for run in runs]) / 60:.0f}" if runs else ""
+        lines.append([row, str(len(runs) or ""), str(runs[0]["epochs"]) if runs else "", minutes, *cells])
+    return markdown(["recipe", "seeds", "epochs", "minutes", *heads], lines)
 
 
-PAIRS = ("student-student", "student-teacher")
-
-
-def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{100 * sum(known) / len(known):.1f}" if known else ""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("table")
-    for name in ("run", "trial"):
-        verb = verbs.add_parser(name)
-        verb.add_argument("--teacher", required=True)
-        verb.add_argument("--runs", required=True)
-        if name == "run":
-            verb.add_argument("--faces", required=True)
-            verb.add_argument("--fused", required=True)
-            verb.add_argument("--lfw", required=True)
-    args = parser.parse_args()
-    if args.verb == "table":
-        print(table(json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else {}))
-        return
-    args.trial, args.epochs = args.verb == "trial", 1 if args.verb == "trial" else None
-    if args.trial:
-        args.faces, args.lfw = "synthetic:identities=120,images=5,size=64,seed=3", None
-        FACTORS["people"] = {"40 drawn images": {"people": DRAWN.format(8)}}
-        del FACTORS["teacher"]
-    run(args)
+def print_table(args: argparse.Namespace) -> None:
+    if args.runs:
+        runs = [found for of in known(Path(args.runs)).values() for found in of.values()]
+        write_result(RESULTS, {"runs": runs})
+    print(table(by_row(json.loads(RESULTS.read_text("utf-8"))["runs"]) if RESULTS.exists() else {}))
 
 
 if __name__ == "__main__":
-    main()
+    parser, running = command_line(__doc__, run, print_table)
+    running.add_argument("--fused", help="two teachers fused; without it, the row that needs it is an error")
+    running.add_argument("--only", nargs="+", metavar="ROW", help="some of the rows")
+    arguments = parser.parse_args()
+    arguments.verb(arguments)

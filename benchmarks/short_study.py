@@ -100,6 +100,8 @@ def store(file: Path, found: Mapping[str, Any]) -> None:
 
 
 def stored(folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    if not folder.is_dir():
+        raise SystemExit(f"{folder}: no such folder of results")
     for file in sorted(folder.glob(pattern)):
         yield json.loads(file.read_text("utf-8"))
 
@@ -110,14 +112,12 @@ def heads() -> list[str]:
 
 
 def figures(runs: list[Mapping[str, Any]]) -> list[str]:
-    """Return a cell for each of `heads`: mean TAR in percent over the runs, with the least and the greatest of several.
-
-    One run has its interval instead; empty without runs.
-    """
-    return [_cell([run["tar"][side][far_key(far)] for run in runs]) for side in SIDES for far in FARS]
+    """Return the TAR in percent for each of `heads`; empty without runs."""
+    return [cell([run["tar"][side][far_key(far)] for run in runs]) for side in SIDES for far in FARS]
 
 
-def _cell(found: list[list[float]]) -> str:
+def cell(found: Sequence[Sequence[float]]) -> str:
+    """Return a figure of one run with its interval, or of several: their mean with the least and the greatest."""
     if not found:
         return ""
     values = [100 * row[0] for row in found]

@@ -4,23 +4,24 @@ from argparse import Namespace
 from typing import Any
 
 import house
+import pytest
 
 from facedistill.training.method import wire_terms
 from facedistill.training.resolved import resolve
 
-ARGS = Namespace(faces="photos", teacher="t.onnx", fused="both", lfw="lfw.bin", epochs=None)
+ARGS = Namespace(data="photos", teacher="t.onnx", fused="both", lfw="lfw.bin")
 
 
-def _measured(value: float) -> dict[str, Any]:
-    return {"0": {"hold-out": {"student-student": {"1e-3": value}}, "epochs": 14}}
+def _measured(value: float) -> dict[int, Any]:
+    return {0: {"hold-out": {"student": {"1e-3": [value, value, value]}}, "lfw": {}, "epochs": 14, "seconds": 60}}
 
 
 def test_every_row_is_a_recipe_and_together_has_the_best_of_each_factor() -> None:
-    rows = {row: _measured(0.5) for row, _ in house.jobs({})}
+    rows: house.Rows = {row: _measured(0.5) for row, _ in house.jobs()}
     rows |= {"augment 0.5, same": _measured(0.7), "augment 0.25, clean": _measured(0.6), "40 epochs": _measured(0.52)}
     rows |= {"csd beside L2": _measured(0.4), "25,000 drawn images": _measured(0.55)}
     assert set(house.best(rows).values()) == {"augment 0.5, same", "40 epochs", "25,000 drawn images"}
-    for row, seed in house.jobs(rows):
+    for row, seed in house.jobs():
         recipe = house.recipe_of(row, seed, ARGS, rows)
         resolved = resolve(recipe.method)
         assert wire_terms(resolved) and recipe.seed == seed and recipe.data.hold_out == 0.1
@@ -37,7 +38,14 @@ def test_every_row_is_a_recipe_and_together_has_the_best_of_each_factor() -> Non
 
 
 def test_cells_that_were_not_measured_are_empty() -> None:
-    rows = {"base": _measured(0.5) | {"1": {"hold-out": {"student-student": {"1e-3": 0.6}}, "epochs": 14}}}
-    table = house.table(rows)
-    assert "| base | 2 | 14 | 55.0 |  |" in table and "| together |  |  |  |" in table
-    assert "nothing beats the base yet" in table
+    lines = house.table({"base": {0: _measured(0.5)[0], 1: _measured(0.6)[0]}}).splitlines()
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert cells["base"] == ["2", "14", "1", "55.0 (50.0 to 60.0)"] and cells["together"] == [""] * 4
+    assert cells["recipe"] == ["seeds", "epochs", "minutes", "hold-out, FAR 1e-3, S→S"]  # no empty column
+
+
+def test_a_row_with_two_teachers_asks_for_them() -> None:
+    args = Namespace(**vars(ARGS) | {"fused": None})
+    with pytest.raises(SystemExit, match="needs --fused"):
+        house.recipe_of("two teachers fused", 0, args, {})
+    assert house.recipe_of("base", 0, args, {}).teachers["teacher"].model == "t.onnx"

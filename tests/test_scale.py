@@ -53,7 +53,7 @@ def test_all_rates_are_tried_before_one_is_chosen() -> None:
 def test_cells_that_were_not_measured_are_empty() -> None:
     runs = {
         "400": {"teacher": {"0.2": _measured(0.9)}, "l2kd": {"1": _measured(0.5, 0.6)}},
-        "1600": {"l2kd": {"1": _measured(0.55, 0.65)}, "csd": {"0.1": _measured(0.5, 0.7)}},
+        "1600": {"l2kd": {"1": _measured(0.55, 0.65)}, "csd": {"2": _measured(0.5, 0.7)}},
     }
     tables = scale.tables({"runs": runs})
     assert "| teacher | 1 | 90.0 [80.0, 100.0] |  |  |  |" in tables["scale 1e-4"]
@@ -71,7 +71,7 @@ def test_a_study_of_a_few_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(scale, "METHODS", {k: v for k, v in scale.METHODS.items() if k.startswith("proxylesskd (W: t")})
     for name, value in {"SIZE": 32, "DIM": 16, "TEACHER_WIDTH": 0.25, "SCHEDULE": {"batch": 32}}.items():
         monkeypatch.setattr(scale, name, value)
-    args = Namespace(work=str(tmp_path / "work"), people=[9], seeds=[0], tune=[])
+    args = Namespace(work=str(tmp_path / "work"), people=[9], seeds=[0], tune=[], only=None)
     scale.run(args)
     first = (tmp_path / "scale.json").read_text()
     drawn = open_dataset(tmp_path / "work" / "9.tar")

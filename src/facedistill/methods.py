@@ -39,13 +39,10 @@ METHODS: dict[str, MethodSpec] = {
         _rival("pkt", 469),
         _rival("cckd", 1000, PK),  # no weight is published; at 1 its gradient is 2,000 times below the softmax's
         _rival("ekd", sampler=PK),
-        # Made for matching a student's query with a teacher's gallery.
-        _rival("csd"),
-        _rival("raml"),
-        _rival("rop"),
-        _rival("d3still"),
-        _rival("aml", sampler=PK),
         _rival("gkd"),
+        # Made for matching a student's query with a teacher's gallery; as in their papers, there is no other loss.
+        *(MethodSpec(name, ClassifierSpec(), {name: TermSpec()}) for name in ("csd", "raml", "rop", "d3still")),
+        MethodSpec("aml", ClassifierSpec(), {"aml": TermSpec()}, PK),
         # 100 / d at the d = 128 of PocketNetS-128: the paper weights a mean over dimensions by 100.
         MethodSpec("pocketnet", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec(0.78)}, teacher_epoch="same"),
         MethodSpec("stkd", LEARNED, STKD, view=ViewSpec("mixup")),
