@@ -1,6 +1,6 @@
 """How the ways to distil compare as the number of people grows: people who are drawn, so that anyone can repeat it.
 
-    python benchmarks/scale.py run --work DIR [--people 400 1600 6400 25600] [--seeds 0 1 2] [--tune 1600]
+    python benchmarks/scale.py run --work DIR [--people 400 1600 6400 25600 400x32] [--seeds 0 1 2] [--tune 1600]
     python benchmarks/scale.py table
 
 For each number of people there are 8 images of 48 x 48 pixels of each, a teacher that was trained on them (so that its
@@ -8,7 +8,7 @@ W is a trained one), and students a quarter as wide. 500 people whom nobody trai
 measured, student against itself and against the teacher's gallery. Rates of learning are those that the comparison on
 real faces chose, until `--tune` has tried a third and three times as much, too, for every method and with the first
 seed. Then the best rate with TUNED_AT people counts everywhere, judged on 200 further people; trials with other numbers
-of people only show whether it holds there.
+of people only show whether it holds there. `400x32` are 400 people with 32 images each; as many images are seen in all.
 
 The parts are written to the results one by one; finished ones are skipped, and a stopped one resumes. `table` writes
 the tables and the chart of docs/scale.md.
@@ -21,7 +21,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from docs_table import DOCS, put_table
@@ -76,7 +76,27 @@ TEACHER: dict[str, Any] = {
     "terms": {"margin_softmax": {"margin": "cosface", "margin_options": {"size": 0.35}, "scale": SCALE}},
 }
 PAIRS = ("student", "teacher")  # the gallery
-Runs = dict[str, Any]  # people -> row -> rate -> seed -> what was measured; the teacher is a row too
+Runs = dict[str, Any]  # name of the crowd -> row -> rate -> seed -> what was measured; the teacher is a row too
+
+
+class Crowd(NamedTuple):
+    """Drawn people, with so many images each."""
+
+    people: int
+    images: int = IMAGES
+
+    @property
+    def name(self) -> str:
+        return str(self.people) if self.images == IMAGES else f"{self.people}x{self.images}"
+
+    @classmethod
+    def of(cls, name: str) -> "Crowd":
+        """Return the crowd called PEOPLE or PEOPLExIMAGES."""
+        people, _, images = name.partition("x")
+        known = people.isdecimal() and int(people) in PEOPLE
+        if not known or (images and not (images.isdecimal() and int(images) > 1)):
+            raise argparse.ArgumentTypeError(f"{name!r}; expected one of {PEOPLE}, or with a number of images: 400x32")
+        return cls(int(people), int(images or IMAGES))
 
 
 def faces(work: Path, name: str, people: int, images: int, first: int, result: dict[str, Any]) -> Path:
@@ -99,12 +119,12 @@ def faces(work: Path, name: str, people: int, images: int, first: int, result: d
     return file
 
 
-def recipe_of(row: str, people: int, rate: float, seed: int, work: Path) -> Recipe:
+def recipe_of(row: str, crowd: Crowd, rate: float, seed: int, work: Path) -> Recipe:
     """Return the recipe of a student, or of the teacher, which is a row like any other."""
-    epochs = max(1, SEEN[people] // (IMAGES * people)) if people in SEEN else 1
+    epochs = max(1, SEEN[crowd.people] // (crowd.images * crowd.people))
     is_teacher = row == "teacher"
     raw: dict[str, Any] = {
-        "data": str(work / f"{people}.tar"),
+        "data": str(work / f"{crowd.name}.tar"),
         "student": {
             "input_size": SIZE,
             "embedding_dim": DIM if is_teacher else None,
@@ -116,15 +136,15 @@ def recipe_of(row: str, people: int, rate: float, seed: int, work: Path) -> Reci
         "check": {"own_class": 0.0},
         "seed": seed,
     }
-    return make_recipe(raw | ({} if is_teacher else {"teacher": str(work / run_name("teacher", people, RATE, 0))}))
+    return make_recipe(raw | ({} if is_teacher else {"teacher": str(work / run_name("teacher", crowd, RATE, 0))}))
 
 
 RATE = 0.2  # the teacher's
 
 
-def run_name(row: str, people: int, rate: float, seed: int) -> str:
+def run_name(row: str, crowd: Crowd, rate: float, seed: int) -> str:
     plain = row.replace(" (W: ", "-").replace(")", "").replace(" + ", "-")
-    return f"{people}-{plain}-{rate:g}-s{seed}"
+    return f"{crowd.name}-{plain}-{rate:g}-s{seed}"
 
 
 def rates(row: str) -> list[float]:
@@ -144,16 +164,16 @@ def chosen(runs: Runs, row: str) -> float:
 
 
 def jobs(
-    runs: Runs, people: Sequence[int], seeds: Sequence[int], tune: Sequence[int]
-) -> Iterator[tuple[str, int, float, int]]:
-    """Yield row, number of people, rate and seed: trials first, then all rows of a seed before the next seed."""
-    for number in tune:
-        yield "teacher", number, RATE, 0
-        yield from ((row, number, rate, SEEDS[0]) for row in METHODS for rate in rates(row))
+    runs: Runs, crowds: Sequence[Crowd], seeds: Sequence[int], tune: Sequence[Crowd]
+) -> Iterator[tuple[str, Crowd, float, int]]:
+    """Yield row, crowd, rate and seed: trials first, then all rows of a seed before the next seed."""
+    for crowd in tune:
+        yield "teacher", crowd, RATE, 0
+        yield from ((row, crowd, rate, SEEDS[0]) for row in METHODS for rate in rates(row))
     for seed in seeds:
-        for number in people:
-            yield "teacher", number, RATE, 0
-            yield from ((row, number, chosen(runs, row), seed) for row in METHODS)
+        for crowd in crowds:
+            yield "teacher", crowd, RATE, 0
+            yield from ((row, crowd, chosen(runs, row), seed) for row in METHODS)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -161,23 +181,23 @@ def run(args: argparse.Namespace) -> None:
     work = Path(args.work)
     for name, (people, images, first) in OTHERS.items():
         faces(work, name, people, images, first, result)
-    for row, people, rate, seed in jobs(result["runs"], args.people, args.seeds, args.tune):
-        done = result["runs"].get(str(people), {}).get(row, {}).get(f"{rate:g}", {})
+    for row, crowd, rate, seed in jobs(result["runs"], args.people, args.seeds, args.tune):
+        done = result["runs"].get(crowd.name, {}).get(row, {}).get(f"{rate:g}", {})
         if str(seed) in done or row not in (args.only or [row]):
             continue
-        faces(work, str(people), people, IMAGES, 0, result)
+        faces(work, crowd.name, crowd.people, crowd.images, 0, result)
         if row != "teacher":  # it may have been measured elsewhere
-            trained("teacher", people, RATE, 0, work)
-        found = measured(trained(row, people, rate, seed, work))
-        print(people, row, rate, seed, found, flush=True)
-        of_row = result["runs"].setdefault(str(people), {}).setdefault(row, {}).setdefault(f"{rate:g}", {})
+            trained("teacher", crowd, RATE, 0, work)
+        found = measured(trained(row, crowd, rate, seed, work))
+        print(crowd.name, row, rate, seed, found, flush=True)
+        of_row = result["runs"].setdefault(crowd.name, {}).setdefault(row, {}).setdefault(f"{rate:g}", {})
         of_row[str(seed)] = found
         write_result(RESULTS, result)
 
 
-def trained(row: str, people: int, rate: float, seed: int, work: Path) -> Path:
+def trained(row: str, crowd: Crowd, rate: float, seed: int, work: Path) -> Path:
     """Return the run of a row, which is trained if it is not there."""
-    return train(recipe_of(row, people, rate, seed, work), work / run_name(row, people, rate, seed))
+    return train(recipe_of(row, crowd, rate, seed, work), work / run_name(row, crowd, rate, seed))
 
 
 def about() -> dict[str, Any]:
@@ -201,10 +221,10 @@ def measured(run: Path) -> dict[str, Any]:
     return found | cost | {"parameters": evaluation["models"]["student"]["parameters"]}
 
 
-def seeds_of(runs: Runs, row: str, people: int) -> list[dict[str, Any]]:
+def seeds_of(runs: Runs, row: str, crowd: Crowd) -> list[dict[str, Any]]:
     """Return the runs of a row that count, one for each seed."""
     rate = RATE if row == "teacher" else chosen(runs, row)
-    found: dict[str, Any] = runs.get(str(people), {}).get(row, {}).get(f"{rate:g}", {})
+    found: dict[str, Any] = runs.get(crowd.name, {}).get(row, {}).get(f"{rate:g}", {})
     return list(found.values())
 
 
@@ -221,53 +241,64 @@ def cell(found: tuple[float, float, float] | None) -> str:
     return "" if found is None else f"{found[0]:.1f} [{found[1]:.1f}, {found[2]:.1f}]"
 
 
-def measured_people(runs: Runs) -> list[int]:
-    return sorted(int(number) for number in runs)
+def measured_crowds(runs: Runs) -> list[Crowd]:
+    """Return the crowds of the usual number of images, by the number of people."""
+    return [crowd for crowd in sorted(map(Crowd.of, runs)) if crowd.images == IMAGES]
 
 
-def results_table(runs: Runs, far: str) -> str:
-    """Return TAR of every row and number of people; an empty cell was not measured."""
-    people = measured_people(runs)
-    heads = [f"{number:,} people, {of}" for number in people for of in ("S/S", "S/T")]
+def other_crowds(runs: Runs) -> list[Crowd]:
+    """Return the crowds of the same people with other numbers of images, and those of the usual number beside them."""
+    crowds = sorted(map(Crowd.of, runs))
+    people = {crowd.people for crowd in crowds if crowd.images != IMAGES}
+    return [crowd for crowd in crowds if crowd.people in people]
+
+
+def results_table(runs: Runs, crowds: Sequence[Crowd], far: str) -> str:
+    """Return TAR of every row and crowd; an empty cell was not measured."""
+    heads = [f"{_words(crowd, crowds)}, {of}" for crowd in crowds for of in ("S/S", "S/T")]
     lines = [f"| method | seeds | {' | '.join(heads)} |", "| --- | ---: |" + " ---: |" * len(heads)]
     for row in ("teacher", *METHODS):
         galleries = ("student", "teacher") if row != "teacher" else ("student", "")
-        found = {number: seeds_of(runs, row, number) for number in people}
-        cells = [cell(figure(found[number], gallery, far)) for number in people for gallery in galleries]
+        found = {crowd: seeds_of(runs, row, crowd) for crowd in crowds}
+        cells = [cell(figure(found[crowd], gallery, far)) for crowd in crowds for gallery in galleries]
         counts = {len(of) for of in found.values() if of}
         lines.append(f"| {row} | {' to '.join(map(str, sorted(counts)))} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _words(crowd: Crowd, crowds: Sequence[Crowd]) -> str:
+    """Return "400 people", or "400 people x 8" beside other numbers of images."""
+    several = len({one.images for one in crowds}) > 1
+    return f"{crowd.people:,} people" + (f" x {crowd.images}" if several else "")
 
 
 def trials_table(runs: Runs) -> str:
     """Return what the rates reach that were tried, on the people for tuning."""
     lines = ["| method | people | rate | TAR at 1e-3, S/S | counts |", "| --- | ---: | ---: | ---: | --- |"]
     for row in METHODS:
-        for number in measured_people(runs):
-            tried = {
-                rate: runs[str(number)].get(row, {}).get(f"{rate:g}", {}).get(str(SEEDS[0])) for rate in rates(row)
-            }
+        for crowd in measured_crowds(runs):
+            tried = {rate: runs[crowd.name].get(row, {}).get(f"{rate:g}", {}).get(str(SEEDS[0])) for rate in rates(row)}
             for rate, run in sorted(tried.items()):
                 if run:
                     value = 100 * run["tuning"]["student"]["1e-3"][0]
                     counts = "yes" if rate == chosen(runs, row) else ""
-                    lines.append(f"| {row} | {number:,} | {rate:.3g} | {value:.1f} | {counts} |")
+                    lines.append(f"| {row} | {crowd.people:,} | {rate:.3g} | {value:.1f} | {counts} |")
     return "\n".join(lines)
 
 
 def difference_table(runs: Runs) -> str:
     """Return TAR at 1e-4 less that of l2kd with as many people, in points; several seeds: mean, and range."""
-    people = measured_people(runs)
-    heads = [f"{number:,} people, {of}" for number in people for of in ("S/S", "S/T")]
+    crowds = measured_crowds(runs)
+    heads = [f"{crowd.people:,} people, {of}" for crowd in crowds for of in ("S/S", "S/T")]
     lines = [f"| less l2kd | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
     for row in [row for row in METHODS if row != "l2kd"]:
-        cells = [_difference(runs, row, number, gallery) for number in people for gallery in PAIRS]
+        cells = [_difference(runs, row, crowd, gallery) for crowd in crowds for gallery in PAIRS]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _difference(runs: Runs, row: str, people: int, gallery: str) -> str:
-    pairs = zip(seeds_of(runs, row, people), seeds_of(runs, "l2kd", people), strict=False)
+def _difference(runs: Runs, row: str, crowd: Crowd, gallery: str) -> str:
+    pairs = zip(seeds_of(runs, row, crowd), seeds_of(runs, "l2kd", crowd), strict=False)
     found = [a["unseen"][gallery]["1e-4"][0] - b["unseen"][gallery]["1e-4"][0] for a, b in pairs]
     if not found:
         return ""
@@ -281,8 +312,8 @@ def drawing(runs: Runs) -> str:
     for title, gallery in (("student against itself", "student"), ("student against the teacher’s gallery", "teacher")):
         lines = []
         for row in METHODS:
-            found = {number: figure(seeds_of(runs, row, number), gallery, "1e-4") for number in measured_people(runs)}
-            lines.append(Line(row, {number: of for number, of in found.items() if of is not None}))
+            found = {one.people: figure(seeds_of(runs, row, one), gallery, "1e-4") for one in measured_crowds(runs)}
+            lines.append(Line(row, {people: of for people, of in found.items() if of is not None}))
         panels[title] = lines
     title = "Genuine pairs accepted at a false-accept rate of 1e-4 (TAR in %), by the number of people in training"
     return chart(title, "drawn people in training, 8 images each", panels)
@@ -297,7 +328,10 @@ def stored() -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return every table of the page by its name, and the chart's place."""
     runs = result["runs"]
-    found = {f"scale {far}": results_table(runs, far) for far in FARS}
+    found = {f"scale {far}": results_table(runs, measured_crowds(runs), far) for far in FARS}
+    found["scale images"] = "Only 8 images of each are measured so far."
+    if others := other_crowds(runs):
+        found["scale images"] = results_table(runs, others, FARS[1])
     found |= {"scale differences": difference_table(runs), "scale trials": trials_table(runs)}
     found["scale chart"] = f"![TAR at FAR 1e-4 of each method by the number of people](images/{CHART.name})"
     if not drawn(runs):
@@ -307,7 +341,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 def drawn(runs: Runs) -> bool:
     """True if there is a chart: it shows what changes with the number of people."""
-    return len(measured_people(runs)) > 1
+    return len(measured_crowds(runs)) > 1
 
 
 def put() -> None:
@@ -325,9 +359,9 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("run")
     verb.add_argument("--work", required=True)
-    verb.add_argument("--people", type=int, nargs="+", choices=PEOPLE, default=PEOPLE[:3])
+    verb.add_argument("--people", type=Crowd.of, nargs="+", default=[*map(Crowd, PEOPLE[:3])], metavar="N[xIMAGES]")
     verb.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    verb.add_argument("--tune", type=int, nargs="*", choices=PEOPLE, default=[])
+    verb.add_argument("--tune", type=Crowd.of, nargs="*", default=[], metavar="N")
     verb.add_argument("--only", nargs="+", choices=list(METHODS), metavar="ROW", help="some of the rows")
     verbs.add_parser("table")
     args = parser.parse_args()
