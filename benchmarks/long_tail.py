@@ -1,131 +1,279 @@
 """Rendered attributes of a long tail: losses for several labels an image, and RSKD, for a tiny student.
 
-    python benchmarks/long_tail.py run --out FOLDER [--seeds 0 1 2] [--imbalance 100] [--people 500] [--epochs 12]
-    python benchmarks/long_tail.py table
+    python benchmarks/long_tail.py run --runs R [--imbalance 10 50 100] [--seeds 0 1 2] [--tune] [--only bce kd ...]
+    python benchmarks/long_tail.py table [--runs R]
 
-Every method trains the same student by the same schedule, and none is tuned. The test set has other people, and 30% of
-its images have each attribute. RSKD's teachers are networks of twice the width, one for each region of the face; `kd`
-has one such teacher of all labels. FOLDER keeps the runs, so a run that was stopped goes on.
+Every method trains the same student by the same schedule. RSKD's teachers are networks of twice the width: one for each
+region of the face, for labels with many, medium and few images, or for labels drawn at random; `kd` has one such
+teacher of all labels. The test set has other people, and 30% of its images have each attribute.
+
+Every method has the same settings until `--tune` has tried three for each, at an imbalance of 100 and with the first
+seed: rates for the losses, weights of the imitation for `kd` and RSKD with regions. The best one counts, judged by mAP
+on people who are neither in training nor in the test set; the other forms of RSKD take that of the regions.
+
+Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to
+benchmarks/results/long_tail.json and writes the tables of docs/guides/other_tasks.md. A training takes about two
+minutes of one core of this project's machine.
 """
 
 import argparse
 import json
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from docs_table import put_table
+import numpy as np
+import torch
+from docs_table import put_tables
 from result_file import write_result
+from scipy.stats import ttest_rel
+from short_study import command_line, store, stored
 
 from facedistill import train
+from facedistill.data import open_dataset
+from facedistill.evaluation import by_shots
 from facedistill.recipe import make_recipe
+from facedistill.results import markdown
+from facedistill.results.reading import points
+from facedistill.training import save_subsets
 
 RESULTS = Path(__file__).parent / "results" / "long_tail.json"
 FIGURES = {"map": "mAP", "many_map": "many", "medium_map": "medium", "few_map": "few", "label_auc": "AUC", "ece": "ECE"}
-REGIONS = ("eyes", "mouth", "skin", "hair")
+TAIL, DECIDING = "few_map", "map"
+IMBALANCES, SEEDS, TUNED_AT = (10, 50, 100), (0, 1, 2), 100
+PEOPLE, IMAGES, SIZE, DIM, EPOCHS, BATCH = 500, 4, 32, 32, 12, 64
+OTHERS = {"test": (250, 1_000_000), "tuning": (250, 2_000_000)}  # people, the first one's number
+STUDENT, TEACHER = 0.25, 0.5  # widths
+RATES, WEIGHTS = (0.1, 0.03, 0.3), (100, 10, 1000)  # the untuned one first
 LOSSES = ("bce", "focal_bce", "class_balanced_bce", "asymmetric", "distribution_balanced")
-TEACHER = "all"
+ALL, REGION = "all", "rskd, regions"
+TUNED = (*LOSSES, "kd", REGION)
+# RSKD's forms: which subsets, and how a subset is weighted
+RSKD = {
+    REGION: ("region", "none"),
+    "rskd, regions, inverse frequency": ("region", "inverse_frequency"),
+    "rskd, regions, self-paced": ("region", "self_paced"),
+    "rskd, many, medium, few": ("shots", "none"),
+    "rskd, at random": ("random", "none"),
+}
+OWN = "its teacher of all labels"
+HELD_OUT = 0.1  # of the people, where the self-paced weight measures the student
 
 
-def methods() -> dict[str, dict[str, Any]]:
-    """Return each method of the study, by its name in the table."""
-    found: dict[str, dict[str, Any]] = {name: {"name": name} for name in LOSSES}
-    found["kd"] = {"name": "rskd", "terms": {"rskd": {"teacher": TEACHER}}}
-    for name, balance in (("rskd", "none"), ("rskd, inverse frequency", "inverse_frequency")):
-        terms = {region: {"term": "rskd", "teacher": region, "weight": 100, "balance": balance} for region in REGIONS}
-        found[name] = {"name": "rskd", "terms": {"rskd": 0, **terms}}
-    return found
+class Setting(NamedTuple):
+    """The rate of learning, and the weight of the imitation, which a loss alone does not have."""
+
+    rate: float = RATES[0]
+    weight: float = WEIGHTS[0]
 
 
-def recipe(args: argparse.Namespace, seed: int, method: Mapping[str, Any], width: float, **more: Any) -> dict[str, Any]:
-    data = f"synthetic:images=4,size=32,task=attributes,seed={seed}"
-    return {
-        "data": {"train": f"{data},identities={args.people},imbalance={args.imbalance}", "workers": 0},
-        "student": {
-            "backbone": "resnet_small",
-            "input_size": 32,
-            "embedding_dim": 32,
-            "options": {"width": width},
-        },
-        "method": dict(method),
-        "schedule": {"epochs": args.epochs, "batch": 64, "lr": 0.1, "warmup_epochs": 1},
-        "evaluation": {"sets": [f"{data},identities={args.test},first=1000000,imbalance=1"], "flip": "none"},
-        "seed": seed,
-        "purpose": "symmetric",
-        **more,
+def settings(method: str, base: Setting) -> list[Setting]:
+    """Return the three settings of a method, the untuned one first; imitation has the rate of plain `bce`."""
+    if method in LOSSES:
+        return [Setting(rate) for rate in RATES]
+    return [Setting(base.rate, weight) for weight in WEIGHTS]
+
+
+def chosen(rows: Sequence[Mapping[str, Any]], method: str) -> Setting:
+    """Return the best setting of a method on the people for tuning; the first before all three are tried."""
+    tuned = method if method in TUNED else REGION
+    tried = settings(tuned, Setting() if tuned in LOSSES else chosen(rows, "bce"))
+    reached = {
+        (row["rate"], row["weight"]): row["tuning"][DECIDING]
+        for row in rows
+        if (row["method"], row["imbalance"], row["seed"]) == (tuned, TUNED_AT, SEEDS[0]) and "tuning" in row
     }
+    if not all(setting in reached for setting in tried):
+        return tried[0]
+    return max(tried, key=lambda setting: reached[setting])
 
 
 def run(args: argparse.Namespace) -> None:
-    rows: list[dict[str, Any]] = []
+    torch.set_num_threads(args.threads)
+    folder = Path(args.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    for method, imbalance, seed, setting in jobs(args, folder):
+        slug = method.replace(",", "").replace(" ", "-")
+        name = f"{imbalance}-{slug}-{setting.rate:g}-{setting.weight:g}-{seed}"
+        done = folder / f"tail-{name}.json"
+        if done.exists() or method not in (args.only or [method]):
+            continue
+        teachers = teachers_of(folder, method, imbalance, seed)
+        if method == OWN:
+            out = teachers.pop(ALL)
+        else:
+            more = {"teachers": {name: str(path) for name, path in teachers.items()}} if teachers else {}
+            raw = recipe(imbalance, seed, spec(method, teachers, setting), setting.rate, STUDENT) | more
+            if "self-paced" in method:
+                raw["data"]["hold_out"] = HELD_OUT
+            out = train(make_recipe(raw), folder / name)
+        found = {"method": method, "imbalance": imbalance, "seed": seed} | setting._asdict() | measured(out)
+        store(done, found)
+        print(found, flush=True)
+
+
+def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, int, Setting]]:
+    """Yield method, imbalance, seed and setting: trials first, then all methods of an imbalance and a seed."""
+    for method in TUNED if args.tune else ():
+        for setting in settings(method, chosen(known(folder), "bce")):
+            yield method, TUNED_AT, SEEDS[0], setting
     for seed in args.seeds:
-        at = args.out / str(seed)
-        teachers = {}
-        for subset in (TEACHER, *REGIONS):
-            raw = recipe(args, seed, {"name": "bce"}, 0.5)
-            raw["data"] |= {} if subset == TEACHER else {"subset": subset}
-            teachers[subset] = str(train(make_recipe(raw), at / subset))
-        for name, method in methods().items():
-            used = {key: path for key, path in teachers.items() if f"'{key}'" in str(method)}
-            folder = at / name.replace(", ", "-").replace(" ", "_")
-            done = train(make_recipe(recipe(args, seed, method, 0.25, teachers=used)), folder)
-            rows.append({"method": name, "seed": seed} | figures_of(done, "student"))
-        rows.append({"method": "its teacher of all labels", "seed": seed} | figures_of(Path(teachers[TEACHER])))
-    about = {"command": "python benchmarks/long_tail.py run", "imbalance": args.imbalance, "epochs": args.epochs}
-    write_result(RESULTS, about | {"people": args.people, "test": args.test, "runs": rows})
-    put()
+        for imbalance in args.imbalance:
+            for method in (*LOSSES, "kd", *RSKD):
+                yield method, imbalance, seed, chosen(known(folder), method)
+            yield OWN, imbalance, seed, Setting()
 
 
-def figures_of(folder: Path, model: str = "student") -> dict[str, Any]:
-    """Return the figures of a run's own result, to four digits."""
-    results = json.loads((folder / "evaluation.json").read_text("utf-8"))["results"]
-    own = next(result for result in results if result["probe"] == result["gallery"] == model)
-    return {key: round(own[key]["value"], 4) for key in FIGURES if key in own}
+def recipe(imbalance: int, seed: int, method: Mapping[str, Any], rate: float, width: float) -> dict[str, Any]:
+    data = f"synthetic:images={IMAGES},size={SIZE},task=attributes,seed={seed}"
+    sets = [f"{data},identities={people},first={first},imbalance=1" for people, first in OTHERS.values()]
+    return {
+        "data": {"train": f"{data},identities={PEOPLE},imbalance={imbalance}", "in_memory": True},
+        "student": {
+            "backbone": "resnet_small",
+            "input_size": SIZE,
+            "embedding_dim": DIM,
+            "options": {"width": width},
+        },
+        "method": dict(method),
+        "schedule": {"epochs": EPOCHS, "batch": BATCH, "lr": rate, "warmup_epochs": 1},
+        "evaluation": {"sets": sets, "flip": "none"},
+        "seed": seed,
+        "purpose": "symmetric",
+    }
 
 
-def table(result: Mapping[str, Any]) -> str:
-    lines = [f"| method | {' | '.join(FIGURES.values())} |", f"| --- |{' ---: |' * len(FIGURES)}"]
-    for name in dict.fromkeys(row["method"] for row in result["runs"]):
-        runs = [row for row in result["runs"] if row["method"] == name]
-        cells = [_cell([100 * row[key] for row in runs if key in row]) for key in FIGURES]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    seeds = len({row["seed"] for row in result["runs"]})
-    of = "one seed" if seeds == 1 else f"mean over {seeds} seeds and half of the range"
-    about = (
-        f"In percent, {of}. {4 * result['people']:,} training images, "
-        f"imbalance {result['imbalance']:g}, {result['epochs']} epochs; {4 * result['test']:,} test images."
-    )
-    return "\n".join([*lines, "", about])
+def spec(method: str, teachers: Mapping[str, Path], setting: Setting) -> dict[str, Any]:
+    """Return a method as a recipe names it: a term for each teacher."""
+    if method in LOSSES:
+        return {"name": method}
+    balance = RSKD[method][1] if method in RSKD else "none"
+    terms = {name: {"term": "rskd", "teacher": name, "weight": setting.weight, "balance": balance} for name in teachers}
+    return {"name": "rskd", "terms": {"rskd": 0, **terms}}
+
+
+def teachers_of(folder: Path, method: str, imbalance: int, seed: int) -> dict[str, Path]:
+    """Return the runs of the teachers that a method needs, by subset; they are trained if they are not there."""
+    if method in LOSSES:
+        return {}
+    subsets = {ALL: ""} if method not in RSKD else _subsets(folder, RSKD[method][0], imbalance, seed)
+    found = {}
+    for name, subset in subsets.items():
+        raw = recipe(imbalance, seed, {"name": "bce"}, RATES[0], TEACHER)
+        raw["data"] |= {"subset": subset} if subset else {}
+        found[name] = train(make_recipe(raw), folder / f"{imbalance}-teacher-{name}-{seed}")
+    return found
+
+
+def _subsets(folder: Path, kind: str, imbalance: int, seed: int) -> dict[str, str]:
+    """Return what `data.subset` is for each subset of a kind; random ones are as large as the regions."""
+    dataset = open_dataset(recipe(imbalance, seed, {}, RATES[0], TEACHER)["data"]["train"])
+    regions = dict(dataset.source.label_groups or {})
+    if kind == "region":
+        return {region: region for region in regions}
+    if kind == "shots":
+        return {shot: shot for shot, there in by_shots(dataset.target_counts).items() if there.any()}
+    file = folder / f"random-{seed}.csv"
+    names = np.random.default_rng(seed).permutation(dataset.targets)
+    ends = np.cumsum([len(of) for of in regions.values()])[:-1]
+    groups = {f"random{i + 1}": group.tolist() for i, group in enumerate(np.split(names, ends))}
+    save_subsets(file, groups)
+    return {name: f"{file}:{name}" for name in groups}
+
+
+def measured(run: Path) -> dict[str, Any]:
+    """Return the figures of a run's student by set."""
+    results = json.loads((run / "evaluation.json").read_text("utf-8"))["results"]
+    return {
+        name: {key: round(row[key]["value"], 4) for key in FIGURES if key in row}
+        for row in results
+        for name, (_, first) in OTHERS.items()
+        if row["probe"] == row["gallery"] == "student" and f"first={first}" in row["set"]
+    }
+
+
+def known(folder: Path) -> list[dict[str, Any]]:
+    """Return the stored results and those of a folder, in place of the stored ones of the same training."""
+    rows = json.loads(RESULTS.read_text("utf-8"))["runs"] if RESULTS.exists() else []
+    return list({_training(row): row for row in (*rows, *stored(folder, "tail-*.json"))}.values())
+
+
+def _training(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("method", "imbalance", "seed", *Setting._fields))
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    made = {f"long tail {imbalance}": table(result["runs"], imbalance) for imbalance in IMBALANCES}
+    return made | {"long tail trials": trials_table(result["runs"])}
+
+
+def table(rows: Sequence[Mapping[str, Any]], imbalance: int) -> str:
+    """Return the figures of each method with its chosen setting: the mean over seeds, the least and the greatest."""
+    lines, plain = [], _counted(rows, "bce", imbalance)
+    for method in (*LOSSES, "kd", *RSKD, OWN):
+        runs = _counted(rows, method, imbalance)
+        cells = [_cell([row["test"][key] for row in runs.values() if key in row["test"]]) for key in FIGURES]
+        lines.append([method, str(len(runs) or ""), *cells, _ahead(runs, plain, TAIL), _ahead(runs, plain, "many_map")])
+    heads = ["method", "seeds", *FIGURES.values(), "few, above bce", "many, above bce"]
+    return markdown(heads, lines) if any(line[1] for line in lines) else "Not measured yet."
+
+
+def _counted(rows: Sequence[Mapping[str, Any]], method: str, imbalance: int) -> dict[int, Mapping[str, Any]]:
+    """Return the runs of a method that count, by seed."""
+    setting = Setting() if method == OWN else chosen(rows, method)
+    of = [row for row in rows if (row["method"], row["imbalance"]) == (method, imbalance)]
+    return {row["seed"]: row for row in of if (row["rate"], row["weight"]) == setting}
+
+
+def _ahead(runs: Mapping[int, Mapping[str, Any]], plain: Mapping[int, Mapping[str, Any]], key: str) -> str:
+    """The mean difference in points over the seeds that both have, with its 95% interval (paired t) over several."""
+    pairs = [
+        (runs[seed]["test"][key], plain[seed]["test"][key])
+        for seed in sorted(runs.keys() & plain.keys())
+        if key in runs[seed]["test"] and key in plain[seed]["test"]
+    ]
+    if not pairs or runs == plain:
+        return ""
+    one, two = zip(*pairs, strict=True)
+    mean = points(float(np.mean(one) - np.mean(two)))
+    if len(pairs) == 1:
+        return mean
+    low, high = ttest_rel(one, two).confidence_interval()
+    return f"{mean} [{points(low)}, {points(high)}]"
+
+
+def trials_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what each trial reaches on the people for tuning."""
+    lines = []
+    for method in TUNED:
+        for setting in settings(method, chosen(rows, "bce")):
+            for row in rows:
+                if _training(row) == (method, TUNED_AT, SEEDS[0], *setting) and "tuning" in row:
+                    weight = "" if method in LOSSES else f"{setting.weight:g}"
+                    counts = "yes" if setting == chosen(rows, method) else ""
+                    reached = f"{100 * row['tuning'][DECIDING]:.1f}"
+                    lines.append([method, f"{setting.rate:g}", weight, reached, counts])
+    return markdown(["method", "rate", "weight", "mAP", "counts"], lines) or "Nothing is tried yet."
 
 
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
-    spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+    spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{spread}"
 
 
-def put() -> None:
-    text = table(json.loads(RESULTS.read_text("utf-8")))
-    put_table("guides/other_tasks.md", "long tail", text)
-    print(text)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("run")
-    verb.add_argument("--out", type=Path, required=True)
-    verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    verb.add_argument("--imbalance", type=float, default=100)
-    verb.add_argument("--people", type=int, default=500)
-    verb.add_argument("--test", type=int, default=250)
-    verb.add_argument("--epochs", type=int, default=12)
-    verbs.add_parser("table")
-    args = parser.parse_args()
-    {"run": run, "table": lambda _: put()}[args.verb](args)
+def write_tables(args: argparse.Namespace) -> None:
+    if args.runs:
+        write_result(RESULTS, {"runs": known(Path(args.runs))})
+    put_tables("guides/other_tasks.md", tables(json.loads(RESULTS.read_text("utf-8"))))
 
 
 if __name__ == "__main__":
-    main()
+    parser, running = command_line(__doc__, run, write_tables, required=("runs",))
+    running.add_argument("--imbalance", type=int, nargs="+", choices=IMBALANCES, default=[*IMBALANCES])
+    running.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
+    running.add_argument("--tune", action="store_true", help="try three settings of each method first")
+    running.add_argument("--only", nargs="+", choices=[*LOSSES, "kd", *RSKD, OWN], metavar="METHOD")
+    arguments = parser.parse_args()
+    arguments.verb(arguments)
