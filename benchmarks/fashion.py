@@ -221,7 +221,8 @@ def tail_table(runs: Sequence[Mapping[str, Any]], imbalance: int) -> str:
         ]
         cells = [_cell([row["top1"][0] for row in own]), *parts, _cell([row["ece"][0] for row in own if "ece" in row])]
         rows.append([f"`{name}`", str(len(own) or ""), *cells])
-    return markdown(["method", "seeds", "top 1", "first three classes", "last three", "calibration error"], rows)
+    heads = ["method", "seeds", "top 1", "first three classes", "last three", "calibration error"]
+    return markdown(heads, rows) if any(row[1] for row in rows) else "Not measured yet."
 
 
 def _cell(values: Sequence[float]) -> str:
