@@ -11,6 +11,7 @@ import pytest
 import search_study
 import short_study
 
+from facedistill.architecture_search import random_genotype
 from facedistill.backbones import count_macs, create_backbone
 from tiny_world import Tiny
 
@@ -31,6 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (search_study, "SUPERNET", search_study.SUPERNET | {"channels": 2}),
         (search_study, "MOBILE", {"backbone": "mobilefacenet", "options": {"width": 0.25, "output": "affine"}}),
         (search_study, "ROUNDS", 1),
+        (search_study, "WIDTHS", (2, 3, 4, 5, 6)),
         (exported, "ROUNDS", 1),
         (multi_step, "SIZE", 32),
         (multi_step, "DIM", 16),
@@ -78,9 +80,36 @@ def test_the_search_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Monkey
     elsewhere = tmp_path / "elsewhere"
     vars(args).update(runs=str(elsewhere), go_on=True)
     search_study.run(args)  # all is known: nothing is searched or trained
-    assert len(files(elsewhere)) == 3 + 13 and not [path for path in elsewhere.iterdir() if path.is_dir()]
+    assert len(files(elsewhere)) == 3 + 13 + 12 and not [path for path in elsewhere.iterdir() if path.is_dir()]
     search_study.collect(elsewhere)
     assert json.loads((folder / "results.json").read_text()) == result
+
+
+def test_equal_latency_is_the_widest_network_that_takes_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime computes 8 channels faster than 5, so the price does not grow with the width alone."""
+    prices = {1: 0.5, 2: 0.6, 3: 0.9, 4: 0.95, 5: 1.3, 6: 1.4, 7: 1.5, 8: 1.05, 9: 1.6}
+    monkeypatch.setattr(search_study, "WIDTHS", range(1, 10))
+    monkeypatch.setattr(search_study, "_network", lambda student, dim: student["options"].get("channels", 0))
+    for name in search_study.PRICES:
+        monkeypatch.setitem(search_study.PRICES, name, lambda unit: prices.__getitem__)
+    cells = random_genotype(0)
+    assert search_study.width_of(tmp_path, "a", cells, 16, "latency") == {"channels": 8, "price": 1.05}
+    assert search_study.width_of(tmp_path, "a", cells, 16, "macs")["channels"] == 4  # the nearest
+    prices[8] = 1.2
+    assert search_study.width_of(tmp_path, "b", cells, 16, "latency")["channels"] == 4
+    assert search_study.width_of(tmp_path, "a", cells, 16, "latency")["channels"] == 8  # the file keeps it
+
+
+def test_a_table_of_equal_latency_tells_widths_apart() -> None:
+    far = {"1e-3": [0.1, 0.1, 0.1], "1e-4": [0.1, 0.1, 0.1]}
+    row = {"network": "pocketnet", "equal": "latency", "cells": [1], "parameters": 1e5, "macs": 1e6}
+    row["tar"] = {"student": far, "teacher": far}
+    runs = [row | {"channels": channels, "seed": seed} for seed, channels in enumerate((4, 8, 8))]
+    table = search_study.network_table({"networks": runs, "searches": [], "ms": {}}, "latency")
+    lines = [line for line in table.splitlines() if line.startswith("| published cells (PocketNet)")]
+    assert [line.split("|")[2].strip() for line in lines] == ["4", "8"]
 
 
 @pytest.mark.slow
