@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (search_study, "SUPERNET", search_study.SUPERNET | {"channels": 2}),
         (search_study, "MOBILE", {"backbone": "mobilefacenet", "options": {"width": 0.25, "output": "affine"}}),
         (search_study, "ROUNDS", 1),
-        (search_study, "WIDTHS", (2, 3, 4, 5, 6)),
+        (search_study, "WIDTHS", (5, 6)),
         (exported, "ROUNDS", 1),
         (multi_step, "SIZE", 32),
         (multi_step, "DIM", 16),
