@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from docs_table import put_tables
 from result_file import write_result
-from short_study import command_line, store, stored
+from short_study import command_line, percent, store, stored
 
 from facedistill.data import open_source, save_selection
 from facedistill.errors import UserError
@@ -204,7 +204,7 @@ def methods_table(runs: Sequence[Mapping[str, Any]]) -> str:
     for name in (*(f"whole-{method}" for method in METHODS), "teacher"):
         own = [row for row in runs if row["run"] == name or row["run"].rpartition("-")[0] == name]
         cells = [
-            _cell([row[side][key][0] for row in own if key in row.get(side, {})]) for side in SIDES for key in FIGURES
+            percent([row[side][key][0] for row in own if key in row.get(side, {})]) for side in SIDES for key in FIGURES
         ]
         rate = f"{own[0]['lr']:g}" if own else ""
         rows.append([f"`{name.removeprefix('whole-')}`", str(len(own) or ""), rate, *cells])
@@ -217,19 +217,16 @@ def tail_table(runs: Sequence[Mapping[str, Any]], imbalance: int) -> str:
     for name in (*TAIL, "teacher-all"):
         own = [row["student"] for row in runs if row["run"].rpartition("-")[0] == f"tail{imbalance}-{name}"]
         parts = [
-            _cell([float(np.mean(row["of_classes"][part])) for row in own]) for part in (slice(3), slice(-3, None))
+            percent([float(np.mean(row["of_classes"][part])) for row in own]) for part in (slice(3), slice(-3, None))
         ]
-        cells = [_cell([row["top1"][0] for row in own]), *parts, _cell([row["ece"][0] for row in own if "ece" in row])]
+        cells = [
+            percent([row["top1"][0] for row in own]),
+            *parts,
+            percent([row["ece"][0] for row in own if "ece" in row]),
+        ]
         rows.append([f"`{name}`", str(len(own) or ""), *cells])
     heads = ["method", "seeds", "top 1", "first three classes", "last three", "calibration error"]
     return markdown(heads, rows) if any(row[1] for row in rows) else "Not measured yet."
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{spread}"
 
 
 def write_tables(args: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ import torch
 from docs_table import put_tables
 from result_file import write_result
 from scipy.stats import ttest_rel
-from short_study import command_line, store, stored
+from short_study import command_line, percent, store, stored
 
 from facedistill import train
 from facedistill.data import open_dataset
@@ -212,7 +212,7 @@ def table(rows: Sequence[Mapping[str, Any]], imbalance: int) -> str:
     lines, plain = [], _counted(rows, "bce", imbalance)
     for method in (*LOSSES, "kd", *RSKD, OWN):
         runs = _counted(rows, method, imbalance)
-        cells = [_cell([row["test"][key] for row in runs.values() if key in row["test"]]) for key in FIGURES]
+        cells = [percent([row["test"][key] for row in runs.values() if key in row["test"]]) for key in FIGURES]
         lines.append([method, str(len(runs) or ""), *cells, _ahead(runs, plain, TAIL), _ahead(runs, plain, "many_map")])
     heads = ["method", "seeds", *FIGURES.values(), "few, above bce", "many, above bce"]
     return markdown(heads, lines) if any(line[1] for line in lines) else "Not measured yet."
@@ -254,13 +254,6 @@ def trials_table(rows: Sequence[Mapping[str, Any]]) -> str:
                     reached = f"{100 * row['tuning'][DECIDING]:.1f}"
                     lines.append([method, f"{setting.rate:g}", weight, reached, counts])
     return markdown(["method", "rate", "weight", "mAP", "counts"], lines) or "Nothing is tried yet."
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{spread}"
 
 
 def write_tables(args: argparse.Namespace) -> None:

@@ -7,10 +7,10 @@
 classifier, and that with the measured latency. Then it trains each genotype found, the published one, random ones of
 the same space, and a MobileFaceNet. All have the same recipe and, by their width, the price of the MobileFaceNet: the
 nearest to its multiply-adds (`--equal macs`), or the widest that takes at most a tenth more than its CPU time for one
-image in ONNX Runtime (`--equal latency`). The searches see
-32 x 32 pixels and half of the people, the networks 48 x 48 and all. Every result is a file in R; finished ones are
-skipped, and a stopped search or training resumes. At last it times all networks in turns, in ONNX Runtime. `table`
-adds the results of R to benchmarks/results/search.json and writes the tables of docs/search.md.
+image in ONNX Runtime (`--equal latency`). The searches see 32 x 32 pixels and half of the people, the networks 48 x 48
+and all. Every result is a file in R; finished ones are skipped, and a stopped search or training resumes. At last it
+times all networks in turns, in ONNX Runtime. `table` adds the results of R to benchmarks/results/search.json and writes
+the tables of docs/search.md.
 
 With the defaults, a search takes about 8 minutes of one core of this project's machine, and a network 3 to 4.
 """

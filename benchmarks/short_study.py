@@ -118,8 +118,15 @@ def figures(runs: list[Mapping[str, Any]]) -> list[str]:
 
 def cell(found: Sequence[Sequence[float]]) -> str:
     """Return a figure of one run with its interval, or of several: their mean with the least and the greatest."""
-    if not found:
+    if len(found) == 1 and len(found[0]) == 3:
+        value, low, high = (100 * number for number in found[0])
+        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return percent([row[0] for row in found])
+
+
+def percent(values: Sequence[float]) -> str:
+    """Return the mean, and of several values the least and the greatest; "" without values."""
+    if not values:
         return ""
-    values = [100 * row[0] for row in found]
-    spread = (min(values), max(values)) if len(values) > 1 else tuple(100 * bound for bound in found[0][1:])
-    return f"{np.mean(values):.1f}" + (f" ({spread[0]:.1f} to {spread[1]:.1f})" if spread else "")
+    spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{spread}"
