@@ -33,7 +33,7 @@ from facedistill.training import save_subsets, train
 
 RESULTS = Path(__file__).parent / "results" / "fashion.json"
 SEEN, TRIAL_EPOCHS, HELD_OUT, SIZE, DIM, BATCH = 15_000, 1, 0.1, 28, 64, 128
-RATES, IMBALANCES = (0.1, 0.3, 1.0, 3.0), (10, 100)
+RATES, IMBALANCES = (0.03, 0.1, 0.3, 1.0, 3.0), (10, 100)
 TEACHER, STUDENT, TAIL_TEACHER = 1.0, 0.25, 0.5  # widths
 SOFTMAX = {"margin_softmax": {"margin": "cosface", "margin_options": {"size": 0.1}, "scale": 16}}
 ALONE = {"name": "scratch", "terms": SOFTMAX}

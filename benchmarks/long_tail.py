@@ -3,6 +3,8 @@
     python benchmarks/long_tail.py run --runs R [--imbalance 10 50 100] [--seeds 0 1 2] [--tune] [--only bce kd ...]
     python benchmarks/long_tail.py table [--runs R]
 
+The images are drawn once and kept as PNG files with tables of their attributes.
+
 Every method trains the same student by the same schedule. RSKD's teachers are networks of twice the width: one for each
 region of the face, for labels with many, medium and few images, or for labels drawn at random; `kd` has one such
 teacher of all labels. The test set has other people, and 30% of its images have each attribute.
@@ -17,6 +19,7 @@ minutes of one core of this project's machine.
 """
 
 import argparse
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,13 +28,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from docs_table import put_tables
+from PIL import Image
 from result_file import write_result
 from scipy.stats import ttest_rel
 from short_study import command_line, percent, store, stored
 
 from facedistill import train
-from facedistill.data import open_dataset
+from facedistill.data import open_dataset, open_source
 from facedistill.evaluation import by_shots
+from facedistill.files import atomic_write
 from facedistill.recipe import make_recipe
 from facedistill.results import markdown
 from facedistill.results.reading import points
@@ -42,7 +47,8 @@ FIGURES = {"map": "mAP", "many_map": "many", "medium_map": "medium", "few_map": 
 TAIL, DECIDING = "few_map", "map"
 IMBALANCES, SEEDS, TUNED_AT = (10, 50, 100), (0, 1, 2), 100
 PEOPLE, IMAGES, SIZE, DIM, EPOCHS, BATCH = 500, 4, 32, 32, 12, 64
-OTHERS = {"test": (250, 1_000_000), "tuning": (250, 2_000_000)}  # people, the first one's number
+FIRST = {"train": 0, "test": 1_000_000, "tuning": 2_000_000}  # the number of each set's first person
+OTHERS = {"test": 250, "tuning": 250}  # people
 STUDENT, TEACHER = 0.25, 0.5  # widths
 RATES, WEIGHTS = (0.1, 0.03, 0.3), (100, 10, 1000)  # the untuned one first
 LOSSES = ("bce", "focal_bce", "class_balanced_bce", "asymmetric", "distribution_balanced")
@@ -103,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
             out = teachers.pop(ALL)
         else:
             more = {"teachers": {name: str(path) for name, path in teachers.items()}} if teachers else {}
-            raw = recipe(imbalance, seed, spec(method, teachers, setting), setting.rate, STUDENT) | more
+            raw = recipe(folder, imbalance, seed, spec(method, teachers, setting), setting.rate, STUDENT) | more
             if "self-paced" in method:
                 raw["data"]["hold_out"] = HELD_OUT
             out = train(make_recipe(raw), folder / name)
@@ -124,11 +130,31 @@ def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, int
             yield OWN, imbalance, seed, Setting()
 
 
-def recipe(imbalance: int, seed: int, method: Mapping[str, Any], rate: float, width: float) -> dict[str, Any]:
-    data = f"synthetic:images={IMAGES},size={SIZE},task=attributes,seed={seed}"
-    sets = [f"{data},identities={people},first={first},imbalance=1" for people, first in OTHERS.values()]
+def drawn(folder: Path, name: str, people: int, imbalance: int, seed: int) -> str:
+    """Draw a set of people as a folder of PNG files with a table, or take what was drawn before; return its spec."""
+    place = folder / f"{name}-{people}-{imbalance}-{seed}"
+    table = place / "labels.csv"
+    if not table.exists():
+        place.mkdir(exist_ok=True)
+        about = f"identities={people},images={IMAGES},size={SIZE},task=attributes,imbalance={imbalance}"
+        source = open_source(f"synthetic:{about},seed={seed},first={FIRST[name]}")
+        assert source.multi_hot is not None
+        rows: list[Sequence[Any]] = [("image", "person", *source.label_names)]
+        for i, (key, has) in enumerate(zip(source.keys, source.multi_hot, strict=True)):
+            image = f"{key.replace('/', '_')}.png"
+            Image.fromarray(np.asarray(source.read(i))).save(place / image)
+            rows.append((image, key.partition("/")[0], *has.astype(int).tolist()))
+        with atomic_write(table) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return f"labels:table={table},image=image,group=person"
+
+
+def recipe(
+    folder: Path, imbalance: int, seed: int, method: Mapping[str, Any], rate: float, width: float
+) -> dict[str, Any]:
+    sets = [drawn(folder, name, people, 1, seed) for name, people in OTHERS.items()]
     return {
-        "data": {"train": f"{data},identities={PEOPLE},imbalance={imbalance}", "in_memory": True},
+        "data": {"train": drawn(folder, "train", PEOPLE, imbalance, seed), "in_memory": True},
         "student": {
             "backbone": "resnet_small",
             "input_size": SIZE,
@@ -159,7 +185,7 @@ def teachers_of(folder: Path, method: str, imbalance: int, seed: int) -> dict[st
     subsets = {ALL: ""} if method not in RSKD else _subsets(folder, RSKD[method][0], imbalance, seed)
     found = {}
     for name, subset in subsets.items():
-        raw = recipe(imbalance, seed, {"name": "bce"}, RATES[0], TEACHER)
+        raw = recipe(folder, imbalance, seed, {"name": "bce"}, RATES[0], TEACHER)
         raw["data"] |= {"subset": subset} if subset else {}
         found[name] = train(make_recipe(raw), folder / f"{imbalance}-teacher-{name}-{seed}")
     return found
@@ -167,16 +193,14 @@ def teachers_of(folder: Path, method: str, imbalance: int, seed: int) -> dict[st
 
 def _subsets(folder: Path, kind: str, imbalance: int, seed: int) -> dict[str, str]:
     """Return what `data.subset` is for each subset of a kind; random ones are as large as the regions."""
-    dataset = open_dataset(recipe(imbalance, seed, {}, RATES[0], TEACHER)["data"]["train"])
-    regions = dict(dataset.source.label_groups or {})
-    if kind == "region":
-        return {region: region for region in regions}
     if kind == "shots":
-        return {shot: shot for shot, there in by_shots(dataset.target_counts).items() if there.any()}
-    file = folder / f"random-{seed}.csv"
-    names = np.random.default_rng(seed).permutation(dataset.targets)
-    ends = np.cumsum([len(of) for of in regions.values()])[:-1]
-    groups = {f"random{i + 1}": group.tolist() for i, group in enumerate(np.split(names, ends))}
+        counts = open_dataset(drawn(folder, "train", PEOPLE, imbalance, seed)).target_counts
+        return {shot: shot for shot, there in by_shots(counts).items() if there.any()}
+    file, groups = folder / f"{kind}-{seed}.csv", dict(open_source("synthetic:task=attributes").label_groups or {})
+    if kind == "random":
+        names = np.random.default_rng(seed).permutation([name for group in groups.values() for name in group])
+        ends = np.cumsum([len(group) for group in groups.values()])[:-1]
+        groups = {f"random{i + 1}": tuple(group.tolist()) for i, group in enumerate(np.split(names, ends))}
     save_subsets(file, groups)
     return {name: f"{file}:{name}" for name in groups}
 
@@ -187,8 +211,8 @@ def measured(run: Path) -> dict[str, Any]:
     return {
         name: {key: round(row[key]["value"], 4) for key in FIGURES if key in row}
         for row in results
-        for name, (_, first) in OTHERS.items()
-        if row["probe"] == row["gallery"] == "student" and f"first={first}" in row["set"]
+        for name in OTHERS
+        if row["probe"] == row["gallery"] == "student" and f"/{name}-" in row["set"]
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from facedistill import demo
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.data.sources.verification import VerificationSet
-from facedistill.errors import UsageError
+from facedistill.errors import UsageError, UserError
 from facedistill.evaluation import evaluate
 from facedistill.evaluation.protocols.pairs import pair_protocol
 from facedistill.models.folder import load_model
@@ -140,6 +140,16 @@ def test_a_method_of_labels_is_refused_before_the_demo_teacher_is_trained(
     monkeypatch.setattr(demo, "train", None)
     with pytest.raises(UsageError, match="the demo's knows people; train one, `facedistill train bce --out labels`"):
         demo.with_demo_teachers(load_recipe("rskd"))
+
+
+@pytest.mark.parametrize("missing", ["data=nowhere", 'evaluation.sets=["nowhere"]'])
+def test_what_is_missing_is_found_before_the_demo_teacher_is_trained(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "train", None)
+    monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="nowhere"):
+        demo.with_demo_teachers(load_recipe("csd", [missing]))
 
 
 def test_the_demo_teacher_that_another_process_trains_is_waited_for(

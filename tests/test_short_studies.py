@@ -3,7 +3,6 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import exported
 import multi_step
@@ -13,9 +12,8 @@ import short_study
 
 from facedistill.architecture_search import random_genotype
 from facedistill.backbones import count_macs, create_backbone
+from studies import TEST, column, files, results
 from tiny_world import Tiny
-
-TEST = "synthetic:identities=20,images=3,size=32,seed=1,first=700"
 
 
 @pytest.fixture
@@ -39,21 +37,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (multi_step, "BATCH", 12),
     ):
         monkeypatch.setattr(module, name, value)
-
-
-def results(monkeypatch: pytest.MonkeyPatch, module: Any, folder: Path) -> Any:
-    monkeypatch.setattr(module, "RESULTS", folder / "results.json")
-    module.collect(folder)
-    return json.loads((folder / "results.json").read_text())
-
-
-def column(table: str, place: int) -> list[str]:
-    """Return the cells of a column below its head; the first is 1, the last -2."""
-    return [line.split("|")[place].strip() for line in table.splitlines()[2:]]
-
-
-def files(folder: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_mtime_ns for file in folder.glob("*-*.json")}
 
 
 @pytest.mark.slow
@@ -100,6 +83,8 @@ def test_equal_latency_is_the_widest_network_that_takes_as_long(
     prices[8] = 1.2
     assert search_study.width_of(tmp_path, "b", cells, 16, "latency")["channels"] == 4
     assert search_study.width_of(tmp_path, "a", cells, 16, "latency")["channels"] == 8  # the file keeps it
+    prices[5], prices[8] = 2.1, 1.0
+    assert search_study.width_of(tmp_path, "c", cells, 16, "latency")["channels"] == 4  # no more than 5 were tried
 
 
 def test_a_table_of_equal_latency_tells_widths_apart() -> None:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facedistill.data import open_source
+from facedistill.data import open_source, open_union
 from facedistill.data.sources import draw_pairs, save_verification
 from facedistill.data.synthetic import contact_sheet
 from facedistill.errors import UsageError, closest
+from facedistill.evaluation import open_sets
 from facedistill.files import atomic_write, cache_dir, fingerprint, in_use
 from facedistill.progress import say
 from facedistill.recipe import Recipe, TeacherSpec, dump_recipe, make_recipe
@@ -267,6 +268,7 @@ def with_demo_teachers(recipe: Recipe) -> Recipe:
 
     Raises:
         UsageError: the recipe names other teachers than its method needs, or needs one that knows labels.
+        UserError: the recipe's data, or a set of its evaluation, cannot be opened.
     """
     missing = missing_teachers(recipe)
     if not missing:
@@ -281,4 +283,7 @@ def with_demo_teachers(recipe: Recipe) -> Recipe:
             f"method {recipe.method.name} needs a teacher that knows labels, and the demo's knows people; "
             "train one, `facedistill train bce --out labels`, and add teacher=labels"
         )
+    data = recipe.data  # is opened first: it fails before minutes of training, not after
+    open_union(data.sets, data.columns, data.classes, data.weights)
+    open_sets(recipe.evaluation.sets)
     return replace(recipe, teachers={name: TeacherSpec(str(demo_teacher())) for name in missing})
