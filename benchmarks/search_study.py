@@ -9,8 +9,8 @@ the same space, and a MobileFaceNet. All have the same recipe and, by their widt
 nearest to its multiply-adds (`--equal macs`), or the widest that takes at most a tenth more than its CPU time for one
 image in ONNX Runtime (`--equal latency`). The searches see 32 x 32 pixels and half of the people, the networks 48 x 48
 and all. Every result is a file in R; finished ones are skipped, and a stopped search or training resumes. At last it
-times all networks in turns, in ONNX Runtime. `table` adds the results of R to benchmarks/results/search.json and writes
-the tables of docs/search.md.
+times the networks of equal multiply-adds in turns, in ONNX Runtime. `table` adds the results of R to
+benchmarks/results/search.json and writes the tables of docs/search.md.
 
 With the defaults, a search takes about 8 minutes of one core of this project's machine, and a network 3 to 4.
 """
@@ -197,8 +197,8 @@ PRICES = {"macs": by_macs, "latency": by_latency}
 
 
 def timed(folder: Path) -> None:
-    """Time the networks of the first seed in turns."""
-    runs = {key: folder / f"{key}-0" for key in map(_key, stored(folder, "network-*.json"))}
+    """Time the networks of equal multiply-adds of the first seed in turns; the others' widths were chosen by time."""
+    runs = {key: folder / f"{key}-0" for key in map(_key, stored(folder, "network-macs-*.json"))}
     models = {key: load_model(run) for key, run in runs.items() if (run / "model").is_dir()}
     store(folder / "ms.json", {"ms": milliseconds(models)})
 
@@ -255,13 +255,11 @@ def network_table(result: Mapping[str, Any], equal: str) -> str:
     for kind, words in WORDS.items():
         for runs in _by_width(of_kind[kind]) if equal == "latency" and kind != "random" else [of_kind[kind]]:
             several = len({row["network"] for row in runs})
-            ms = [result["ms"][_key(row)] for row in runs if _key(row) in result["ms"] and row["seed"] == 0]
             cells = [
                 _range([row["channels"] for row in runs if row["channels"]], "d"),
-                _range([row["price"] for row in runs if row.get("price")], ".2f"),
                 _range([row["parameters"] / 1e6 for row in runs], ".2f"),
                 _range([row["macs"] / 1e6 for row in runs], ".1f"),
-                _range(ms, ".1f"),
+                _times(result, runs, equal),
                 minutes.get(kind, ""),
             ]
             name = f"{words}: {several} genotypes" if kind == "random" and several else words
@@ -269,9 +267,17 @@ def network_table(result: Mapping[str, Any], equal: str) -> str:
             ahead = ["" if kind == other else _ahead(runs, of_kind[other]) for other in ("random", "mobilefacenet")]
             beaten = "" if kind == "random" else _beaten(runs, of_kind["random"])
             rows.append([name, *cells, seeds, *figures(runs), beaten, *ahead])
-    about = ["channels", "price", "parameters, M", "MACs, M", "ms", "minutes to search", "seeds"]
+    time_of = "time, MobileFaceNet = 1" if equal == "latency" else "ms"
+    about = ["channels", "parameters, M", "MACs, M", time_of, "minutes to search", "seeds"]
     above = ["random cells below it", "above random cells", "above MobileFaceNet"]
     return markdown(["cells", *about, *heads(), *above], rows)
+
+
+def _times(result: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], equal: str) -> str:
+    """Return the milliseconds of networks of equal multiply-adds; else the multiple that chose their width."""
+    if equal == "latency":
+        return _range([row.get("price", 1.0) for row in runs], ".2f")
+    return _range([result["ms"][_key(row)] for row in runs if row["seed"] == 0 and _key(row) in result["ms"]], ".1f")
 
 
 def _by_width(runs: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -19,7 +19,7 @@ def tracked(under: str) -> dict[str, int]:
     return {str(file.relative_to(ROOT)): file.stat().st_size for file in files if file.is_file()}
 
 
-@pytest.mark.parametrize(("folder", "limit"), [(".", 6 * MB), ("benchmarks/results", 3 * MB)])
+@pytest.mark.parametrize(("folder", "limit"), [(".", 7 * MB), ("benchmarks/results", 3 * MB)])
 def test_tracked_files_are_small(folder: str, limit: int) -> None:
     sizes = tracked(folder)
     largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
