@@ -7,9 +7,9 @@
 A small ResNet learns the 60,000 training images; students of a quarter of its width see the first 15,000. The learning
 rate of each method is the one of RATES that does best after an epoch on a tenth of these, held out; the test images are
 read only at the end. Then the same 15,000 with a long tail: losses for tails, classifiers trained anew (cRT), and
-teachers of the same images, one of all classes and one of each half. These share one rate, that of `scratch`. Every
-result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to
-benchmarks/results/fashion.json and writes the tables of docs/guides/other_tasks.md.
+teachers of the same images, one of all classes and one of each half, all with as many steps. These share one rate, that
+of `scratch`. Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the
+results of R to benchmarks/results/fashion.json and writes the tables of docs/guides/other_tasks.md.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from docs_table import put_tables
 from result_file import write_result
 from short_study import command_line, percent, store, stored
 
-from facedistill.data import open_source, save_selection
+from facedistill.data import long_tail, open_dataset, open_source, save_selection
 from facedistill.errors import UserError
 from facedistill.recipe import make_recipe
 from facedistill.results import markdown
@@ -145,21 +145,25 @@ class Study:
     def tail(self, imbalance: int, seed: int, rate: float, epochs: int) -> None:
         """Train what TAIL names on a long tail, and the teachers that it needs."""
         data, halves = {"imbalance": imbalance}, self.folder / "halves.csv"
-        names = open_source(self.few).class_names
-        save_subsets(halves, {"first": names[: len(names) // 2], "last": names[len(names) // 2 :]})
+        images = long_tail(open_dataset(self.few), imbalance, seed=0)
+        names, of_class = images.class_names, np.bincount(images.labels)
+        parts = dict(zip(HALVES, np.split(np.arange(len(names)), 2), strict=True))
+        save_subsets(halves, {half: [names[i] for i in part] for half, part in parts.items()})
         teachers = {}
         for subset in ("all", *HALVES):
             own = data | ({} if subset == "all" else {"subset": f"{halves}:{subset}"})
             name = f"tail{imbalance}-teacher-{subset}-{seed}"
-            teachers[subset] = str(self.train(name, TAIL_TEACHER, ALONE, seed, rate, epochs, data=own))
+            # The last half has few images: in as many epochs its teacher would make too few steps to learn anything.
+            length = round(epochs * len(images) / of_class[parts.get(subset, slice(None))].sum())
+            teachers[subset] = str(self.train(name, TAIL_TEACHER, ALONE, seed, rate, length, data=own))
         for name, method in TAIL.items():
             used = {key: path for key, path in teachers.items() if f"'{key}'" in str(method)}
-            start, length = {}, epochs
+            start, own_epochs = {}, epochs
             if name == "crt":
                 first = self.folder / f"tail{imbalance}-scratch-{seed}"
-                start, length = {"student": {"start": str(first), "frozen": True}}, epochs // 2
+                start, own_epochs = {"student": {"start": str(first), "frozen": True}}, epochs // 2
             more = start | ({"teachers": used} if used else {})
-            self.train(f"tail{imbalance}-{name}-{seed}", STUDENT, method, seed, rate, length, data=data, **more)
+            self.train(f"tail{imbalance}-{name}-{seed}", STUDENT, method, seed, rate, own_epochs, data=data, **more)
 
 
 def measured(run: Path) -> dict[str, Any]:
