@@ -6,13 +6,14 @@
 
 The student is MobileFaceNet of width 0.5 (0.28 M parameters) at 64 x 64 pixels. The first round changes the base in
 one factor: augmentation (three strengths, what the teacher sees, the published ones), the terms beside or instead of
-L2, a moving average of the weights, two teachers fused, epochs, further people who are drawn. Of each factor, the best
-option that beats the base goes into `together`; then l2kd, AdaDistill + L2 and D3still get all of that but the terms.
+L2 or one term alone, a moving average of the weights, two teachers fused, epochs, further people who are drawn. Of each
+factor, the best option that beats the base goes into `together`; then l2kd, AdaDistill + L2 and CSD get all of that but
+the terms.
 People held out of the training set decide (student-student TAR at FAR 1e-3, one seed); LFW is only measured. The rows
 of the second round and the base get three seeds.
 
 Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to
-benchmarks/results/house.json and prints the table.
+benchmarks/results/house.json and writes the table of docs/comparison.md.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from docs_table import put_tables
 from result_file import write_result
 from short_study import SIDES, cell, command_line, cost, store, stored
 
@@ -48,6 +50,7 @@ BASE: dict[str, Any] = {
     "check": {"own_class": 0},
 }
 VIEW, TERMS = "method.view", "method.terms"
+ALONE = {"l2kd": 1.0, "csd": 2.0}  # methods of one term, with the rate of their recipes
 # factor -> option -> overrides of the base, the cheap factors first. Further people are at "people", "fused" asks for
 # the other teacher.
 FACTORS: dict[str, dict[str, dict[str, Any]]] = {
@@ -67,6 +70,7 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
             f"{term} instead of L2": {f"{TERMS}.{term}": {"weight": 64}, f"{TERMS}.embedding_l2.weight": 0}
             for term in ("csd", "raml")
         },
+        **{f"{name} alone": {"method": {"name": name}, "schedule.lr": lr} for name, lr in ALONE.items()},
     },
     "weights": {f"moving average, {ema:g}": {"schedule.ema": ema} for ema in (0.99, 0.999)},
     "teacher": {"two teachers fused": {"fused": True}},
@@ -74,7 +78,7 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
     "people": {f"{count:,} drawn images": {"people": DRAWN.format(count // 5)} for count in (25_000, 100_000)},
 }
 RIVALS: dict[str, dict[str, Any]] = {
-    "l2kd": {"method": {"name": "l2kd"}, "schedule": {"lr": 1.0}},
+    **{name: {"method": {"name": name}, "schedule": {"lr": lr}} for name, lr in ALONE.items()},
     "adadistill + L2": {
         "method": {
             "name": "adadistill",
@@ -86,7 +90,6 @@ RIVALS: dict[str, dict[str, Any]] = {
         },
         "schedule": {"lr": 0.3},
     },
-    "d3still": {"method": {"name": "d3still"}, "schedule": {"lr": 0.2}},
 }
 Rows = dict[str, dict[int, Mapping[str, Any]]]  # row -> seed -> what was measured
 
@@ -178,30 +181,34 @@ def by_row(runs: Iterable[Mapping[str, Any]]) -> Rows:
     return rows
 
 
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    return {"house": table(by_row(result["runs"]))}
+
+
 def table(rows: Rows) -> str:
-    """Return the rows in the order of the plan; a cell that was not measured is empty."""
+    """Return the rows that were measured, in the order of the plan."""
     columns = [(of, side, far) for of in ("hold-out", "lfw") for far in FARS for side in SIDES]
     heads = [f"{of}, FAR {far}, {SIDES[side]}" for of, side, far in columns]
     lines = []
-    for row in dict.fromkeys(row for row, _ in jobs()):
-        runs = list(rows.get(row, {}).values())
+    for row in dict.fromkeys(row for row, _ in jobs() if row in rows):
+        runs = list(rows[row].values())
         cells = [
             cell([run[of][side][far] for run in runs if far in run[of].get(side, {})]) for of, side, far in columns
         ]
-        minutes = f"{np.mean([run['seconds'] for run in runs]) / 60:.0f}" if runs else ""
-        lines.append([row, str(len(runs) or ""), str(runs[0]["epochs"]) if runs else "", minutes, *cells])
+        minutes = f"{np.mean([run['seconds'] for run in runs]) / 60:.0f}"
+        lines.append([row, str(len(runs)), str(runs[0]["epochs"]), minutes, *cells])
     return markdown(["recipe", "seeds", "epochs", "minutes", *heads], lines)
 
 
-def print_table(args: argparse.Namespace) -> None:
+def write_tables(args: argparse.Namespace) -> None:
     if args.runs:
         runs = [found for of in known(Path(args.runs)).values() for found in of.values()]
         write_result(RESULTS, {"runs": runs})
-    print(table(by_row(json.loads(RESULTS.read_text("utf-8"))["runs"]) if RESULTS.exists() else {}))
+    put_tables("comparison.md", tables(json.loads(RESULTS.read_text("utf-8"))))
 
 
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, print_table)
+    parser, running = command_line(__doc__, run, write_tables)
     running.add_argument("--fused", help="two teachers fused; without it, the row that needs it is an error")
     running.add_argument("--only", nargs="+", metavar="ROW", help="some of the rows")
     arguments = parser.parse_args()

@@ -55,6 +55,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "family",
         "family_chart",
         "fashion",
+        "house",
         "multi_step",
     ):
         sys.modules.pop(name, None)
@@ -256,6 +257,11 @@ def test_multi_step() -> None:
 def test_fashion() -> None:
     for name, table in _module("fashion").tables(_json("fashion.json")).items():
         assert _module("docs_table").stored_table("guides/other_tasks.md", name) == table.strip()
+
+
+def test_house() -> None:
+    for name, table in _module("house").tables(_json("house.json")).items():
+        assert _module("docs_table").stored_table("comparison.md", name) == table.strip()
 
 
 def test_heap() -> None:
