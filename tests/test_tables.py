@@ -56,6 +56,7 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "family_chart",
         "fashion",
         "house",
+        "identity_tail",
         "multi_step",
     ):
         sys.modules.pop(name, None)
@@ -262,6 +263,11 @@ def test_fashion() -> None:
 def test_house() -> None:
     for name, table in _module("house").tables(_json("house.json")).items():
         assert _module("docs_table").stored_table("comparison.md", name) == table.strip()
+
+
+def test_identity_tail() -> None:
+    for name, table in _module("identity_tail").tables(_json("identity_tail.json")).items():
+        assert _module("docs_table").stored_table("guides/other_tasks.md", name) == table.strip()
 
 
 def test_heap() -> None:
