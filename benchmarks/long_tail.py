@@ -133,7 +133,7 @@ def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, int
 def drawn(folder: Path, name: str, people: int, imbalance: int, seed: int) -> str:
     """Draw a set of people as a folder of PNG files with a table, or take what was drawn before; return its spec."""
     place = folder / f"{name}-{people}-{imbalance}-{seed}"
-    table = place / "labels.csv"
+    table = place / f"{name}.csv"  # results call a set after its file
     if not table.exists():
         place.mkdir(exist_ok=True)
         about = f"identities={people},images={IMAGES},size={SIZE},task=attributes,imbalance={imbalance}"
@@ -209,10 +209,9 @@ def measured(run: Path) -> dict[str, Any]:
     """Return the figures of a run's student by set."""
     results = json.loads((run / "evaluation.json").read_text("utf-8"))["results"]
     return {
-        name: {key: round(row[key]["value"], 4) for key in FIGURES if key in row}
+        row["set"]: {key: round(row[key]["value"], 4) for key in FIGURES if key in row}
         for row in results
-        for name in OTHERS
-        if row["probe"] == row["gallery"] == "student" and f"/{name}-" in row["set"]
+        if row["probe"] == row["gallery"] == "student" and row["set"] in OTHERS
     }
 
 
