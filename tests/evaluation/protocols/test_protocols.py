@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,14 @@ class Again(PROTOCOLS["all-pairs"]):
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of a module that is not the package's."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "my_protocols.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(str(tmp_path / "mine"))
     monkeypatch.delitem(sys.modules, "my_protocols", raising=False)
-    return tmp_path / "mine"
+    yield tmp_path / "mine"
+    sys.modules.pop("my_protocols", None)  # docs/extend.md has a module of that name
 
 
 @pytest.fixture
