@@ -26,6 +26,7 @@ import torch
 from comparison_chart import Figure, Row, chart
 from comparison_store import GALLERIES, Results, collect
 from docs_table import DOCS, put_table
+from short_study import percent
 
 from facedistill.data.dataset import Dataset, open_dataset
 from facedistill.files import atomic_write, cache_dir, claimed
@@ -225,14 +226,6 @@ def collect_results(args: argparse.Namespace) -> None:
     collect(Path(args.runs) / "results", plan.paired)
 
 
-def cell(values: list[float]) -> str:
-    """Return the mean over seeds, and the range of the seeds."""
-    if not values:
-        return ""
-    mean = f"{100 * sum(values) / len(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
-
-
 def entry(run: dict[str, Any], on: str, protocol: str, probe: str, gallery: str) -> dict[str, Any]:
     """Return the evaluation's result of that set, protocol and pair; {} if there is none."""
     for r in run["evaluation"]["results"]:
@@ -324,7 +317,7 @@ def changes_table(results: Results) -> str:
         for on, far in (("lfw", "1e-4"), ("hold-out", "1e-3")):
             for gallery in ("student", "teacher"):
                 entries = [entry(r, on, "all-pairs", "student", gallery) for r in runs]
-                row.append(cell([r["tar_at_far"][far]["value"] for r in entries]))
+                row.append(percent([r["tar_at_far"][far]["value"] for r in entries]))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -339,7 +332,7 @@ def people_table(results: Results) -> str:
             runs = list(plan.stored(results, name, "easy", method).values())[:1]
             for gallery in ("student", "teacher"):
                 entries = [entry(r, "lfw", "all-pairs", "student", gallery) for r in runs]
-                row.append(cell([r["tar_at_far"]["1e-4"]["value"] for r in entries]))
+                row.append(percent([r["tar_at_far"]["1e-4"]["value"] for r in entries]))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 

@@ -33,7 +33,7 @@ from facedistill.results import markdown
 from facedistill.training import train
 
 RESULTS = Path(__file__).parent / "results" / "identity_tail.json"
-KEPT_APART, SIZE, EPOCHS, BATCH, FAR = 2, 48, 8, 128, 1e-3
+KEPT_APART, LEAST, SIZE, EPOCHS, BATCH, FAR = 2, 2, 48, 8, 128, 1e-3  # images kept apart, and at least seen
 STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}}
 KINDS = {"2 or 3 images": (2, 3), "4 to 9": (4, 9), "10 and more": (10, np.inf)}
 SHARED = {"margin": "arcface", "margin_options": {"size": 0.2}, "scale": 32}
@@ -57,6 +57,7 @@ METHODS: dict[str, tuple[dict[str, Any], float]] = {  # the method, and its rate
         0.3,
     ),
 }
+TAUGHT = ("l2kd", "proxylesskd")  # with a teacher
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
             done, out = folder / f"tail-{number}-{seed}.json", folder / f"{number}-{seed}"
             if done.exists() or name not in (args.only or METHODS):
                 continue
-            needed = None if "terms" in method and method["name"] != "proxylesskd" else args.teacher
+            needed = args.teacher if method["name"] in TAUGHT else None
             student = STUDENT if needed else STUDENT | {"embedding_dim": teacher.embedding_dim}
             changes = {"method": method, "schedule": schedule | {"lr": rate}}
             train(recipe_of(str(folder / "seen.csv"), needed, student, SIZE, args.epochs, seed, changes), out)
@@ -92,7 +93,7 @@ def split(data: str, folder: Path) -> tuple[Dataset, Dataset]:
     chosen: dict[str, list[int]] = {"seen": [], "known": []}
     for label in range(len(whole.class_names)):
         own = rng.permutation(np.flatnonzero(whole.labels == label)).tolist()
-        if len(own) >= KEPT_APART + KINDS["2 or 3 images"][0]:
+        if len(own) >= KEPT_APART + LEAST:
             chosen["known"] += own[:KEPT_APART]
             chosen["seen"] += sorted(own[KEPT_APART:])
     for name, images in chosen.items():

@@ -25,7 +25,7 @@ import torch
 from docs_table import put_tables
 from exported import milliseconds
 from result_file import write_result
-from short_study import command_line, cost, store, stored
+from short_study import command_line, cost, percent, store, stored
 
 from facedistill.data import Dataset, open_dataset
 from facedistill.evaluation import Resolution, all_pairs, far_key
@@ -185,16 +185,16 @@ def collect(folder: Path) -> None:
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    made = {"low resolution cost": cost_table(result["runs"], result["ms"])} | network_table(result["runs"])
+    runs = result["runs"]
+    made = {"low resolution cost": cost_table(runs, result["ms"])} | network_table(runs)
+    sizes = {f"{size} px" if size else FULL: str(size or FULL) for size in SIZES}
     for sides in (PROBE, BOTH):
         for far in map(far_key, FARS):
-            made[f"{sides}, {far}"] = markdown(
-                ["way", *(f"{size} px" if size else FULL for size in SIZES)],
-                [
-                    [words, *(_mean(result["runs"], name, (sides, str(size or FULL), far)) for size in SIZES)]
-                    for name, words in ROWS.items()
-                ],
-            )
+            rows = [
+                [words, *(percent(_values(runs, name, (sides, size, far))) for size in sizes.values())]
+                for name, words in ROWS.items()
+            ]
+            made[f"{sides}, {far}"] = markdown(["way", *sizes], rows)
     return made
 
 
@@ -268,14 +268,6 @@ def _values(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -
     sides, size, far = path
     found = [row["tar"][sides].get(size, {}).get(far) for row in runs if row["method"] == name]
     return [figure[0] for figure in found if figure is not None]
-
-
-def _mean(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -> str:
-    """The mean over seeds in %, and the seeds' range if there are several; empty if nothing was measured."""
-    values = [100 * value for value in _values(runs, name, path)]
-    if not values:
-        return ""
-    return f"{np.mean(values):.1f}" + (f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else "")
 
 
 def write_tables(args: argparse.Namespace) -> None:

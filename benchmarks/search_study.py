@@ -151,9 +151,8 @@ def width_of(folder: Path, name: str, cells: Genotype, dim: int, equal: str) -> 
     if not kept.exists():
         price = PRICES[equal](_network(MOBILE, dim))
         prices: dict[int, float] = {}
-        for (
-            channels
-        ) in WIDTHS:  # one by one, because ONNX Runtime computes channels in blocks: 8 may take less than 5 or 7
+        # One by one, because ONNX Runtime computes channels in blocks: 8 may take less time than 5 or 7.
+        for channels in WIDTHS:
             prices[channels] = price(_network(_student(cells, channels), dim))
             if prices[channels] > TOO_DEAR:
                 break

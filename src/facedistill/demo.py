@@ -105,9 +105,8 @@ def demo_teacher(cache: Path | None = None) -> Path:
 
     It is the teacher of a recipe that names none; its classes are the first 400 synthetic identities of seed 1.
     """
-    recipe = recipe_of("teacher", FULL)
-    run = (cache or cache_dir()) / f"demo-teacher-{fingerprint(dump_recipe(recipe))}"
-    if (run / "evaluation.json").exists():
+    recipe, run = _demo_teacher(cache)
+    if _is_finished(run):
         say(f"teacher: the demo's, {run}")
         return run
     say(f"teacher: the recipe names none; training the demo's once (minutes), kept in {run}")
@@ -116,6 +115,15 @@ def demo_teacher(cache: Path | None = None) -> Path:
             return train(recipe, run)
         except Busy:  # another process is training it
             time.sleep(1)
+
+
+def _demo_teacher(cache: Path | None = None) -> tuple[Recipe, Path]:
+    recipe = recipe_of("teacher", FULL)
+    return recipe, (cache or cache_dir()) / f"demo-teacher-{fingerprint(dump_recipe(recipe))}"
+
+
+def _is_finished(run: Path) -> bool:
+    return (run / "evaluation.json").exists()
 
 
 def recipe_of(name: str, scale: Scale, folder: Path | None = None) -> Recipe:
@@ -283,7 +291,8 @@ def with_demo_teachers(recipe: Recipe) -> Recipe:
             f"method {recipe.method.name} needs a teacher that knows labels, and the demo's knows people; "
             "train one, `facedistill train bce --out labels`, and add teacher=labels"
         )
-    data = recipe.data  # is opened first: it fails before minutes of training, not after
-    open_union(data.sets, data.columns, data.classes, data.weights)
-    open_sets(recipe.evaluation.sets)
+    if not _is_finished(_demo_teacher()[1]):  # what cannot be opened fails before minutes of training, not after
+        data = recipe.data
+        open_union(data.sets, data.columns, data.classes, data.weights)
+        open_sets(recipe.evaluation.sets)
     return replace(recipe, teachers={name: TeacherSpec(str(demo_teacher())) for name in missing})
