@@ -38,10 +38,11 @@ from facedistill.models.model import Model
 from facedistill.recipe.read import make_recipe
 from facedistill.recipe.schema import Data
 from facedistill.results.across_runs import differences_to, over_seeds
+from facedistill.results.cells import Cell, text
 from facedistill.results.overview import overview
 from facedistill.results.reading import distinguishable, points
 from facedistill.results.rendering import render
-from facedistill.results.tables import Cell, across_recipes, text
+from facedistill.results.tables import across_recipes
 from facedistill.training.engine import train
 from facedistill.training.images import open_training_data
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from facedistill.results.plots import GRID, INK, MUTED, SERIES
+from facedistill.results.drawing import GRID, INK, MUTED, SERIES
 
 WIDTH, LEFT, RIGHT = 900, 372, 872  # in px; the axis runs from LEFT to RIGHT
 TOP, ROW, HEADING = 84, 26, 34

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from comparison_chart import line, text
 
-from facedistill.results.plots import GRID, INK, MUTED, SERIES
+from facedistill.results.drawing import GRID, INK, MUTED, SERIES
 
 PANEL, GAP, LEFT, TOP, HEIGHT, MARK = 280, 54, 56, 96, 300, 8  # px
 TICK, LEAST = 10, 10  # percent between two lines; percent that the axis shows at least

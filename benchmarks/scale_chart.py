@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from comparison_chart import line, mark, text
 
-from facedistill.results.plots import GRID, INK, MUTED, SERIES
+from facedistill.results.drawing import GRID, INK, MUTED, SERIES
 
 WIDTH, PANEL, GAP, LEFT, TOP, HEIGHT = 980, 400, 90, 56, 96, 330  # px
 TICKS = range(0, 101, 20)

@@ -13,8 +13,9 @@ import pytest
 matplotlib = pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
 from facedistill.evaluation.protocols.identification import PLOTS  # noqa: E402
-from facedistill.results import plots  # noqa: E402
-from facedistill.results.plots import Axis, Plot  # noqa: E402
+from facedistill.results import drawing, plots  # noqa: E402
+from facedistill.results.drawing import Plot  # noqa: E402
+from facedistill.results.plots import Axis  # noqa: E402
 from report_example import example, log  # noqa: E402
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -99,7 +100,7 @@ def test_equal_input_equal_bytes_whatever_the_user_has_set(results: dict[str, An
 
 
 def test_the_page_s_colours_are_variables_and_the_file_s_are_not(drawn: list[Plot]) -> None:
-    known = {f"var({name})" for name in plots.VARIABLES.values()}
+    known = {f"var({name})" for name in drawing.VARIABLES.values()}
     for plot in drawn:
         assert "var(" not in plot.file
         styles = [e.attrib.get("style", "") for e in ElementTree.fromstring(plot.svg).iter()]
@@ -149,7 +150,7 @@ def ticks(svg: str, axis: str) -> dict[float, float]:
     for e in ElementTree.fromstring(svg).iter(f"{SVG}text"):
         if re.fullmatch(r"[\d.e-]+", e.text or ""):
             x, y = float(e.attrib["x"]), float(e.attrib["y"])
-            below = x > plots.LEFT - 1 and "middle" in e.attrib["style"]
+            below = x > drawing.LEFT - 1 and "middle" in e.attrib["style"]
             if below == (axis == "x"):
                 found[float(e.text or "")] = x if below else y
     return found
@@ -182,7 +183,7 @@ def test_the_threshold_stands_where_it_is(results: dict[str, Any]) -> None:
     verticals = [
         float(m[1])
         for e in ElementTree.fromstring(plot.file).iter(f"{SVG}path")
-        if (m := re.match(r"M ([\d.]+) [\d.]+\s+L \1 ", e.attrib.get("d", ""))) and plots.INK in e.attrib["style"]
+        if (m := re.match(r"M ([\d.]+) [\d.]+\s+L \1 ", e.attrib.get("d", ""))) and drawing.INK in e.attrib["style"]
     ]
     assert verticals == [pytest.approx(expected, abs=0.1)]
 
@@ -196,8 +197,8 @@ def test_a_colour_belongs_to_a_name(results: dict[str, Any]) -> None:
     """Also where another series is missing."""
     name = NAMES[2]
     plot = plots.roc({name: results[name]}, PLACES, "about", "k")
-    assert plots.SERIES[2] in plot.file
-    assert plots.SERIES[0] not in plot.file
+    assert drawing.SERIES[2] in plot.file
+    assert drawing.SERIES[0] not in plot.file
 
 
 @pytest.mark.filterwarnings("error")

@@ -6,10 +6,11 @@ from typing import Any
 
 from facedistill.evaluation import declaration
 from facedistill.results import plots
+from facedistill.results.cells import Cell, Table, text, whole
+from facedistill.results.drawing import Plot
 from facedistill.results.html import Section, require, write_page
 from facedistill.results.reading import Entry, blocks, estimate, full_resolution, headline, leading, percent
 from facedistill.results.rendering import render
-from facedistill.results.tables import Cell, Table, text, whole
 
 ABOUT = "one image at a time, milliseconds, median and 95th percentile; MACs are multiply-adds"
 NAMES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
@@ -81,7 +82,7 @@ def _figure(contestant: Mapping[str, Any]) -> str:
     return percent(contestant["accuracy"]["value"])
 
 
-def _plots(result: Mapping[str, Any]) -> list[plots.Plot]:
+def _plots(result: Mapping[str, Any]) -> list[Plot]:
     """Accuracy over the latency of one thread; nothing where fewer than two contestants have a figure."""
     first = str(result["threads"][0])
     by_figure: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {}

@@ -16,8 +16,9 @@ from facedistill.errors import UserError, printable_lines
 from facedistill.evaluation import Line, declaration
 from facedistill.files import atomic_write
 from facedistill.results import plots, tables
+from facedistill.results.cells import Table
+from facedistill.results.drawing import ESCAPED, Plot
 from facedistill.results.overview import overview
-from facedistill.results.plots import ESCAPED, Plot
 from facedistill.results.reading import (
     EVERY,
     SIDES,
@@ -35,7 +36,6 @@ from facedistill.results.reading import (
     who,
 )
 from facedistill.results.summary import summary
-from facedistill.results.tables import Table
 
 Faces = Mapping[tuple[str, str], bytes]
 Logs = Mapping[str, Sequence[Mapping[str, Any]]]

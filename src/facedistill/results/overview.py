@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from facedistill.evaluation import Figure, declaration
+from facedistill.results.cells import Cell, Table, text, whole
 from facedistill.results.reading import (
     Block,
     Entry,
@@ -19,18 +20,7 @@ from facedistill.results.reading import (
     shown_interval,
     who,
 )
-from facedistill.results.tables import (
-    COST_COLUMNS,
-    FEW,
-    FOREIGN,
-    PUBLISHED,
-    Cell,
-    Table,
-    costs,
-    not_comparable,
-    text,
-    whole,
-)
+from facedistill.results.tables import COST_COLUMNS, FEW, FOREIGN, PUBLISHED, costs, not_comparable
 
 ABOUT = "Mean over the seeds in %, its 95% interval where that is known, the range of the seeds; nothing is ranked."
 SIZE = ["parameters", "MACs"]

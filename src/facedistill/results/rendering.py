@@ -5,9 +5,9 @@ from typing import Any
 
 from facedistill.errors import printable
 from facedistill.results import tables
+from facedistill.results.cells import Cell, Table
 from facedistill.results.overview import overview
 from facedistill.results.reading import blocks, each
-from facedistill.results.tables import Cell, Table
 
 
 def render_table(evaluation: dict[str, Any]) -> str:
