@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from facedistill.backbones import Backbone, create_backbone
 from facedistill.errors import UsageError, UserError
 from facedistill.head.classifier import Classifier
-from facedistill.models.folder import load_model, save_model, save_thresholds
+from facedistill.models.folder import load_model, save_model
 from facedistill.models.model import InputSpec, Model, make_space
+from facedistill.models.thresholds import save_thresholds
 
 SIZE, DIM = 32, 16
 
@@ -294,7 +295,7 @@ def test_a_full_disk_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("facedistill.models.folder.save_file", full)
+    monkeypatch.setattr("facedistill.models.tensors.save_file", full)
     with pytest.raises(UserError, match="No space left"):
         save_model(student(), tmp_path / "model")
     assert load_model(tmp_path / "model").space == first.space

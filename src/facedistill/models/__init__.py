@@ -3,20 +3,14 @@
 from facedistill.models.crossing import not_tied, untied
 from facedistill.models.embed import embed_blocks, embed_dataset
 from facedistill.models.facts import FACTS, Facts, Input, Layout, Pixels, Precision, facts_of
-from facedistill.models.folder import (
-    load_model,
-    load_weights,
-    save_model,
-    save_tensors,
-    save_thresholds,
-    save_weights,
-    thresholds_folder,
-)
+from facedistill.models.folder import load_model, load_weights, save_model, save_weights
 from facedistill.models.fused import Fused, Fusion, fuse_models
 from facedistill.models.hub import is_hub_address
 from facedistill.models.importers import import_model
 from facedistill.models.model import FLIPS, InputSpec, Model, make_space, resized
 from facedistill.models.push import push_model
+from facedistill.models.tensors import save_tensors
+from facedistill.models.thresholds import save_thresholds, thresholds_folder
 
 __all__ = [
     "FACTS",

@@ -1,34 +1,29 @@
-"""The model folder: config.json, weights, classifier and model card; saving, loading, thresholds. No pickle."""
+"""The model folder: config.json, weights, classifier and model card; saving and loading."""
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from facedistill.backbones import BACKBONES, Backbone, OnnxBackbone, create_backbone, outline
 from facedistill.data import read_lines
 from facedistill.errors import UsageError, UserError
-from facedistill.files import atomic_write, locked
+from facedistill.files import atomic_write
 from facedistill.head import Classifier
 from facedistill.models.card import FEATURES, model_card
 from facedistill.models.config import check_config, check_weights, checksums
-from facedistill.models.facts import Facts, facts_of
 from facedistill.models.fused import FUSED, Fused
 from facedistill.models.hub import fetch, is_hub_address
 from facedistill.models.model import InputSpec, Model, make_space
-from facedistill.models.state_dict import check_shapes, check_tensors
+from facedistill.models.onnx_file import TAKEN, onnx_backbone, onnx_model, size_taken
+from facedistill.models.tensors import check_sizes, load_tensors, read_tensors, save_tensors
 
 CONFIG_SCHEMA = 1
 MEMBERS = "members"  # of a fused model: a folder of model folders
-TAKEN = "taken as pixels 0..255, RGB, normalisation inside"
 TEXT = ("utf-8", "surrogateescape")  # classes are often named after folders, whose names may be any bytes
 
 
@@ -61,44 +56,6 @@ def save_model(model: Model, folder: str | Path) -> None:
         config["sha256"] = checksums(temporary)
         (temporary / "config.json").write_text(to_json(config), *TEXT)
         (temporary / "README.md").write_text(model_card(config, folder.name), *TEXT)
-
-
-def save_thresholds(path: str | Path, thresholds: list[dict[str, Any]]) -> None:
-    """Add calibrated thresholds to the folder of a model or run. Those of the same rate, models and flip are replaced.
-
-    Args:
-        thresholds: {"far": target, "value": cosine, "interval": [low, high], "probe", "gallery": fingerprints of the
-            models, "flip", and where it was measured}.
-
-    Raises:
-        UsageError: `path` is a bare .onnx, which has no place for them.
-        UserError: no model folder, or it cannot be written.
-    """
-    folder = thresholds_folder(path)
-    read_config(folder)
-
-    def holds_for(threshold: dict[str, Any]) -> list[Any]:
-        return [threshold.get(key) for key in ("far", "probe", "gallery", "flip")]
-
-    replaced = [holds_for(new) for new in thresholds]
-    with locked(folder / ".lock"):  # another process may be adding its own
-        config = read_config(folder)
-        config["thresholds"] = [t for t in config["thresholds"] if holds_for(t) not in replaced] + thresholds
-        for name, text in (("config.json", to_json(config)), ("README.md", model_card(config, folder.name))):
-            with atomic_write(folder / name) as temporary:
-                temporary.write_text(text, *TEXT)
-
-
-def thresholds_folder(path: str | Path) -> Path:
-    """Return the folder that keeps the thresholds of a model folder or run. Raises UsageError for a bare .onnx."""
-    if is_hub_address(path):
-        raise UsageError(f"{path}: lies on the hub; save the model to a folder, measure there, and push it again")
-    folder = model_folder(Path(path))
-    if folder.is_file():
-        raise UsageError(
-            f"{path}: a file has no place for a threshold; `facedistill import` makes a model folder of it"
-        )
-    return folder
 
 
 def model_folder(path: Path) -> Path:
@@ -152,17 +109,6 @@ def save_weights(model: Model, file: Path) -> None:
     save_tensors({k: v for k, v in model.state_dict().items() if k != "offset"}, file)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, readable by whom the umask lets read it. Raises OSError when the disk is full."""
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path, metadata)
-        path.chmod(mode)  # safetensors leaves the file to its owner alone
-    except SafetensorError as e:  # safetensors raises this for a full disk, not OSError
-        raise OSError(str(e)) from e
-
-
 def _save_classifier(classifier: Classifier, folder: Path) -> None:
     broken = next((n for n in classifier.class_names if "\n" in n or "\r" in n), None)
     if broken is not None:
@@ -208,75 +154,6 @@ def load_model(path: str | Path, classifier: bool = True) -> Model:
     config = read_config(path)
     check_config(config, path / "config.json")
     return _build(config, path, classifier).eval()
-
-
-def size_taken(model: Model) -> str:
-    """Return words for a graph that leaves height and width open, else nothing."""
-    if not (isinstance(model.backbone, OnnxBackbone) and model.backbone.open_size) or model.takes_features:
-        return ""
-    size = model.input_size
-    return f"; it leaves height and width open, taken as {size} x {size}: for others, `facedistill import --size`"
-
-
-def onnx_model(
-    path: Path,
-    made: dict[str, Any] | None = None,
-    size: int | None = None,
-    output: str | None = None,
-    **input: Any,
-) -> Model:
-    """Return the Model of an ONNX file, by default of pixels 0..255, RGB, normalisation inside.
-
-    Args:
-        size, output: see `OnnxBackbone`.
-        input: colour, mean and std of `InputSpec` that differ from the default.
-
-    Raises:
-        UserError: the graph takes whole pixels or the file was exported by facedistill, and `input` gives it another
-            colour order or normalisation; or what the file says of itself is damaged or untrue.
-    """
-    backbone, facts = _onnx_backbone(path, size, output)
-    raw = InputSpec(backbone.input_size, mean=(0.0,), std=(1.0,))
-    spec = replace(raw, **input)
-    if backbone.takes_features and spec != raw:
-        raise UserError(f"{path}: takes features, not images; drop --colour, --mean and --std")
-    if facts is None:
-        if backbone.pixels == "uint8" and replace(spec, colour="rgb") != raw:
-            raise UserError(f"{path}: takes uint8 pixels, so its normalisation is inside; drop --mean and --std")
-        model = Model(backbone, spec, made=made or {"by": "bare ONNX file", "file": path.name})
-        model.space = make_space(model)
-        return model.eval()
-    if spec != raw:
-        raise UserError(f"{path}: exported by facedistill, with colour order and normalisation inside; give it neither")
-    made = (made or {"by": "export", "file": path.name}) | {
-        "version": facts.version,
-        "model": facts.model,
-        "precision": facts.precision,
-        "normalise": facts.normalise,
-        "licence": facts.licence,
-    }
-    return Model(backbone, raw, space=facts.space, made=made, thresholds=facts.thresholds).eval()
-
-
-def _onnx_backbone(path: Path, size: int | None, output: str | None) -> tuple[OnnxBackbone, Facts | None]:
-    """The network and what the file says of itself, which must be so."""
-    backbone = OnnxBackbone(path, size, output)
-    facts = facts_of(backbone.metadata, path)
-    if facts is None:
-        return backbone, None
-    pairs: dict[str, tuple[object, object]] = {
-        "embedding size": (facts.embedding_dim, backbone.embedding_dim),
-        "input size": (facts.input.size, backbone.input_size),
-        "layout": (facts.layout, backbone.layout),
-        "input type": (facts.pixels, backbone.pixels),
-        "batch": (facts.batch, backbone.batch or "dynamic"),
-        "unit length": (facts.normalise, facts.normalise and backbone.gives_unit_length()),
-    }
-    for what, (said, found) in pairs.items():
-        if said != found:
-            raise UserError(f"{path}: its metadata says {what} {said}, but its graph has {found}; export it again")
-    backbone.said = (facts.parameters, facts.macs)
-    return backbone, facts
 
 
 def _is_model_folder(path: Path) -> bool:
@@ -325,7 +202,7 @@ def _build(config: dict[str, Any], path: Path, with_classifier: bool) -> Model:
 
 def _projection(inputs: int, outputs: int, file: Path) -> nn.Linear:
     """Return the layer without values, unless config.json claims another size than the file of weights has."""
-    weight = _read_tensors(file).get("projection.weight")
+    weight = read_tensors(file).get("projection.weight")
     if weight is None or list(weight.shape) != [outputs, inputs]:
         raise UserError(
             f"{file}: no projection of {inputs} to {outputs} dimensions; config.json belongs to other weights"
@@ -336,8 +213,8 @@ def _projection(inputs: int, outputs: int, file: Path) -> nn.Linear:
 def load_weights(model: Model, file: Path) -> None:
     """Load a weights file, of a model folder or a run's epochs/, into the model. UserError if it does not fit."""
     expected = {k: v for k, v in model.state_dict().items() if k != "offset"}
-    # _load_tensors checks names and shapes. Not strict, because the offset is in config.json.
-    model.load_state_dict(_load_tensors(file, expected), strict=False)
+    # load_tensors checks names and shapes. Not strict, because the offset is in config.json.
+    model.load_state_dict(load_tensors(file, expected), strict=False)
 
 
 def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
@@ -346,12 +223,12 @@ def _build_backbone(config: dict[str, Any], path: Path) -> Backbone | None:
     name = config["architecture"]
     if name == "onnx":
         check_weights(config, path / "model.onnx")
-        return _onnx_backbone(path / "model.onnx", config["input"]["size"], config["options"].get("output"))[0]
+        return onnx_backbone(path / "model.onnx", config["input"]["size"], config["options"].get("output"))[0]
     if name == FUSED:
         return _fused(config["options"].get("members"), path)
     try:
         if name in BACKBONES:
-            _check_sizes(outline(name, **config["options"]), path / "model.safetensors")
+            check_sizes(outline(name, **config["options"]), path / "model.safetensors")
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten; loading must not draw numbers
             return create_backbone(name, **config["options"])
     except (UsageError, RuntimeError, OverflowError) as e:  # torch refuses sizes below 0 or above what it can count
@@ -370,42 +247,9 @@ def _fused(members: Any, path: Path) -> Fused:
     return Fused(found)
 
 
-def _check_sizes(expected: dict[str, Tensor], file: Path) -> None:
-    """Raise UserError unless the file holds as much as config.json claims, before anything of that size is made."""
-    _present(file)
-    with _explained(file), safe_open(file, "pt") as f:
-        found = {name: f.get_slice(name).get_shape() for name in f.keys()}  # noqa: SIM118 - not a dict
-    check_shapes(found, {f"backbone.{name}": tensor for name, tensor in expected.items()}, file)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    _present(path)
-    with _explained(path), safe_open(path, "pt") as f:
-        return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a dict
-
-
-def _present(path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"{path}: missing; the model folder is not complete: copy all of it")
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path}: damaged ({e}); copy it again") from e
-
-
-def _load_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = _read_tensors(path)
-    check_tensors(found, expected, path)
-    return found
-
-
 def _load_classifier(config: dict[str, Any], path: Path) -> Classifier:
     weights = path / "classifier.safetensors"
-    tensors, file = _read_tensors(weights), path / "classes.txt"
+    tensors, file = read_tensors(weights), path / "classes.txt"
     names, weight = read_names(file), tensors.get("weight")
     if weight is None or not weight.is_floating_point():
         raise UserError(f"{weights}: no floating-point rows under the name 'weight'; the file is damaged")

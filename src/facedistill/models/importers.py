@@ -25,9 +25,9 @@ from facedistill.models.arcface_torch import (
     load_classifier,
 )
 from facedistill.models.embed import embed_dataset
-from facedistill.models.folder import onnx_model, size_taken
 from facedistill.models.layouts import heads, load_network, one_network
 from facedistill.models.model import InputSpec, Model, make_space
+from facedistill.models.onnx_file import onnx_model, size_taken
 from facedistill.models.state_dict import named_tensors, read_tensors
 
 TOLD_BY = 256  # images tell rows from columns of a square W
