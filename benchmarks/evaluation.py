@@ -26,7 +26,7 @@ import facedistill as fd
 from facedistill.data.dataset import open_dataset
 from facedistill.evaluation.protocols.all_pairs import all_pairs
 from facedistill.evaluation.protocols.identification import identify
-from facedistill.evaluation.protocols.templates import TemplatePairs, verify_templates
+from facedistill.evaluation.protocols.template_verification import TemplatePairs, verify_templates
 from facedistill.models.embed import embed_dataset
 from facedistill.models.folder import load_model
 from facedistill.models.model import Model

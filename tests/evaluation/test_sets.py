@@ -16,7 +16,8 @@ from facedistill.evaluation import evaluate, open_sets
 from facedistill.evaluation.calibration import thresholds_of
 from facedistill.evaluation.options import Resolution
 from facedistill.evaluation.protocols.identification import identify
-from facedistill.evaluation.protocols.templates import TemplatePairs, template_vectors, verify_templates
+from facedistill.evaluation.protocols.template_verification import TemplatePairs, verify_templates
+from facedistill.evaluation.protocols.templates import template_vectors
 from facedistill.evaluation.run import faces
 from facedistill.evaluation.sets import GallerySet, LabelledSet, TemplateSet
 from facedistill.head.classifier import Classifier

@@ -13,15 +13,10 @@ from sklearn.metrics import roc_curve
 from facedistill.data.embeddings import Flip
 from facedistill.data.sources.ijb import IjbSource
 from facedistill.errors import UserError
-from facedistill.evaluation.protocols import all_pairs, templates
-from facedistill.evaluation.protocols.templates import (
-    TemplatePairs,
-    identify_templates,
-    rows_of,
-    template_vectors,
-    verify_templates,
-    without_image,
-)
+from facedistill.evaluation.protocols import all_pairs, template_verification, templates
+from facedistill.evaluation.protocols.template_search import identify_templates
+from facedistill.evaluation.protocols.template_verification import TemplatePairs, verify_templates
+from facedistill.evaluation.protocols.templates import rows_of, template_vectors, without_image
 from facedistill.evaluation.statistics import draws
 
 DIM = 8
@@ -175,8 +170,8 @@ def symmetric(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(params=[1, 10**6], ids=["small blocks", "one block"])
 def _blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == 1:
-        monkeypatch.setattr(templates, "COUNTED", 11)
-        monkeypatch.setattr(templates, "GATHERED", 3)
+        monkeypatch.setattr(template_verification, "COUNTED", 11)
+        monkeypatch.setattr(template_verification, "GATHERED", 3)
         monkeypatch.setattr(all_pairs, "HELD_IMPOSTORS", 1)
 
 
@@ -200,7 +195,7 @@ def test_intervals_weigh_each_pair_by_its_subjects(
     symmetric: bool, dense: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not dense:
-        monkeypatch.setattr(templates, "DENSE", 0)
+        monkeypatch.setattr(template_verification, "DENSE", 0)
     probe, other, ids, pairs, subject = example(1)
     gallery = probe if symmetric else other
     listed = TemplatePairs.of(blocks(pairs))

@@ -14,7 +14,8 @@ from facedistill.evaluation.protocols.multi_label import ByLabels
 from facedistill.evaluation.protocols.pairs import Pairs
 from facedistill.evaluation.protocols.protocol import Protocol
 from facedistill.evaluation.protocols.retrieval import AmongOthers
-from facedistill.evaluation.protocols.templates import TemplateSearch, TemplateVerification
+from facedistill.evaluation.protocols.template_search import TemplateSearch
+from facedistill.evaluation.protocols.template_verification import TemplateVerification
 from facedistill.recipe import find
 
 # The order in which they run if several are usual for a set. The first one that measured a set leads it in summaries,
