@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         for name, method in METHODS.items():
             spec = {"name": name} | method
             study.train(f"whole-{name}-{seed}", STUDENT, spec, seed, rates[name], args.epochs, teacher=str(teacher))
-        for imbalance in IMBALANCES:
+        for imbalance in args.imbalance:
             study.tail(imbalance, seed, rates["scratch"], 2 * args.epochs)
 
 
@@ -242,6 +242,7 @@ def write_tables(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser, running = command_line(__doc__, run, write_tables, ("data", "runs"))
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    running.add_argument("--imbalance", type=int, nargs="*", choices=IMBALANCES, default=[*IMBALANCES])
     running.add_argument("--epochs", type=int, default=6, help="of each student; twice as many with a long tail")
     running.add_argument("--teacher-epochs", type=int, default=3)
     arguments = parser.parse_args()

@@ -7,15 +7,16 @@ The images are drawn once and kept as PNG files with tables of their attributes.
 
 Every method trains the same student by the same schedule. RSKD's teachers are networks of twice the width: one for each
 region of the face, for labels with many, medium and few images, or for labels drawn at random; `kd` has one such
-teacher of all labels. The test set has other people, and 30% of its images have each attribute.
+teacher of all labels. All teachers make as many steps. The test set has other people, and 30% of its images have each
+attribute.
 
 Every method has the same settings until `--tune` has tried three for each, at an imbalance of 100 and with the first
 seed: rates for the losses, weights of the imitation for `kd` and RSKD with regions. The best one counts, judged by mAP
 on people who are neither in training nor in the test set; the other forms of RSKD take that of the regions.
 
 Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to
-benchmarks/results/long_tail.json and writes the tables of docs/guides/other_tasks.md. A training takes about two
-minutes of one core of this project's machine.
+benchmarks/results/long_tail.json and writes the tables of docs/guides/other_tasks.md. A training takes two to
+five minutes of one core of this project's machine.
 """
 
 import argparse
@@ -41,16 +42,18 @@ from facedistill.recipe import make_recipe
 from facedistill.results import markdown
 from facedistill.results.reading import points
 from facedistill.training import save_subsets
+from facedistill.training.subsets import take_subset
 
 RESULTS = Path(__file__).parent / "results" / "long_tail.json"
 FIGURES = {"map": "mAP", "many_map": "many", "medium_map": "medium", "few_map": "few", "label_auc": "AUC", "ece": "ECE"}
 TAIL, DECIDING = "few_map", "map"
 IMBALANCES, SEEDS, TUNED_AT = (10, 50, 100), (0, 1, 2), 100
-PEOPLE, IMAGES, SIZE, DIM, EPOCHS, BATCH = 500, 4, 32, 32, 12, 64
+PEOPLE, IMAGES, SIZE, DIM, EPOCHS, BATCH = 500, 4, 32, 32, 24, 64
 FIRST = {"train": 0, "test": 1_000_000, "tuning": 2_000_000}  # the number of each set's first person
 OTHERS = {"test": 250, "tuning": 250}  # people
-STUDENT, TEACHER = 0.25, 0.5  # widths
-RATES, WEIGHTS = (0.1, 0.03, 0.3), (100, 10, 1000)  # the untuned one first
+STUDENT, TEACHER = 0.5, 1.0  # widths
+OPTIMIZER = {"optimizer": "adamw", "weight_decay": 0.01}
+RATES, WEIGHTS = (0.01, 0.003, 0.03), (100, 10, 1000)  # the untuned one first
 LOSSES = ("bce", "focal_bce", "class_balanced_bce", "asymmetric", "distribution_balanced")
 ALL, REGION = "all", "rskd, regions"
 TUNED = (*LOSSES, "kd", REGION)
@@ -63,7 +66,7 @@ RSKD = {
     "rskd, at random": ("random", "none"),
 }
 OWN = "its teacher of all labels"
-HELD_OUT = 0.1  # of the people, where the self-paced weight measures the student
+HELD_OUT = 0.1  # of the people, where the self-paced weight measures the student and its teachers
 
 
 class Setting(NamedTuple):
@@ -110,8 +113,7 @@ def run(args: argparse.Namespace) -> None:
         else:
             more = {"teachers": {name: str(path) for name, path in teachers.items()}} if teachers else {}
             raw = recipe(folder, imbalance, seed, spec(method, teachers, setting), setting.rate, STUDENT) | more
-            if "self-paced" in method:
-                raw["data"]["hold_out"] = HELD_OUT
+            raw["data"] |= held_out(method)
             out = train(make_recipe(raw), folder / name)
         found = {"method": method, "imbalance": imbalance, "seed": seed} | setting._asdict() | measured(out)
         store(done, found)
@@ -162,7 +164,7 @@ def recipe(
             "options": {"width": width},
         },
         "method": dict(method),
-        "schedule": {"epochs": EPOCHS, "batch": BATCH, "lr": rate, "warmup_epochs": 1},
+        "schedule": {"epochs": EPOCHS, "batch": BATCH, "lr": rate, "warmup_epochs": 1, **OPTIMIZER},
         "evaluation": {"sets": sets, "flip": "none"},
         "seed": seed,
         "purpose": "symmetric",
@@ -186,9 +188,21 @@ def teachers_of(folder: Path, method: str, imbalance: int, seed: int) -> dict[st
     found = {}
     for name, subset in subsets.items():
         raw = recipe(folder, imbalance, seed, {"name": "bce"}, RATES[0], TEACHER)
-        raw["data"] |= {"subset": subset} if subset else {}
-        found[name] = train(make_recipe(raw), folder / f"{imbalance}-teacher-{name}-{seed}")
+        raw["data"] |= held_out(method)
+        apart = "-held-out" if held_out(method) else ""
+        if subset:
+            images = open_dataset(raw["data"]["train"])
+            seen = len(take_subset(images, subset))
+            raw["data"]["subset"] = subset
+            # In as many epochs, a teacher of few images would make too few steps to learn anything.
+            raw["schedule"] |= {"epochs": round(EPOCHS * len(images) / seen), "batch": min(BATCH, seen)}
+        found[name] = train(make_recipe(raw), folder / f"{imbalance}-teacher-{name}{apart}-{seed}")
     return found
+
+
+def held_out(method: str) -> dict[str, float]:
+    """Return the hold-out of a method and of its teachers: they must not have seen what the weight is measured on."""
+    return {"hold_out": HELD_OUT} if "self-paced" in method else {}
 
 
 def _subsets(folder: Path, kind: str, imbalance: int, seed: int) -> dict[str, str]:
