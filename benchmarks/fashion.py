@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_tables
 from result_file import write_result
-from short_study import command_line, percent, store, stored
+from short_study import command_line, percent, store, stored, table_verb
 
 from facedistill.data import long_tail, open_dataset, open_source, save_selection
 from facedistill.errors import UserError
@@ -233,14 +232,9 @@ def tail_table(runs: Sequence[Mapping[str, Any]], imbalance: int) -> str:
     return markdown(heads, rows) if any(row[1] for row in rows) else "Not measured yet."
 
 
-def write_tables(args: argparse.Namespace) -> None:
-    if args.runs:
-        collect(Path(args.runs))
-    put_tables("guides/other_tasks.md", tables(json.loads(RESULTS.read_text("utf-8"))))
-
-
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, write_tables, ("data", "runs"))
+    writing = table_verb("guides/other_tasks.md", RESULTS, tables, collect)
+    parser, running = command_line(__doc__, run, writing, ("data", "runs"))
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--imbalance", type=int, nargs="*", choices=IMBALANCES, default=[*IMBALANCES])
     running.add_argument("--epochs", type=int, default=6, help="of each student; twice as many with a long tail")

@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_tables
 from result_file import write_result
-from short_study import SIDES, cell, command_line, cost, store, stored
+from short_study import SIDES, cell, command_line, cost, store, stored, table_verb
 
 from facedistill.files import fingerprint
 from facedistill.recipe import Recipe, dump_recipe, make_recipe
@@ -181,6 +180,12 @@ def by_row(runs: Iterable[Mapping[str, Any]]) -> Rows:
     return rows
 
 
+def collect(folder: Path) -> None:
+    """Add the results of a folder to the stored ones."""
+    runs = [found for of in known(folder).values() for found in of.values()]
+    write_result(RESULTS, {"runs": runs})
+
+
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
     return {"house": table(by_row(result["runs"]))}
 
@@ -200,15 +205,9 @@ def table(rows: Rows) -> str:
     return markdown(["recipe", "seeds", "epochs", "minutes", *heads], lines)
 
 
-def write_tables(args: argparse.Namespace) -> None:
-    if args.runs:
-        runs = [found for of in known(Path(args.runs)).values() for found in of.values()]
-        write_result(RESULTS, {"runs": runs})
-    put_tables("comparison.md", tables(json.loads(RESULTS.read_text("utf-8"))))
-
-
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, write_tables)
+    writing = table_verb("comparison.md", RESULTS, tables, collect)
+    parser, running = command_line(__doc__, run, writing)
     running.add_argument("--fused", help="two teachers fused; without it, the row that needs it is an error")
     running.add_argument("--only", nargs="+", metavar="ROW", help="some of the rows")
     arguments = parser.parse_args()

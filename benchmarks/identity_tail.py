@@ -10,9 +10,9 @@ of images that training saw of them? These people are known from training, unlik
 measured, too.
 
 All rows share margin and scale. The rates are those that `benchmarks/comparison.py` chose on the same photos for
-training without a teacher, for L2 and for class centres; nothing else is tuned. Every result is a file in R; finished
-ones are skipped. `table` adds the results of R to benchmarks/results/identity_tail.json and writes the table of
-docs/guides/other_tasks.md.
+training without a teacher, for L2 and for a W of embeddings; nothing else is tuned. Every result is a file in R;
+finished ones are skipped. `table` adds the results of R to benchmarks/results/identity_tail.json and writes the table
+of docs/guides/other_tasks.md.
 """
 
 import argparse
@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_tables
 from result_file import write_result
-from short_study import SIDES, cell, command_line, cost, embedded, percent, rates, recipe_of, store, stored
+from short_study import SIDES, cell, command_line, cost, embedded, percent, rates, recipe_of, store, stored, table_verb
 
 from facedistill.data import Dataset, open_dataset, save_selection
 from facedistill.evaluation import far_key, resampled_mean
@@ -39,7 +38,17 @@ STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}}
 KINDS = {"2 or 3 images": (2, 3), "4 to 9": (4, 9), "10 and more": (10, np.inf)}
 SHARED = {"margin": "arcface", "margin_options": {"size": 0.2}, "scale": 32}
 ALONE = {"name": "scratch", "terms": {"margin_softmax": SHARED}}
-CENTRES = {"start": "centres"}
+
+
+def _inherited(start: str, **terms: Any) -> dict[str, Any]:
+    """Return ProxylessKD with a W that starts from the teacher's embeddings, and further terms."""
+    return {
+        "name": "proxylesskd",
+        "classifier": {"start": start},
+        "terms": {"margin_softmax": SHARED, **terms},
+    }
+
+
 METHODS: dict[str, tuple[dict[str, Any], float]] = {  # the method, and its rate
     "scratch": (ALONE, 0.1),
     "scratch, as many images of each person": (ALONE | {"sampler": {"kind": "class_balanced"}}, 0.1),
@@ -48,26 +57,13 @@ METHODS: dict[str, tuple[dict[str, Any], float]] = {  # the method, and its rate
     },
     "ldam": ({"name": "ldam", "terms": {"ldam": {"scale": 32}}}, 0.1),
     "l2kd": ({"name": "l2kd"}, 1.0),
-    "proxylesskd, centres": ({"name": "proxylesskd", "classifier": CENTRES, "terms": {"margin_softmax": SHARED}}, 0.3),
+    "proxylesskd, centres": (_inherited("centres"), 0.3),
     "proxylesskd, centres, balanced softmax": (
-        {
-            "name": "proxylesskd",
-            "classifier": CENTRES,
-            "terms": {"margin_softmax": {"weight": 0}, "balanced_softmax": SHARED},
-        },
+        _inherited("centres", margin_softmax={"weight": 0}, balanced_softmax=SHARED),
         0.3,
     ),
-    **{
-        f"proxylesskd, {start}, with L2": (
-            {
-                "name": "proxylesskd",
-                "classifier": {"start": start},
-                "terms": {"margin_softmax": SHARED, "embedding_l2": 64},
-            },
-            0.3,
-        )
-        for start in ("centres", "instances")
-    },
+    "proxylesskd, centres, with L2": (_inherited("centres", embedding_l2=64), 0.3),
+    "proxylesskd, instances, with L2": (_inherited("instances", embedding_l2=64), 0.3),
 }
 TAUGHT = ("l2kd", "proxylesskd")  # with a teacher
 
@@ -175,14 +171,9 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     return markdown(["method", "seeds", *kinds, "LFW, S→S", "LFW, S→T"], rows)
 
 
-def write_tables(args: argparse.Namespace) -> None:
-    if args.runs:
-        collect(Path(args.runs))
-    put_tables("guides/other_tasks.md", tables(json.loads(RESULTS.read_text("utf-8"))))
-
-
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, write_tables)
+    writing = table_verb("guides/other_tasks.md", RESULTS, tables, collect)
+    parser, running = command_line(__doc__, run, writing)
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
     running.add_argument("--only", nargs="+", choices=list(METHODS), metavar="METHOD", help="some of the methods")

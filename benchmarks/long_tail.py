@@ -28,11 +28,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from docs_table import put_tables
 from PIL import Image
 from result_file import write_result
 from scipy.stats import ttest_rel
-from short_study import command_line, percent, store, stored
+from short_study import command_line, percent, store, stored, table_verb
 
 from facedistill import train
 from facedistill.data import open_dataset, open_source
@@ -185,18 +184,18 @@ def teachers_of(folder: Path, method: str, imbalance: int, seed: int) -> dict[st
     if method in LOSSES:
         return {}
     subsets = {ALL: ""} if method not in RSKD else _subsets(folder, RSKD[method][0], imbalance, seed)
-    found = {}
+    images, found = open_dataset(drawn(folder, "train", PEOPLE, imbalance, seed)), {}
+    apart = held_out(method)
+    role = "teacher-held-out" if apart else "teacher"
     for name, subset in subsets.items():
         raw = recipe(folder, imbalance, seed, {"name": "bce"}, RATES[0], TEACHER)
-        raw["data"] |= held_out(method)
-        apart = "-held-out" if held_out(method) else ""
+        raw["data"] |= apart
         if subset:
-            images = open_dataset(raw["data"]["train"])
             seen = len(take_subset(images, subset))
             raw["data"]["subset"] = subset
             # In as many epochs, a teacher of few images would make too few steps to learn anything.
             raw["schedule"] |= {"epochs": round(EPOCHS * len(images) / seen), "batch": min(BATCH, seen)}
-        found[name] = train(make_recipe(raw), folder / f"{imbalance}-teacher-{name}{apart}-{seed}")
+        found[name] = train(make_recipe(raw), folder / f"{imbalance}-{role}-{name}-{seed}")
     return found
 
 
@@ -237,6 +236,11 @@ def known(folder: Path) -> list[dict[str, Any]]:
 
 def _training(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in ("method", "imbalance", "seed", *Setting._fields))
+
+
+def collect(folder: Path) -> None:
+    """Add the results of a folder to the stored ones."""
+    write_result(RESULTS, {"runs": known(folder)})
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
@@ -293,14 +297,9 @@ def trials_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown(["method", "rate", "weight", "mAP", "counts"], lines) or "Nothing is tried yet."
 
 
-def write_tables(args: argparse.Namespace) -> None:
-    if args.runs:
-        write_result(RESULTS, {"runs": known(Path(args.runs))})
-    put_tables("guides/other_tasks.md", tables(json.loads(RESULTS.read_text("utf-8"))))
-
-
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, write_tables, required=("runs",))
+    writing = table_verb("guides/other_tasks.md", RESULTS, tables, collect)
+    parser, running = command_line(__doc__, run, writing, required=("runs",))
     running.add_argument("--imbalance", type=int, nargs="+", choices=IMBALANCES, default=[*IMBALANCES])
     running.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     running.add_argument("--tune", action="store_true", help="try three settings of each method first")

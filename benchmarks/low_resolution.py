@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_tables
 from exported import milliseconds
 from result_file import write_result
-from short_study import command_line, cost, percent, store, stored
+from short_study import command_line, cost, percent, store, stored, table_verb
 
 from facedistill.data import Dataset, open_dataset
 from facedistill.evaluation import Resolution, all_pairs, far_key
@@ -270,14 +269,9 @@ def _values(runs: Sequence[Mapping[str, Any]], name: str, path: Sequence[str]) -
     return [figure[0] for figure in found if figure is not None]
 
 
-def write_tables(args: argparse.Namespace) -> None:
-    if args.runs:
-        collect(Path(args.runs))
-    put_tables("low_resolution.md", tables(json.loads(RESULTS.read_text("utf-8"))))
-
-
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, write_tables)
+    writing = table_verb("low_resolution.md", RESULTS, tables, collect)
+    parser, running = command_line(__doc__, run, writing)
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
     running.add_argument("--only", nargs="+", choices=TRAINED, default=list(TRAINED), help="these ways and no other")

@@ -25,12 +25,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from docs_table import put_tables
 from export_faults import looking_trained
 from exported import ROUNDS, in_runtime, milliseconds
 from result_file import write_result
 from scipy.stats import ttest_ind
-from short_study import FARS, SIDES, command_line, cost, embedded, figures, heads, rates, recipe_of, store, stored
+from short_study import (
+    FARS,
+    SIDES,
+    command_line,
+    cost,
+    embedded,
+    figures,
+    heads,
+    rates,
+    recipe_of,
+    store,
+    stored,
+    table_verb,
+)
 from timing import medians
 
 from facedistill.architecture_search import (
@@ -344,14 +356,9 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.mean(agree)) if agree else float("nan")
 
 
-def write_tables(args: argparse.Namespace) -> None:
-    if args.runs:
-        collect(Path(args.runs))
-    put_tables("search.md", tables(json.loads(RESULTS.read_text("utf-8"))))
-
-
 if __name__ == "__main__":
-    parser, running = command_line(__doc__, run, write_tables)
+    writing = table_verb("search.md", RESULTS, tables, collect)
+    parser, running = command_line(__doc__, run, writing)
     running.add_argument("--seeds", type=int, nargs="+", default=[0])
     running.add_argument("--random", type=int, default=10, help="how many random genotypes")
     running.add_argument("--equal", nargs="+", choices=list(PRICES), default=list(PRICES))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from docs_table import put_tables
 
 from facedistill import __version__
 from facedistill.data import Dataset
@@ -90,6 +91,22 @@ def command_line(
     writing.set_defaults(verb=table)
     writing.add_argument("--runs")
     return parser, running
+
+
+def table_verb(
+    page: str,
+    results: Path,
+    tables: Callable[[Mapping[str, Any]], Mapping[str, str]],
+    collect: Callable[[Path], None],
+) -> Callable[[argparse.Namespace], None]:
+    """Return the verb `table`: `collect` adds the results of a folder, if one is named; a page gets all `tables`."""
+
+    def write(args: argparse.Namespace) -> None:
+        if args.runs:
+            collect(Path(args.runs))
+        put_tables(page, tables(json.loads(results.read_text("utf-8"))))
+
+    return write
 
 
 def store(file: Path, found: Mapping[str, Any]) -> None:

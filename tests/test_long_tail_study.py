@@ -65,6 +65,6 @@ def test_a_study_of_a_few_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     long_tail.run(args)
     assert [file.stat().st_mtime_ns for file in files] == times
     assert all(0 < json.loads(file.read_text())["test"]["map"] <= 1 for file in files)
-    long_tail.write_result(long_tail.RESULTS, {"runs": long_tail.known(runs)})
+    long_tail.collect(runs)
     lines = long_tail.tables(json.loads(long_tail.RESULTS.read_text()))["long tail 10"].splitlines()
     assert len(lines) == 2 + len(files) and all(line.split("|")[2].strip() == "1" for line in lines[2:])
