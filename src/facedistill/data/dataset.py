@@ -266,11 +266,14 @@ class Dataset(torch.utils.data.Dataset):
         return part
 
     def with_labels(self, names: Sequence[str]) -> "Dataset":
-        """Return the images that have any of these labels, or of these classes, and only these."""
+        """Return the images of these classes alone; with labels, those that have any of these, or none at all.
+
+        An image without any label says what each of them does not look like, whichever subset they are.
+        """
         if self.multi_hot is None:
             return self.subset(np.flatnonzero(np.isin(self.labels, [self.class_names.index(n) for n in names])))
         columns = [self.label_names.index(name) for name in names]
-        part = self.subset(np.flatnonzero(self.multi_hot[:, columns].any(1)))
+        part = self.subset(np.flatnonzero(self.multi_hot[:, columns].any(1) | ~self.multi_hot.any(1)))
         part.label_columns = self.label_columns[columns]
         part.fingerprint = fingerprint(part.fingerprint, "\0".join(names))
         return part

@@ -21,8 +21,8 @@ class RSKD(Term):
     A **reconstruction** of Ju et al. (arXiv 2104.11057), whose formulas are not public. S are the names that the
     teacher's own classifier knows. The mean is over the images of the batch that belong to S:
 
-    several labels: sum_{c in S} BCE(sigmoid(z_c / T), sigmoid(t_c / T)), for images with a label in S, as the first
-        author's later code has it (arXiv 2111.08913).
+    several labels: sum_{c in S} BCE(sigmoid(z_c / T), sigmoid(t_c / T)), as the first author's later code has it (arXiv
+        2111.08913), for images with a label in S or without any: healthy ones, which every subset teacher has seen.
     one class: T^2 KL(softmax(t / T) || softmax(z_S / T)), for images with a class in S (LFME, arXiv 2001.01536).
 
     z_c = scale cos(x, w_c) + b_c are the student's logits. The teacher's t have the scale it was trained with.
@@ -87,7 +87,8 @@ class RSKD(Term):
                     F.log_softmax(own / t, 1), F.log_softmax(other / t, 1), reduction="none", log_target=True
                 ).sum(1)
             else:
-                belongs = (batch.multi_hot[:, self.subset] > 0).any(1)
+                has = batch.multi_hot > 0
+                belongs = has[:, self.subset].any(1) | ~has.any(1)
                 losses = F.binary_cross_entropy_with_logits(own / t, (other / t).sigmoid(), reduction="none").sum(1)
             return self.size * self.share * _mean_of_all(losses, belongs)
 

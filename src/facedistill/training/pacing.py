@@ -57,9 +57,11 @@ def _accuracy(model: Model, classifier: Classifier, dataset: Dataset, cached: bo
 
 def _precision(model: Model, classifier: Classifier, dataset: Dataset, cached: bool) -> float:
     """Return the mean average precision of the labels that the classifier knows; 0 if no image has one."""
-    table = embed_dataset(model, dataset, flips=False, cache=cache_dir() / "embeddings" if cached else None)
     names = [name for name in dataset.label_names if name in set(classifier.class_names)]
-    hot = dataset.labels_of(table.keys, names)
+    part = dataset.with_labels(names)
+    if not part.target_counts.any():
+        return 0.0
+    table = embed_dataset(model, part, flips=False, cache=cache_dir() / "embeddings" if cached else None)
+    hot = part.labels_of(table.keys, names)
     cosines = table.fused("none") @ classifier.select(names).weight.cpu().numpy().T
-    found = multi_label(np.asarray(cosines), hot, names, sure=False, resamples=0).figures
-    return found["map"].value if "map" in found else 0.0
+    return multi_label(np.asarray(cosines), hot, names, sure=False, resamples=0).figures["map"].value

@@ -19,7 +19,7 @@ EXPECTED = "expected a name and its classes: `eyes: [glasses, frown]` in YAML, o
 
 
 def take_subset(dataset: Dataset, text: str) -> Dataset:
-    """Return the images with a class or label of a subset, with only those classes or labels.
+    """Return the images with a class or label of a subset, with only those; with labels, the images without any, too.
 
     Args:
         text: "FILE:NAME", see `read_subsets`; or the name of a group of labels that the data itself has (rendered
