@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedistill.errors import UserError
 from facedistill.files import atomic_write
+from facedistill.models import save_tensors
 from facedistill.progress import track
 
 LEAST_IMAGES = 200  # with fewer, the held-out fifth decides by chance
@@ -62,10 +62,7 @@ class Mapping:
         """Write one safetensors file. Raises UserError when that is not possible."""
         about = {name: str(getattr(self, name)) for name in ("kind", "old", "new", "images", "cosine", "separation")}
         with atomic_write(path) as temporary:
-            try:
-                save_file({name: t.contiguous() for name, t in self.tensors.items()}, temporary, about)
-            except SafetensorError as e:  # safetensors raises this for a full disk, not OSError
-                raise OSError(str(e)) from e
+            save_tensors(self.tensors, temporary, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mapping":

@@ -55,8 +55,10 @@ def read_tensors(path: Path) -> Any:
         stand_ins: list[Any] = [(Ignored, name) for name in IGNORED]
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as e:
+        raise UserError(f"{path}: no safetensors file, or damaged ({e}); copy it again") from e
     except Exception as e:  # torch raises half a dozen unrelated classes here
-        text = str(e) if not isinstance(e, SafetensorError) else f"damaged: {e}"
+        text = str(e)
         if refused := REFUSED.search(text):
             raise UserError(
                 f"{path}: not a PyTorch file of plain tensors (it holds {refused[1]}, which is code and is not run); "

@@ -1,6 +1,6 @@
 """Files of tensors: safetensors, checked against what they should hold. No pickle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from facedistill.errors import UserError
 from facedistill.models.state_dict import check_shapes, check_tensors
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, readable by whom the umask lets read it. Raises OSError when the disk is full."""
     path.touch()
     mode = path.stat().st_mode
