@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from result_file import write_result
-from short_study import command_line, percent, store, stored, table_verb
+from short_study import ahead, command_line, percent, store, stored, table_verb
 
 from facedistill.data import long_tail, open_dataset, open_source, save_selection
 from facedistill.errors import UserError
@@ -59,6 +59,8 @@ TAIL: dict[str, dict[str, Any]] = {
 }
 FIGURES = {"top1": "top 1", "centre_top1": "by centres", "knn": "vote of 5", "ece": "calibration error"}
 SIDES = {"student": "S→S", "teacher": "S→T"}
+# Of the tail; all test classes have as many images, so the mean over all of them is the top 1.
+PARTS = {"top 1": slice(None), "first three classes": slice(3), "last three": slice(-3, None)}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -215,21 +217,26 @@ def methods_table(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tail_table(runs: Sequence[Mapping[str, Any]], imbalance: int) -> str:
-    """Top 1 over all classes, and over the first and the last three of the tail."""
+    """Top 1 over all classes, and over the first and the last three of the tail, each less what `scratch` reaches."""
     rows = []
+    plain = _parts(runs, f"tail{imbalance}-scratch")
     for name in (*TAIL, "teacher-all"):
-        own = [row["student"] for row in runs if row["run"].rpartition("-")[0] == f"tail{imbalance}-{name}"]
-        parts = [
-            percent([float(np.mean(row["of_classes"][part])) for row in own]) for part in (slice(3), slice(-3, None))
-        ]
-        cells = [
-            percent([row["top1"][0] for row in own]),
-            *parts,
-            percent([row["ece"][0] for row in own if "ece" in row]),
-        ]
-        rows.append([f"`{name}`", str(len(own) or ""), *cells])
-    heads = ["method", "seeds", "top 1", "first three classes", "last three", "calibration error"]
+        own = _parts(runs, f"tail{imbalance}-{name}")
+        less = [ahead(own[part], plain[part]) if name != "scratch" else "" for part in PARTS]
+        cells = [percent([*own[figure].values()]) for figure in (*PARTS, "calibration error")]
+        rows.append([f"`{name}`", str(len(own["top 1"]) or ""), *cells, *less])
+    heads = ["method", "seeds", *PARTS, "calibration error", *(f"{part}, less `scratch`" for part in PARTS)]
     return markdown(heads, rows) if any(row[1] for row in rows) else "Not measured yet."
+
+
+def _parts(runs: Sequence[Mapping[str, Any]], name: str) -> dict[str, dict[int, float]]:
+    """Return the figures of one row of a long tail, by seed."""
+    own = {row["seed"]: row["student"] for row in runs if row["run"].rpartition("-")[0] == name}
+    found = {
+        part: {seed: float(np.mean(row["of_classes"][classes])) for seed, row in own.items()}
+        for part, classes in PARTS.items()
+    }
+    return found | {"calibration error": {seed: row["ece"][0] for seed, row in own.items() if "ece" in row}}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from docs_table import put_tables
+from scipy.stats import ttest_rel
 
 from facedistill import __version__
 from facedistill.data import Dataset
@@ -20,6 +21,7 @@ from facedistill.evaluation import all_pairs, far_key
 from facedistill.files import atomic_write, cache_dir
 from facedistill.models import Model, embed_dataset
 from facedistill.recipe import Recipe, make_recipe
+from facedistill.results.reading import points
 
 FARS, RESAMPLES, BATCH = (1e-3, 1e-4), 100, 128
 SIDES = {"student": "S→S", "teacher": "S→T"}
@@ -147,3 +149,16 @@ def percent(values: Sequence[float]) -> str:
         return ""
     spread = f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
     return f"{100 * np.mean(values):.1f}{spread}"
+
+
+def ahead(one: Mapping[int, float], two: Mapping[int, float]) -> str:
+    """Return one - two in points: the mean over the seeds of both, with its 95% interval (paired t) over several."""
+    pairs = [(one[seed], two[seed]) for seed in sorted(one.keys() & two.keys())]
+    if not pairs:
+        return ""
+    mine, others = zip(*pairs, strict=True)
+    mean = points(float(np.mean(mine) - np.mean(others)))
+    if len(pairs) == 1:
+        return mean
+    low, high = ttest_rel(mine, others).confidence_interval()
+    return f"{mean} [{points(low)}, {points(high)}]"
