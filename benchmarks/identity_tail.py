@@ -24,7 +24,20 @@ from typing import Any
 import numpy as np
 import torch
 from result_file import write_result
-from short_study import SIDES, cell, command_line, cost, embedded, percent, rates, recipe_of, store, stored, table_verb
+from short_study import (
+    SIDES,
+    ahead,
+    cell,
+    command_line,
+    cost,
+    embedded,
+    percent,
+    rates,
+    recipe_of,
+    store,
+    stored,
+    table_verb,
+)
 
 from facedistill.data import Dataset, open_dataset, save_selection
 from facedistill.evaluation import far_key, resampled_mean
@@ -37,6 +50,7 @@ KEPT_APART, LEAST, SIZE, EPOCHS, BATCH, FAR = 2, 2, 48, 8, 128, 1e-3  # images k
 STUDENT = {"backbone": "mobilefacenet", "options": {"width": 0.5}}
 KINDS = {"2 or 3 images": (2, 3), "4 to 9": (4, 9), "10 and more": (10, np.inf)}
 SHARED = {"margin": "arcface", "margin_options": {"size": 0.2}, "scale": 32}
+REFERENCE = "l2kd"
 ALONE = {"name": "scratch", "terms": {"margin_softmax": SHARED}}
 
 
@@ -153,7 +167,7 @@ def collect(folder: Path) -> None:
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    return {"identity tail": table(result["runs"])}
+    return {"identity tail": table(result["runs"]), "identity tail differences": differences(result["runs"])}
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -169,6 +183,25 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         rows.append([name, str(len(own)), *cells])
     kinds = [f"{side}, {kind}" for side in SIDES.values() for kind in KINDS]
     return markdown(["method", "seeds", *kinds, "LFW, S→S", "LFW, S→T"], rows)
+
+
+def differences(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the methods with an inherited W reach above `l2kd`."""
+    names = [name for name in METHODS if name.startswith("proxylesskd")]
+    rows = []
+    for side, words in SIDES.items():
+        for kind in (*KINDS, "LFW"):
+            of = {name: _by_seed(runs, name, side, kind) for name in (REFERENCE, *names)}
+            rows.append([f"{words}, {kind}", *(ahead(of[name], of[REFERENCE]) for name in names)])
+    return markdown([f"less {REFERENCE}", *names], rows)
+
+
+def _by_seed(runs: Sequence[Mapping[str, Any]], name: str, side: str, kind: str) -> dict[int, float]:
+    return {
+        run["seed"]: run["tar"][side][far_key(FAR)][0] if kind == "LFW" else run["known"][side][kind][0]
+        for run in runs
+        if run["method"] == name
+    }
 
 
 if __name__ == "__main__":

@@ -153,6 +153,18 @@ def test_rskd_of_labels(balance: str, factor: float) -> None:
     assert x.grad is not None and x.grad[1].any() and x.grad[2].any() and not x.grad[[0, 3]].any()
 
 
+def test_rskd_on_all_images() -> None:
+    x, t = draw(4, 5, 0), draw(4, 4, 2)
+    p, q = sigmoid(logits(x)[:, [1, 4, 5]]), sigmoid(teachers(t))
+    several_labels = -(q * np.log(p) + (1 - q) * np.log(1 - p)).sum(1)
+    loss = rskd(temperature=1.0, images="all")(Output(x), Output(t), several())
+    assert loss.item() == pytest.approx(several_labels.mean(), rel=1e-5)
+    own, other = np.exp(logits(x)[:, [1, 4, 5]]), np.exp(teachers(t))
+    p, q = own / own.sum(1, keepdims=True), other / other.sum(1, keepdims=True)
+    loss = rskd(temperature=1.0, images="all")(Output(x), Output(t), batch_of([5, 0, 1, 2]))
+    assert loss.item() == pytest.approx((q * np.log(q / p)).sum(1).mean(), rel=1e-4)
+
+
 def test_rskd_at_the_students_pace() -> None:
     x, t = draw(4, 5, 0), draw(4, 4, 2)
     plain = rskd()(Output(x), Output(t), several()).item()

@@ -30,6 +30,8 @@ class RSKD(Term):
     Args:
         temperature: T.
         scale: of the student's logits, as its loss has it; of the teacher's too, if its own is unknown.
+        images: "subset", those that belong to S, as above; or "all": a teacher's answer on images that it was not
+            trained on says more than one that it knows by heart.
         balance: "none", or "inverse_frequency": times the mean number of training images of all labels by that of the
             subset's labels, so that a subset of rare ones weighs more; "self_paced": see `self_paced`.
     """
@@ -48,12 +50,13 @@ class RSKD(Term):
         self,
         temperature: Positive = 10.0,
         scale: Positive = 16.0,
+        images: Literal["subset", "all"] = "subset",
         balance: Literal["none", "inverse_frequency", "self_paced"] = "none",
     ) -> None:
         super().__init__()
         self.paced = balance == "self_paced"
         self.register_buffer("share", torch.ones(()))
-        self.temperature, self.scale, self.balance = temperature, scale, balance
+        self.temperature, self.scale, self.images, self.balance = temperature, scale, images, balance
 
     def bind(self, weight: ClassWeight | None, teacher: Classifier | None) -> None:
         if teacher is None:
@@ -90,7 +93,8 @@ class RSKD(Term):
                 has = batch.multi_hot > 0
                 belongs = has[:, self.subset].any(1) | ~has.any(1)
                 losses = F.binary_cross_entropy_with_logits(own / t, (other / t).sigmoid(), reduction="none").sum(1)
-            return self.size * self.share * _mean_of_all(losses, belongs)
+            counted = belongs if self.images == "subset" else torch.ones_like(belongs)
+            return self.size * self.share * _mean_of_all(losses, counted)
 
 
 def self_paced(student: float, teacher: float, behind: float = 0.3) -> float:
