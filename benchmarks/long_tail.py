@@ -7,15 +7,15 @@ The images are drawn once and kept as PNG files with tables of their attributes.
 
 Every method trains the same student by the same schedule. RSKD's teachers are networks of twice the width: one for each
 region of the face, for labels with many, medium and few images, or for labels drawn at random; `kd` has one such
-teacher of all labels. All teachers make as many steps. The test set has other people, and 30% of its images have each
-attribute.
+teacher of all labels. All teachers make as many steps, and the student imitates them on all images, with a temperature
+of 1. The test set has other people, and 30% of its images have each attribute.
 
 Every method has the same settings until `--tune` has tried three for each, at an imbalance of 100 and with the first
 seed: rates for the losses, weights of the imitation for `kd` and RSKD with regions. The best one counts, judged by mAP
 on people who are neither in training nor in the test set; the other forms of RSKD take that of the regions.
 
 Every result is a file in R; finished ones are skipped, and a stopped training resumes. `table` adds the results of R to
-benchmarks/results/long_tail.json and writes the tables of docs/guides/other_tasks.md. A training takes two to
+benchmarks/results/long_tail.json and writes the tables of docs/guides/other_tasks.md. A training takes one to
 five minutes of one core of this project's machine.
 """
 
@@ -45,12 +45,13 @@ RESULTS = Path(__file__).parent / "results" / "long_tail.json"
 FIGURES = {"map": "mAP", "many_map": "many", "medium_map": "medium", "few_map": "few", "label_auc": "AUC", "ece": "ECE"}
 TAIL, DECIDING = "few_map", "map"
 IMBALANCES, SEEDS, TUNED_AT = (10, 50, 100), (0, 1, 2), 100
-PEOPLE, IMAGES, SIZE, DIM, EPOCHS, BATCH = 500, 4, 32, 32, 24, 64
+PEOPLE, IMAGES, SIZE, DIM, EPOCHS, BATCH = 500, 4, 32, 32, 72, 64
 FIRST = {"train": 0, "test": 1_000_000, "tuning": 2_000_000}  # the number of each set's first person
 OTHERS = {"test": 250, "tuning": 250}  # people
-STUDENT, TEACHER = 0.5, 1.0  # widths
+STUDENT, TEACHER = 0.25, 0.5  # widths
 OPTIMIZER = {"optimizer": "adamw", "weight_decay": 0.01}
-RATES, WEIGHTS = (0.01, 0.003, 0.03), (100, 10, 1000)  # the untuned one first
+RATES, WEIGHTS = (0.03, 0.01, 0.1), (10, 1, 100)  # the untuned one first
+TEACHER_RATE = 0.01
 LOSSES = ("bce", "focal_bce", "class_balanced_bce", "asymmetric", "distribution_balanced")
 ALL, REGION = "all", "rskd, regions"
 TUNED = (*LOSSES, "kd", REGION)
@@ -62,7 +63,8 @@ RSKD = {
     "rskd, many, medium, few": ("shots", "none"),
     "rskd, at random": ("random", "none"),
 }
-OWN = "its teacher of all labels"
+# Rows of teachers, and whose they are.
+OWN_ROWS = {"its teacher of all labels": "kd", "its teachers of regions, each for its own labels": REGION}
 HELD_OUT = 0.1  # of the people, where the self-paced weight measures the student and its teachers
 
 
@@ -105,14 +107,15 @@ def run(args: argparse.Namespace) -> None:
         if done.exists() or method not in (args.only or [method]):
             continue
         teachers = teachers_of(folder, method, imbalance, seed)
-        if method == OWN:
-            out = teachers.pop(ALL)
+        if method in OWN_ROWS:
+            runs = list(teachers.values())
         else:
             more = {"teachers": {name: str(path) for name, path in teachers.items()}} if teachers else {}
             raw = recipe(folder, imbalance, seed, spec(method, teachers, setting), setting.rate, STUDENT) | more
             raw["data"] |= held_out(method)
-            out = train(make_recipe(raw), folder / name)
-        found = {"method": method, "imbalance": imbalance, "seed": seed} | setting._asdict() | measured(out)
+            runs = [train(make_recipe(raw), folder / name)]
+        figures = measured(runs[0]) if len(runs) == 1 else together(runs)
+        found = {"method": method, "imbalance": imbalance, "seed": seed} | setting._asdict() | figures
         store(done, found)
         print(found, flush=True)
 
@@ -126,7 +129,7 @@ def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, int, int
         for imbalance in args.imbalance:
             for method in (*LOSSES, "kd", *RSKD):
                 yield method, imbalance, seed, chosen(known(folder), method)
-            yield OWN, imbalance, seed, Setting()
+            yield from ((row, imbalance, seed, Setting()) for row in OWN_ROWS)
 
 
 def drawn(folder: Path, name: str, people: int, imbalance: int, seed: int) -> str:
@@ -172,8 +175,9 @@ def spec(method: str, teachers: Mapping[str, Path], setting: Setting) -> dict[st
     """Return a method as a recipe names it: a term for each teacher."""
     if method in LOSSES:
         return {"name": method}
+    shared = {"term": "rskd", "temperature": 1, "images": "all", "weight": setting.weight}
     balance = RSKD[method][1] if method in RSKD else "none"
-    terms = {name: {"term": "rskd", "teacher": name, "weight": setting.weight, "balance": balance} for name in teachers}
+    terms = {name: shared | {"teacher": name, "balance": balance} for name in teachers}
     return {"name": "rskd", "terms": {"rskd": 0, **terms}}
 
 
@@ -181,12 +185,13 @@ def teachers_of(folder: Path, method: str, imbalance: int, seed: int) -> dict[st
     """Return the runs of the teachers that a method needs, by subset; they are trained if they are not there."""
     if method in LOSSES:
         return {}
-    subsets = {ALL: ""} if method not in RSKD else _subsets(folder, RSKD[method][0], imbalance, seed)
+    of = OWN_ROWS.get(method, method)
+    subsets = _subsets(folder, RSKD[of][0], imbalance, seed) if of in RSKD else {ALL: ""}
     images, found = open_dataset(drawn(folder, "train", PEOPLE, imbalance, seed)), {}
     apart = held_out(method)
     role = "teacher-held-out" if apart else "teacher"
     for name, subset in subsets.items():
-        raw = recipe(folder, imbalance, seed, {"name": "bce"}, RATES[0], TEACHER)
+        raw = recipe(folder, imbalance, seed, {"name": "bce"}, TEACHER_RATE, TEACHER)
         raw["data"] |= apart
         if subset:
             seen = len(take_subset(images, subset))
@@ -218,12 +223,27 @@ def _subsets(folder: Path, kind: str, imbalance: int, seed: int) -> dict[str, st
 
 def measured(run: Path) -> dict[str, Any]:
     """Return the figures of a run's student by set."""
-    results = json.loads((run / "evaluation.json").read_text("utf-8"))["results"]
     return {
-        row["set"]: {key: round(row[key]["value"], 4) for key in FIGURES if key in row}
-        for row in results
-        if row["probe"] == row["gallery"] == "student" and row["set"] in OTHERS
+        name: {key: round(row[key]["value"], 4) for key in FIGURES if key in row} for name, row in _own(run).items()
     }
+
+
+def together(runs: Sequence[Path]) -> dict[str, Any]:
+    """Return the figures of several networks by set, each of which is asked for the labels that it knows."""
+    found = {}
+    for name in OTHERS:
+        labels = [label for run in runs for label in _own(run)[name]["of_classes"]]
+        precisions = np.array([label["average_precision"] for label in labels])
+        shots = by_shots(np.array([label["training_images"] for label in labels]))
+        found[name] = {"map": precisions.mean(), "label_auc": np.mean([label["auc"] for label in labels])}
+        found[name] |= {f"{shot}_map": precisions[there].mean() for shot, there in shots.items() if there.any()}
+    return {name: {key: round(float(value), 4) for key, value in row.items()} for name, row in found.items()}
+
+
+def _own(run: Path) -> dict[str, dict[str, Any]]:
+    """Return what a run's student reaches by itself, by set."""
+    results = json.loads((run / "evaluation.json").read_text("utf-8"))["results"]
+    return {row["set"]: row for row in results if row["probe"] == row["gallery"] == "student" and row["set"] in OTHERS}
 
 
 def known(folder: Path) -> list[dict[str, Any]]:
@@ -249,7 +269,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
 def table(rows: Sequence[Mapping[str, Any]], imbalance: int) -> str:
     """Return the figures of each method with its chosen setting: the mean over seeds, the least and the greatest."""
     lines, plain = [], _counted(rows, "bce", imbalance)
-    for method in (*LOSSES, "kd", *RSKD, OWN):
+    for method in (*LOSSES, "kd", *RSKD, *OWN_ROWS):
         runs = _counted(rows, method, imbalance)
         cells = [percent([row["test"][key] for row in runs.values() if key in row["test"]]) for key in FIGURES]
         lines.append([method, str(len(runs) or ""), *cells, _ahead(runs, plain, TAIL), _ahead(runs, plain, "many_map")])
@@ -259,7 +279,7 @@ def table(rows: Sequence[Mapping[str, Any]], imbalance: int) -> str:
 
 def _counted(rows: Sequence[Mapping[str, Any]], method: str, imbalance: int) -> dict[int, Mapping[str, Any]]:
     """Return the runs of a method that count, by seed."""
-    setting = Setting() if method == OWN else chosen(rows, method)
+    setting = Setting() if method in OWN_ROWS else chosen(rows, method)
     of = [row for row in rows if (row["method"], row["imbalance"]) == (method, imbalance)]
     return {row["seed"]: row for row in of if (row["rate"], row["weight"]) == setting}
 
@@ -291,6 +311,6 @@ if __name__ == "__main__":
     running.add_argument("--imbalance", type=int, nargs="+", choices=IMBALANCES, default=[*IMBALANCES])
     running.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     running.add_argument("--tune", action="store_true", help="try three settings of each method first")
-    running.add_argument("--only", nargs="+", choices=[*LOSSES, "kd", *RSKD, OWN], metavar="METHOD")
+    running.add_argument("--only", nargs="+", choices=[*LOSSES, "kd", *RSKD, *OWN_ROWS], metavar="METHOD")
     arguments = parser.parse_args()
     arguments.verb(arguments)

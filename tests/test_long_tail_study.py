@@ -45,6 +45,20 @@ def test_every_method_has_the_terms_it_names() -> None:
     assert terms["rskd"] == 0 and terms["eyes"]["balance"] == "self_paced" and terms["mouth"]["weight"] == 30
 
 
+def test_teachers_together_answer_for_their_own_labels(tmp_path: Path) -> None:
+    def label(precision: float, images: int) -> dict[str, float]:
+        return {"average_precision": precision, "auc": 0.5 + precision / 2, "training_images": images}
+
+    own = {"eyes": [label(0.9, 200), label(0.3, 5)], "mouth": [label(0.6, 100)]}
+    for name, labels in own.items():
+        row = {"set": "test", "probe": "student", "gallery": "student", "of_classes": labels}
+        other = row | {"gallery": "teacher", "of_classes": [label(0.1, 1)]}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"results": [row, row | {"set": "tuning"}, other]}))
+    found = long_tail.together([tmp_path / name for name in own])
+    assert found["test"] == {"map": 0.6, "label_auc": 0.8, "many_map": 0.75, "few_map": 0.3} == found["tuning"]
+
+
 @pytest.mark.slow
 def test_a_study_of_a_few_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEDISTILL_CACHE", str(tmp_path / "cache"))
@@ -60,7 +74,7 @@ def test_a_study_of_a_few_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     args = argparse.Namespace(runs=str(runs), imbalance=[10], seeds=[0], tune=False, only=None, threads=1)
     long_tail.run(args)
     files = sorted(runs.glob("tail-*.json"))
-    assert len(files) == 3 + len(long_tail.RSKD)
+    assert len(files) == 2 + len(long_tail.RSKD) + len(long_tail.OWN_ROWS)
     times = [file.stat().st_mtime_ns for file in files]
     long_tail.run(args)
     assert [file.stat().st_mtime_ns for file in files] == times
