@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from clean_planted import AGAIN, SHARES, Finds, Nobody, Planted, duplicate, merged, overlap, split, swapped
+from command import run_verb
 from docs_table import put_table
 from result_file import write_result
 
@@ -263,5 +264,4 @@ if __name__ == "__main__":
         if name == "find":
             for option in ("data", "teacher", "lfw"):
                 sub.add_argument(f"--{option}", required=True)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from clean_planted import duplicate, merged, split, swapped
+from command import run_verb
 from docs_table import put_table
 from result_file import write_result
 
@@ -130,5 +131,4 @@ if __name__ == "__main__":
         if name == "run":
             for option in ("data", "teacher", "lfw", "runs"):
                 sub.add_argument(f"--{option}", required=True)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

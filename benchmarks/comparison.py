@@ -23,6 +23,7 @@ from typing import Any
 import comparison_plan as plan
 import numpy as np
 import torch
+from command import run_verb
 from comparison_chart import Figure, Row, chart
 from comparison_store import GALLERIES, Results, collect
 from docs_table import DOCS, put_table
@@ -461,5 +462,4 @@ if __name__ == "__main__":
     collect_parser.add_argument("--runs", required=True)
     collect_parser.set_defaults(verb=collect_results)
     verbs.add_parser("table").set_defaults(verb=write_tables)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from docs_table import put_table
 from result_file import write_result
 
@@ -183,5 +184,4 @@ if __name__ == "__main__":
     verbs.add_parser("table").set_defaults(verb=write_table)
     for alone in (search, template_pairs):
         verbs.add_parser(alone.__name__).set_defaults(verb=lambda _, alone=alone: print(json.dumps(alone())))
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

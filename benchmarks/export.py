@@ -29,6 +29,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from command import run_verb
 from docs_table import put_table
 from export_faults import FAULTS, as_trained, naive
 from result_file import write_result
@@ -420,5 +421,4 @@ if __name__ == "__main__":
     trained_parser.set_defaults(verb=trained)
     verbs.add_parser("faults").set_defaults(verb=faults)
     verbs.add_parser("table").set_defaults(verb=write_table)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import run_verb
 from docs_table import DOCS, put_tables
 from export import embed, images_of, session
 from export_faults import looking_trained
@@ -200,5 +201,4 @@ if __name__ == "__main__":
             made.add_argument("--seeds", type=int, nargs="+", default=[0])
             made.add_argument("--threads", type=int, default=1)
             made.add_argument("--only", nargs="+", choices=list(NETWORKS), help="some of the networks")
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

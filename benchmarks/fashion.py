@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from result_file import write_result
 from short_study import ahead, command_line, percent, store, stored, table_verb
 
@@ -246,5 +247,4 @@ if __name__ == "__main__":
     running.add_argument("--imbalance", type=int, nargs="*", choices=IMBALANCES, default=[*IMBALANCES])
     running.add_argument("--epochs", type=int, default=6, help="of each student; twice as many with a long tail")
     running.add_argument("--teacher-epochs", type=int, default=3)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

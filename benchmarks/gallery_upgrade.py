@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from docs_table import put_table
 from result_file import write_result
 from torch import nn
@@ -384,5 +385,4 @@ if __name__ == "__main__":
         sub.set_defaults(verb=verb)
         for option in options[verb]:
             sub.add_argument(f"--{option}", required=option not in WHOLE)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

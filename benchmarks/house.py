@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from result_file import write_result
 from short_study import SIDES, cell, command_line, cost, store, stored, table_verb
 
@@ -210,5 +211,4 @@ if __name__ == "__main__":
     parser, running = command_line(__doc__, run, writing)
     running.add_argument("--fused", help="two teachers fused; without it, the row that needs it is an error")
     running.add_argument("--only", nargs="+", metavar="ROW", help="some of the rows")
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from result_file import write_result
 from short_study import (
     SIDES,
@@ -210,5 +211,4 @@ if __name__ == "__main__":
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
     running.add_argument("--only", nargs="+", choices=list(METHODS), metavar="METHOD", help="some of the methods")
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

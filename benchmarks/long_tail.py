@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from command import run_verb
 from PIL import Image
 from result_file import write_result
 from short_study import ahead, command_line, percent, store, stored, table_verb
@@ -312,5 +313,4 @@ if __name__ == "__main__":
     running.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     running.add_argument("--tune", action="store_true", help="try three settings of each method first")
     running.add_argument("--only", nargs="+", choices=[*LOSSES, "kd", *RSKD, *OWN_ROWS], metavar="METHOD")
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from exported import milliseconds
 from result_file import write_result
 from short_study import command_line, cost, percent, store, stored, table_verb
@@ -275,5 +276,4 @@ if __name__ == "__main__":
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
     running.add_argument("--only", nargs="+", choices=TRAINED, default=list(TRAINED), help="these ways and no other")
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import run_verb
 from docs_table import put_tables
 from result_file import write_result
 from short_study import command_line, cost, embedded, figures, heads, rates, recipe_of, store, stored
@@ -101,5 +102,4 @@ if __name__ == "__main__":
     running.add_argument("--test", default=TEST)
     running.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     running.add_argument("--epochs", type=int, default=EPOCHS)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run_verb
 from docs_table import put_table
 from PIL import Image
 from prepare import padded
@@ -279,5 +280,4 @@ if __name__ == "__main__":
         if name == "run":
             for option in ("crops", "detector", "teacher", "lfw", "work"):
                 sub.add_argument(f"--{option}", required=True)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

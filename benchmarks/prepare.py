@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from command import run_verb
 from docs_table import put_table
 from PIL import Image, ImageFilter
 from result_file import write_result
@@ -264,5 +265,4 @@ if __name__ == "__main__":
             sub.add_argument("--workers", type=int)
         else:
             sub.add_argument("--crops", required=True)
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

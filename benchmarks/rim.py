@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from low_resolution import BEHIND, INHERITED, SIZE, SIZES, embedded, measured, timed
 from short_study import cost, store
 from torch import Tensor
@@ -147,4 +148,5 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(BEHIND), default=list(BEHIND), help="some of the rows")
     parser.add_argument("--changes", nargs="*", default=[], metavar="KEY=VALUE")
-    run(parser.parse_args())
+    parser.set_defaults(verb=run)
+    run_verb(parser)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from command import run_verb
 from docs_table import DOCS, put_table
 from PIL import Image
 from result_file import write_result
@@ -344,7 +345,8 @@ def drawn(runs: Runs) -> bool:
     return len(measured_crowds(runs)) > 1
 
 
-def put() -> None:
+def put(_: argparse.Namespace) -> None:
+    """Write the stored results as the page's tables and chart."""
     result = stored()
     for name, table in tables(result).items():
         put_table("scale.md", name, table)
@@ -356,19 +358,16 @@ def put() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("run")
     verb.add_argument("--work", required=True)
     verb.add_argument("--people", type=Crowd.of, nargs="+", default=[*map(Crowd, PEOPLE[:3])], metavar="N[xIMAGES]")
     verb.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     verb.add_argument("--tune", type=Crowd.of, nargs="*", default=[], metavar="N")
     verb.add_argument("--only", nargs="+", choices=list(METHODS), metavar="ROW", help="some of the rows")
-    verbs.add_parser("table")
-    args = parser.parse_args()
-    if args.verb == "run":
-        run(args)
-    else:
-        put()
+    verb.set_defaults(verb=run)
+    verbs.add_parser("table").set_defaults(verb=put)
+    run_verb(parser)
 
 
 if __name__ == "__main__":

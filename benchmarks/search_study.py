@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from export_faults import looking_trained
 from exported import ROUNDS, in_runtime, milliseconds
 from result_file import write_result
@@ -367,5 +368,4 @@ if __name__ == "__main__":
     running.add_argument("--search-epochs", type=int, default=4)
     running.add_argument("--without", type=float, default=0.5, help="share of the people that no search sees")
     running.add_argument("--go-on", action="store_true", help="do only what the stored results lack")
-    arguments = parser.parse_args()
-    arguments.verb(arguments)
+    run_verb(parser)

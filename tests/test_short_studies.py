@@ -9,9 +9,11 @@ import multi_step
 import pytest
 import search_study
 import short_study
+from command import run_verb
 
 from facedistill.architecture_search import random_genotype
 from facedistill.backbones import count_macs, create_backbone
+from facedistill.models import load_model
 from studies import TEST, column, files, results
 from tiny_world import Tiny
 
@@ -109,3 +111,15 @@ def test_the_multi_step_study(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.Mo
     assert files(folder) == before and len(before) == 1 + 2 * 3
     table = multi_step.table(results(monkeypatch, multi_step, folder))
     assert column(table, 2) == ["1", "2", "2", "2"]
+
+
+def test_a_mistake_of_the_user_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(_: argparse.Namespace) -> None:
+        load_model(tmp_path / "missing.onnx")
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(verb=fails)
+    monkeypatch.setattr("sys.argv", ["/far/away/study.py"])
+    with pytest.raises(SystemExit, match=r"^study\.py: .*missing\.onnx: no such file.*") as stopped:
+        run_verb(parser)
+    assert "\n" not in str(stopped.value)
