@@ -115,6 +115,11 @@ def test_faults_are_named(train: Path, rows: list[str], message: str) -> None:
     assert "\n" not in str(e.value)
 
 
+def test_two_columns_of_one_name_are_named(train: Path) -> None:
+    with pytest.raises(UserError, match=r"metadata\.csv: two columns are called 'label'"):
+        open_source(write(train, ["0.jpg,ann,bob"], "file_name,label,label"))
+
+
 def test_json_lines_that_are_none(train: Path) -> None:
     for text in ("{", "[]", '{"file_name": "x"}\n3'):
         (train / "metadata.jsonl").write_text(text)

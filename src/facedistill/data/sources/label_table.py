@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from facedistill.data.sources.columns import import_pyarrow, path_inside
-from facedistill.data.sources.reading import is_hidden, is_image, read_file, read_table
+from facedistill.data.sources.reading import YES_OR_NO, is_hidden, is_image, read_file, read_headed
 from facedistill.data.sources.source import Source, numbered
 from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError, closest, some
 from facedistill.files import fingerprint
 
 EXPECTED = "expected a table with a header, a column of images, and a column of 0 and 1 for each label"
-VALUES = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 NAMES = ("image", "filename", "file_name", "file", "id")  # columns that hold an image's name without its ending
 
 
@@ -129,14 +128,10 @@ class _Rows:
 def _read(path: Path) -> _Rows:
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    table = list(read_table(path, EXPECTED))
-    if len(table) < 2:
+    header, table = read_headed(path, EXPECTED)
+    if not table:
         raise UserError(f"{path}: no row under a header; {EXPECTED}")
-    header = table[0][1]
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise UserError(f"{path}: two columns are called {twice!r}; give each another name")
-    return _Rows(path, header, [line for line, _ in table[1:]], [cells for _, cells in table[1:]])
+    return _Rows(path, header, [line for line, _ in table], [cells for _, cells in table])
 
 
 def _read_parquet(path: Path) -> _Rows:
@@ -187,8 +182,8 @@ def _label_columns(rows: _Rows, others: set[str]) -> list[str]:
 
 def _value(cell: str) -> float | None:
     """Return 0 or 1, or None if the cell is neither."""
-    if cell.lower() in VALUES:
-        return VALUES[cell.lower()]
+    if cell.lower() in YES_OR_NO:
+        return float(YES_OR_NO[cell.lower()])
     try:
         number = float(cell)
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from facedistill.data.sources.columns import checked_columns, label_column, path_inside
-from facedistill.data.sources.reading import is_hidden, is_image, read_file, read_lines, read_table
+from facedistill.data.sources.reading import is_hidden, is_image, read_file, read_headed, read_lines
 from facedistill.data.sources.source import Source, numbered
 from facedistill.data.sources.stamp import size_and_time
 from facedistill.errors import UserError, some
@@ -130,13 +130,8 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if row:
                 yield number, row
         return
-    table = read_table(file, EXPECTED)
-    _, header = next(table, (0, []))
-    if not header:
-        return
+    header, table = read_headed(file, EXPECTED)
     for number, cells in table:
-        if len(cells) > len(header):
-            raise UserError(f"{file}, line {number}: {len(cells)} cells for {len(header)} columns; {EXPECTED}")
         yield number, dict(zip(header, cells, strict=False))
 
 

@@ -6,14 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from facedistill.data.sources.reading import is_image, read_file, read_table
+from facedistill.data.sources.reading import YES_OR_NO, is_image, read_file, read_table
 from facedistill.data.sources.stamp import size_and_time
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.errors import UserError
 from facedistill.files import fingerprint
 
-LABELS = {"1": True, "true": True, "same": True, "yes": True}
-LABELS |= {"0": False, "false": False, "different": False, "no": False}
+LABELS = YES_OR_NO | {"same": True, "different": False}
 EXPECTED_LINES = (
     "expected two image paths and 1 or 0 (same person or not) on each line, and perhaps the two persons' names"
 )

@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = (
 # What macOS, Windows, NAS boxes and file systems put beside a person's files.
 SYSTEM = {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "#recycle", "$recycle.bin", "system volume information"}
 SYSTEM |= {"lost+found"}
+YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte-order marks
 PART = re.compile(r"(?P<name>.+)-(?P<part>\d+)-of-(?P<parts>\d+)(?P<rest>.*)")
 SPLIT = re.compile(r"(train|validation|valid|val|dev|test|eval)(?:[-_.]?\d+)?")
@@ -86,6 +87,22 @@ def read_table(path: str | os.PathLike, expected: str) -> Iterator[tuple[int, li
                 yield reader.line_num, cells
     except csv.Error as e:
         raise UserError(f"{path}, line {reader.line_num}: {e}; {expected}") from e
+
+
+def read_headed(path: str | os.PathLike, expected: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header of a CSV, and its rows with their line numbers; an empty file has neither.
+
+    Raises UserError if two columns have the same name, or a row has more cells than there are columns.
+    """
+    table = read_table(path, expected)
+    _, header = next(table, (0, []))
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        raise UserError(f"{path}: two columns are called {twice!r}; give each another name")
+    rows = list(table)
+    for line, cells in rows:
+        if len(cells) > len(header):
+            raise UserError(f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; {expected}")
+    return header, rows
 
 
 def files_in(folder: Path, pattern: str) -> list[Path]:
