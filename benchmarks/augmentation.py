@@ -25,6 +25,7 @@ import numpy as np
 import PIL
 import simplejpeg
 import torch
+from command import run_verb
 from docs_table import DOCS, put_table
 from PIL import Image
 from result_file import write_result
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     versions = {"pillow": PIL.__version__, "opencv": cv2.__version__, "numpy": np.__version__}
     about = {"command": "python benchmarks/augmentation.py run --faces FOLDER", "side": SIDE, "repeats": REPEATS}
     write_result(RESULTS, about | {"threads": 1} | versions | {"rows": rows})
-    put()
+    put(args)
 
 
 def viewed(view: View, images: Sequence[bytes], epoch: int) -> None:
@@ -145,13 +146,13 @@ def changes() -> str:
     return "\n".join(lines + [f"| {what} | {chance:.0%} | {largest} |" for what, chance, largest in described])
 
 
-def put() -> None:
+def put(_: argparse.Namespace) -> None:
     for name, table in tables(json.loads(RESULTS.read_text("utf-8"))).items():
         put_table("augmentation.md", name, table)
         print(table)
 
 
-def picture() -> None:
+def picture(_: argparse.Namespace) -> None:
     """Draw the same ten faces in a row for each of: clean, three strengths, the published ones, few pixels."""
     dataset: Dataset = open_dataset("synthetic:identities=10,images=1,size=80,seed=3")
     batch = dataset.batch(range(10))
@@ -167,12 +168,13 @@ def picture() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("run").add_argument("--faces")
-    verbs.add_parser("table")
-    verbs.add_parser("picture")
-    args = parser.parse_args()
-    {"run": run, "table": lambda _: put(), "picture": lambda _: picture()}[args.verb](args)
+    verbs = parser.add_subparsers(required=True)
+    running = verbs.add_parser("run")
+    running.add_argument("--faces")
+    running.set_defaults(verb=run)
+    verbs.add_parser("table").set_defaults(verb=put)
+    verbs.add_parser("picture").set_defaults(verb=picture)
+    run_verb(parser)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import run_verb
 from docs_table import put_table
 from result_file import write_result
 
@@ -330,11 +331,10 @@ if __name__ == "__main__":
         asked = commands.add_parser(command)
         asked.add_argument("--size", type=int, required=True)
         asked.add_argument("--folder", required=True)
-        asked.set_defaults(work=work)
+        asked.set_defaults(verb=work)
     asked = commands.add_parser("enrol")
     asked.add_argument("--photos", required=True)
     asked.add_argument("--model", required=True)
-    asked.set_defaults(work=enrol)
-    commands.add_parser("table").set_defaults(work=table)
-    arguments = parser.parse_args()
-    arguments.work(arguments)
+    asked.set_defaults(verb=enrol)
+    commands.add_parser("table").set_defaults(verb=table)
+    run_verb(parser)

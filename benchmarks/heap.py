@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import run_verb
 from docs_table import put_tables
 from result_file import write_result
 
@@ -100,12 +101,11 @@ if __name__ == "__main__":
     commands = parser.add_subparsers(required=True)
     asked = commands.add_parser("run")
     asked.add_argument("--rounds", type=int, default=3)
-    asked.set_defaults(work=run)
-    commands.add_parser("table").set_defaults(work=table)
+    asked.set_defaults(verb=run)
+    commands.add_parser("table").set_defaults(verb=table)
     asked = commands.add_parser("measure")
     asked.add_argument("what", choices=BATCH)
     asked.add_argument("setting", choices=SETTINGS)
     asked.add_argument("size", type=int)
-    asked.set_defaults(work=lambda args: print(json.dumps(measure(args.what, args.setting, args.size))))
-    arguments = parser.parse_args()
-    arguments.work(arguments)
+    asked.set_defaults(verb=lambda args: print(json.dumps(measure(args.what, args.setting, args.size))))
+    run_verb(parser)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import run_verb
 from docs_table import put_table
 from result_file import write_result
 from torch import Tensor
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     about = {"command": "python benchmarks/instances.py run", "torch": torch.__version__, "threads": args.threads}
     about |= {"batch": BATCH, "dimensions": DIM, "neighbours": NEIGHBOURS, "steps": STEPS}
     write_result(RESULTS, about | {"student_ms": student["ms"], "cases": rows})
-    put()
+    put(args)
 
 
 def _apart(words: list[str], processes: int, threads: int) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def put() -> None:
+def put(_: argparse.Namespace) -> None:
     text = table(json.loads(RESULTS.read_text("utf-8")))
     put_table("classifier.md", "instances", text)
     print(text)
@@ -175,17 +176,18 @@ def put() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("run")
     verb.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     verb.add_argument("--threads", type=int, default=1)
-    verbs.add_parser("table")
+    verb.set_defaults(verb=run)
+    verbs.add_parser("table").set_defaults(verb=put)
     single = verbs.add_parser("one")
     single.add_argument("--rows", type=int, default=0)
     single.add_argument("--stored", required=True)
     single.add_argument("--negatives", default="exact")
-    args = parser.parse_args()
-    {"run": run, "table": lambda _: put(), "one": one}[args.verb](args)
+    single.set_defaults(verb=one)
+    run_verb(parser)
 
 
 if __name__ == "__main__":

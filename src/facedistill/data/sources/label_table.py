@@ -36,7 +36,7 @@ class LabelTable(Source):
             out: all columns of file names, if no name is in two of them; else one called image, filename or ID.
         group: the column of what several rows may share, e.g. the patient: hold-out and intervals keep them together.
             If a row has several images, it is a group by itself. Left out otherwise: each image is alone.
-        columns: the label columns; if left out, those with 0 and 1 in at least half of the rows.
+        columns: the label columns; if left out, those with 0 and 1, or no and yes, in at least half of the rows.
         without: columns that are no labels, e.g. RFMiD's Disease_Risk, which only says that there is any.
 
     Raises:
@@ -128,7 +128,8 @@ class _Rows:
 def _read(path: Path) -> _Rows:
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    header, table = read_headed(path, EXPECTED)
+    header, rows = read_headed(path, EXPECTED)
+    table = list(rows)
     if not table:
         raise UserError(f"{path}: no row under a header; {EXPECTED}")
     return _Rows(path, header, [line for line, _ in table], [cells for _, cells in table])

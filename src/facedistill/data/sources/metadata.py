@@ -130,8 +130,8 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if row:
                 yield number, row
         return
-    header, table = read_headed(file, EXPECTED)
-    for number, cells in table:
+    header, rows = read_headed(file, EXPECTED)
+    for number, cells in rows:
         yield number, dict(zip(header, cells, strict=False))
 
 

@@ -89,20 +89,23 @@ def read_table(path: str | os.PathLike, expected: str) -> Iterator[tuple[int, li
         raise UserError(f"{path}, line {reader.line_num}: {e}; {expected}") from e
 
 
-def read_headed(path: str | os.PathLike, expected: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of a CSV, and its rows with their line numbers; an empty file has neither.
+def read_headed(path: str | os.PathLike, expected: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the header of a CSV, and an iterator of its rows with their line numbers; an empty file has neither.
 
-    Raises UserError if two columns have the same name, or a row has more cells than there are columns.
+    Raises UserError if two columns have the same name; the iterator, if a row has more cells than there are columns.
     """
     table = read_table(path, expected)
     _, header = next(table, (0, []))
     if twice := next((name for name in header if name and header.count(name) > 1), None):
         raise UserError(f"{path}: two columns are called {twice!r}; give each another name")
-    rows = list(table)
-    for line, cells in rows:
-        if len(cells) > len(header):
-            raise UserError(f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; {expected}")
-    return header, rows
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        for line, cells in table:
+            if len(cells) > len(header):
+                raise UserError(f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; {expected}")
+            yield line, cells
+
+    return header, rows()
 
 
 def files_in(folder: Path, pattern: str) -> list[Path]:
