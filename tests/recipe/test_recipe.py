@@ -56,6 +56,18 @@ def test_terms_take_a_weight_their_options_or_nothing(tmp_path: Path) -> None:
     }
 
 
+def test_folders_may_be_called_by_a_number(tmp_path: Path) -> None:
+    recipe = _load(tmp_path, "data: 2024\nteacher: 7\n", "evaluation.sets=[2025, b]", "student.start=6")
+    assert recipe.data == Data("2024") and recipe.teachers["teacher"].model == "7"
+    assert recipe.evaluation.sets == ["2025", "b"] and recipe.student.start == "6"
+    assert _load(tmp_path, "data: [2023, 2024]\n", "teacher=8").data.train == ["2023", "2024"]
+
+
+def test_one_set_needs_no_list(tmp_path: Path) -> None:
+    assert _load(tmp_path, "evaluation: {sets: lfw.bin}\n").evaluation.sets == ["lfw.bin"]
+    assert _load(tmp_path, "", "evaluation.sets=2025").evaluation.sets == ["2025"]
+
+
 @pytest.mark.parametrize("key", ["seed", "data.hold_out_seed"])
 def test_a_seed_is_neither_negative_nor_endless(key: str, tmp_path: Path) -> None:
     for value in (-1, 10**30):
@@ -125,7 +137,12 @@ def test_words_that_yaml_takes_for_booleans_stay_keys(tmp_path: Path) -> None:
         ("schedule: {decay: linear}", "schedule.decay: Input should be 'step', 'polynomial', 'cosine' or 'none'"),
         ("data: {hold_out: 1.5}", "data.hold_out: "),
         ("data: {in_memory: perhaps}", "data.in_memory: "),
-        ("data: 2024", "data: "),
+        ("data: true", "data.train: Input should be a valid string, or: Input should be a valid list, found True"),
+        ("data: 1.10", "data: Input should be a dictionary or an instance of Data, found 1.1; expected {name: value}"),
+        ("data: {train: [1.10]}", "data.train.0: Input should be a valid string, found 1.1; quotes make a word of it"),
+        ("data: [a, {b: 1}]", "data.train.1: Input should be a valid string, found {'b': 1}"),
+        ("data: {weights: [1, 2]}", "data.weights: Input should be a valid dictionary, found [1, 2]; expected {name"),
+        ("track: [mlfolw]", "track.0: Input should be 'tensorboard', 'wandb' or 'mlflow', found 'mlfolw'"),
         ("seed: one", "seed: Input should be a valid integer"),
         ("schedule: 3", "schedule: "),
         ("teachers: t", "teachers: Input should be a valid dictionary, found 't'"),

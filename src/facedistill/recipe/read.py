@@ -96,7 +96,7 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
     raw = {k: {} if v is None and k in GROUPS else v for k, v in copy.deepcopy(raw).items()}
     if isinstance(raw.get("method"), str):
         raw["method"] = {"name": raw["method"]}
-    if isinstance(raw.get("data"), str | list):
+    if isinstance(raw.get("data"), str | int | list):
         raw["data"] = {"train": raw["data"]}
     if isinstance(raw.get("student"), str):
         raw["student"] = {"backbone": raw["student"]}
@@ -111,7 +111,7 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
     method = raw.get("method")
     if isinstance(method, dict) and isinstance(terms := method.get("terms"), dict):
         method["terms"] = {name: {"weight": t} if isinstance(t, int | float) else t for name, t in terms.items()}
-    raw["teachers"] = {name: {"model": t} if isinstance(t, str) else t for name, t in teachers.items()}
+    raw["teachers"] = {name: {"model": t} if isinstance(t, str | int) else t for name, t in teachers.items()}
     return raw
 
 
@@ -156,12 +156,22 @@ def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = [str(p) for p in first["loc"]]
-    if first["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{'.'.join(place)}: {first['msg']}, found {first['input']!r}"
-    known = [f.name for f in fields(_group(place[:-1]))]
-    return f"unknown key '{'.'.join(place)}'{closest(place[-1], known)}; known here: {', '.join(known)}"
+    found = error.errors()
+    if found[0]["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        place = [str(p) for p in found[0]["loc"]]
+        known = [f.name for f in fields(_group(place[:-1]))]
+        return f"unknown key '{'.'.join(place)}'{closest(place[-1], known)}; known here: {', '.join(known)}"
+    # A value of one of several types has an error for each, whose place names the type in brackets. The deepest tells
+    # most, as of an entry of a list.
+    places = [[str(p) for p in e["loc"] if "[" not in str(p)] for e in found]
+    same = [i for i, place in enumerate(places) if place[: len(places[0])] == places[0]]
+    deepest = max((places[i] for i in same), key=len)
+    first, *others = (found[i] for i in same if places[i] == deepest)
+    messages = dict.fromkeys(e["msg"] for e in (first, *others))
+    hint = "; expected {name: value}" if first["type"] in ("dict_type", "dataclass_type") else ""
+    if first["type"] == "string_type" and isinstance(first["input"], float):
+        hint = "; quotes make a word of it"
+    return f"{'.'.join(deepest)}: {', or: '.join(messages)}, found {first['input']!r}{hint}"
 
 
 def _group(place: list[str]) -> Any:

@@ -3,10 +3,23 @@
 from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as typed
 
 STRICT = ConfigDict(extra="forbid", strict=False)
+
+
+def _as_name(value: Any) -> Any:
+    """A whole number is a name where text is expected: folders are called 2024."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+Name = Annotated[str, BeforeValidator(_as_name)]
+Names = Annotated[list[Name], BeforeValidator(_as_list)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -39,18 +52,18 @@ class Data:
     `mirror`: mirror half of the images that are drawn; false: none, in training and in the evaluation after it.
     """
 
-    train: str | Annotated[list[str], Field(min_length=1)] = DEFAULT_DATA
+    train: Name | Annotated[list[Name], Field(min_length=1)] = DEFAULT_DATA
     hold_out: Share = 0.0
     hold_out_seed: Seed = 0
     in_memory: bool | None = None
     workers: Annotated[int, Field(ge=0)] = 2
     max_unreadable: Share = 0.01
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, Name] = field(default_factory=dict)
     classes: str = field(default="prefix", repr=False)  # these six: as NO_OPTIONS
-    weights: dict[str, Positive] = field(default_factory=dict, repr=False)
+    weights: dict[Name, Positive] = field(default_factory=dict, repr=False)
     imbalance: Imbalance = field(default=1.0, repr=False)
     imbalance_seed: Seed = field(default=0, repr=False)
-    subset: str | None = field(default=None, repr=False)
+    subset: Name | None = field(default=None, repr=False)
     mirror: bool = field(default=True, repr=False)
 
     @property
@@ -70,7 +83,7 @@ class Student:
     input_size: Count = 112
     embedding_dim: Count | None = None
     projection: bool = False
-    start: str | None = None
+    start: Name | None = None
     frozen: bool = field(default=False, repr=False)
 
 
@@ -79,7 +92,7 @@ class TeacherSpec:
     """`model`: a model folder, run, or .onnx. `cache`: embed the training set once, both
     flips, instead of running the teacher at every step."""
 
-    model: str
+    model: Name
     cache: bool = True
 
 
@@ -178,7 +191,7 @@ class Evaluation:
     """Sets evaluated when training ends (the held-out identities are added when there are any). `every`: the
     student alone is also measured every so many epochs, without intervals; null = never."""
 
-    sets: list[str] = field(default_factory=list)
+    sets: Names = field(default_factory=list)
     every: Count | None = None
     flip: Literal["sum", "concat", "none"] = "sum"
     threshold: Literal["grid", "exact"] = "grid"
@@ -229,8 +242,8 @@ class Hallucination:
 
     preset: str = "tiny"
     size: Count = 112
-    priors: str | None = None
-    low: str | None = None
+    priors: Name | None = None
+    low: Name | None = None
     degrade: Options = field(default_factory=dict)
     rotate: Rate = 5.0
     shift: Share = 0.03
