@@ -48,6 +48,12 @@ def test_a_shape_that_is_not_there(tmp_path: Path, shape: tuple[int, ...]) -> No
         Embeddings.load(write(tmp_path / "t.npz", announcing(shape)))
 
 
+def test_python_objects_are_named_and_never_unpickled(tmp_path: Path) -> None:
+    words = npy(np.array(["a", "b"], dtype=object))
+    with pytest.raises(UserError, match=r"vectors\.npy holds Python objects, which are never unpickled; save text by"):
+        Embeddings.load(write(tmp_path / "t.npz", words))
+
+
 def test_a_size_in_the_directory_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path / "t.npz", announcing((2, 10**9)))
     data = bytearray(path.read_bytes())

@@ -23,6 +23,11 @@ def stop_if_larger(path: str | Path, most_compressed: int) -> None:
                 major, minor = np.lib.format.read_magic(file)
                 read_header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
                 shape, _, dtype = read_header(file)
+                if dtype.hasobject:
+                    raise ValueError(
+                        f"{member.filename} holds Python objects, which are never unpickled; "
+                        "save text by array.astype(str)"
+                    )
                 size = math.prod(shape) * dtype.itemsize + file.tell()
             if size != member.file_size:
                 raise ValueError(

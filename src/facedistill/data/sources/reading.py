@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from facedistill.errors import UserError, some
 
 IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
     *(".heic", ".heif", ".avif"),
 )
 # What macOS, Windows, NAS boxes and file systems put beside a person's files.
