@@ -63,6 +63,15 @@ def test_a_folder_of_photos_becomes_a_data_set(photos: Path, detector: Path, tmp
     assert page.count("data:image/jpeg") == 5 and "5 faces of 2 people from 5 photos" in page
 
 
+def test_a_file_name_of_two_photos_has_no_landmarks(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("0.png,38,51,73,51,56,71,41,92,70,92\n")
+    with pytest.raises(
+        UserError, match=r"points\.csv: 0\.png may be any of 2 photos \(ada/0\.png, .*write their paths"
+    ):
+        prepare(photos, tmp_path / "out", landmarks=tmp_path / "points.csv", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("faces", "kept"), [("largest", 1), ("central", 1), ("all", 3)])
 def test_which_faces(faces: Any, kept: int, detector: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "p").mkdir(parents=True)
@@ -107,7 +116,7 @@ def test_photos_of_every_kind(detector: Path, tmp_path: Path) -> None:
 def test_small_faces_and_landmarks_that_no_face_has(photos: Path, detector: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no face was kept of 5 photos"):
         prepare(photos, tmp_path / "out", detector=detector, min_size=100, workers=1)
-    lines = ["name,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5", "0.png" + ",50" * 10]
+    lines = ["name,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5", "2.png" + ",50" * 10, "ada/0.png" + ",50" * 10]
     lines.append("ada/1.png," + ",".join(str(v) for v in (POINTS + CORNER).ravel()))
     (tmp_path / "points.csv").write_text("\n".join(lines))
     done = prepare(photos, tmp_path / "given", landmarks=tmp_path / "points.csv", min_size=0, workers=1)

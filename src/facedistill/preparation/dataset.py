@@ -20,7 +20,7 @@ from facedistill.files import atomic_write, held_folder, require_own, writing
 from facedistill.preparation.detector import Detector, require_detector
 from facedistill.preparation.fetch import detector_file
 from facedistill.preparation.journal import INDEX, Journal, Row, write_index
-from facedistill.preparation.landmarks import read_landmarks
+from facedistill.preparation.landmarks import landmarks_of_photos, read_landmarks
 from facedistill.preparation.pack import pack
 from facedistill.preparation.photo import CHOICES, Found, faces_of, given
 from facedistill.preparation.photos import Photo, list_photos
@@ -104,9 +104,12 @@ def prepare(
     """
     photos, out = Path(photos), Path(out)
     settings = _settings(photos, detector, faces, size, landmarks, min_size, form, workers)
-    points = read_landmarks(landmarks) if landmarks else None
+    known = read_landmarks(landmarks) if landmarks else None
     require_own(out, out / WORK, photos, "prepare")
     found = list_photos(photos)
+    points = None
+    if landmarks and known:
+        points = landmarks_of_photos(known, (photo.source for photo in found), landmarks)
     with held_folder(out, out / WORK / "lock", "preparing this data set"), writing(out):
         _require_same(out, settings)
         journal = Journal(out / WORK / "journal.jsonl")
@@ -248,7 +251,7 @@ def _faces(photo: Photo, work: Work, detector: Detector | None) -> list[Found]:
     if detector is not None:
         return faces_of(data, detector, settings.faces, settings.size, settings.min_size)
     assert work.points is not None
-    points = work.points.get(photo.source) or work.points.get(os.path.basename(photo.source))
+    points = work.points.get(photo.source)
     if points is None:
         return [Found(why="not in the file of landmarks")]
     return given(data, points if settings.faces == "all" else points[:1], settings.size, settings.min_size)

@@ -1,11 +1,13 @@
 """Landmarks from a file, so that no detector is needed: a line an image, its name and ten numbers."""
 
+import posixpath
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from facedistill.data import read_table, read_text
-from facedistill.errors import UserError
+from facedistill.errors import UserError, some
 
 NUMBERS = {
     10: 0,
@@ -46,6 +48,27 @@ def read_landmarks(file: str | Path) -> dict[str, list[np.ndarray]]:
             f"{file}: the first eye lies right of the second in {swapped} of {lines} lines; expected the order left "
             "eye, right eye, nose, left and right corner of the mouth, as seen in the image"
         )
+    return found
+
+
+def landmarks_of_photos(
+    landmarks: Mapping[str, list[np.ndarray]], photos: Iterable[str], file: str | Path
+) -> dict[str, list[np.ndarray]]:
+    """Return the landmarks of photos by their paths, of those that `file` names by path or by file name.
+
+    Raises UserError if a file name stands for several photos: whose face it is cannot be known.
+    """
+    found, sharing = {}, dict[str, list[str]]()
+    for photo in photos:
+        name = photo if photo in landmarks else posixpath.basename(photo)
+        if name in landmarks:
+            found[photo] = landmarks[name]
+            sharing.setdefault(name, []).append(photo)
+    for name, of in sharing.items():
+        if len(of) > 1:
+            raise UserError(
+                f"{file}: {name} may be any of {len(of)} photos ({some(of)}); write their paths below the photos' folder"
+            )
     return found
 
 

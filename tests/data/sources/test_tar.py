@@ -71,6 +71,18 @@ def test_webdataset_with_cls_and_json(tmp_path: Path) -> None:
     assert TarSource(write(tmp_path / "f.tar", [("ann/0.jpg", b"x"), ("info.json", url)])).class_names == ["ann"]
 
 
+def test_labels_of_names_with_several_dots(tmp_path: Path) -> None:
+    """By webdataset's key all images of `img.0.jpg`, `img.1.jpg` are one sample: each had the last label."""
+    dotted = [(f"v1/img.{i}.{end}", text) for i in range(3) for end, text in (("jpg", b"x"), ("cls", b"%d" % i))]
+    assert TarSource(write(tmp_path / "dots.tar", dotted)).labels.tolist() == [0, 1, 2]
+    sides = [(f"{i}.{name}", b"%d" % i) for i in range(2) for name in ("left.jpg", "right.jpg", "cls", "depth.cls")]
+    assert TarSource(write(tmp_path / "sides.tar", sides)).labels.tolist() == [0, 0, 1, 1]
+    loud = [("0.JPG", b"x"), ("0.CLS", b"ann"), ("1.jpg", b"x"), ("1.meta.json", b'{"label": "bob"}')]
+    assert TarSource(write(tmp_path / "loud.tar", loud)).class_names == ["ann", "bob"]
+    with pytest.raises(UserError, match=r"img\.3\.jpg has no label v1/img\.3\.cls"):
+        TarSource(write(tmp_path / "one.tar", [*dotted, ("v1/img.3.jpg", b"x")]))
+
+
 def test_a_folder_of_shards(tmp_path: Path) -> None:
     for shard, names in [("1", "ab"), ("0", "bc")]:
         write(tmp_path / "shards" / f"train-{shard}.tar", [(f"{n}/0.jpg", (n + shard).encode()) for n in names])

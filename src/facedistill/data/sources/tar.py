@@ -19,6 +19,7 @@ from facedistill.files import atomic_write, cache_dir, fingerprint
 
 LAYOUTS = "expected members class/image.jpg, or webdataset pairs key.jpg and key.cls (or key.json with a label)"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+LABELS = (".cls", ".json")
 LABEL_BYTES = 1 << 20
 Members = dict[str, tuple[int, int]]
 NOWHERE = (0, 0)  # a link that leads nowhere: an empty image, which cannot be read
@@ -86,7 +87,7 @@ def _classes(path: str | Path, files: list[Path], indexes: list[Index]) -> list[
     for file, index in zip(files, indexes, strict=True):
         for name, label in zip(index.names, index.labels, strict=True):
             if label is None:
-                why = index.faults.get(name, f"{name} has no label {_key(name)}.cls or .json beside it")
+                why = index.faults.get(name, f"{name} has no label {_stem(name)}.cls or .json beside it")
                 raise UserError(f"{file}: {why}; {LAYOUTS}")
             classes.append(label)
     return classes
@@ -94,7 +95,7 @@ def _classes(path: str | Path, files: list[Path], indexes: list[Index]) -> list[
 
 def _index(shard: Path) -> Index:
     """Return the shard's Index, from the cache if the shard has not changed since."""
-    cached = cache_dir() / "tar" / f"{fingerprint('3', shard.resolve(), *size_and_time(shard))}.json"
+    cached = cache_dir() / "tar" / f"{fingerprint('4', shard.resolve(), *size_and_time(shard))}.json"
     try:
         checksum, _, text = cached.read_text().partition("\n")
         if checksum == fingerprint(text):
@@ -172,27 +173,36 @@ def _follow(target: str, links: dict[str, str], found: Members) -> tuple[int, in
 def _labels(shard: Path, images: list[str], members: Members) -> tuple[list[str | None], dict[str, str]]:
     """Return the text of each image's label file, and why a label file has none.
 
-    A sample's key ends at its file's first dot. If a sample has both files, .cls is the label and .json holds something
-    else.
+    A label file has its image's name with another ending, or the key of its sample, which webdataset ends at the first
+    dot. If a sample has both files, .cls is the label and .json holds something else.
     """
-    named = {end: {_key(name): name for name in members if name.endswith(end)} for end in (".json", ".cls")}
-    beside = named[".json"] | named[".cls"]
+    exact = {_stem(name) + end: name for name in members for end in LABELS if name.lower().endswith(end)}
+    of_key: dict[str, list[str]] = {}
+    for ending, name in exact.items():
+        of_key.setdefault(_key(name) + posixpath.splitext(ending)[1], []).append(name)
+    alone = {word: names[0] for word, names in of_key.items() if len(names) == 1}
     read = ReadAt(shard)
     labels: list[str | None] = []
     faults: dict[str, str] = {}
     for name in images:
         labels.append(None)
-        if label := beside.get(_key(name)):
+        places = ((exact, _stem(name)), (exact, _key(name)), (alone, _key(name)))
+        label = next((known[word + end] for known, word in places for end in LABELS if word + end in known), None)
+        if label:
             offset, size = members[label]
             try:
                 labels[-1] = _label_text(label, read(min(size, LABEL_BYTES + 1), offset))
-            except (ValueError, KeyError, TypeError, RecursionError) as e:
+            except (ValueError, TypeError, RecursionError) as e:
                 faults[name] = str(e) if isinstance(e, NoText) else f"label {label} cannot be read ({e!r})"
     return labels, faults
 
 
 class NoText(ValueError):
     """A label file holds no label."""
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
 
 
 def _key(name: str) -> str:
@@ -203,8 +213,11 @@ def _label_text(name: str, data: bytes) -> str:
     if len(data) > LABEL_BYTES:
         raise NoText(f"label {name} is larger than {LABEL_BYTES:,} bytes")
     text = data.decode("utf-8-sig").strip()
-    if name.endswith(".json"):
-        found = json.loads(text)["label"]
+    if name.lower().endswith(".json"):
+        kept = json.loads(text)
+        if not isinstance(kept, dict) or "label" not in kept:
+            raise NoText(f"label {name} has no key 'label'")
+        found = kept["label"]
         if not isinstance(found, str | int):
             raise NoText(f"label {name} cannot be read: {type(found).__name__} where text or a number should be")
         text = str(found).strip()
