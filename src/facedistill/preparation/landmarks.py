@@ -67,7 +67,7 @@ def landmarks_of_photos(
     for name, of in sharing.items():
         if len(of) > 1:
             raise UserError(
-                f"{file}: {name} may be any of {len(of)} photos ({some(of)}); write their paths below the photos' folder"
+                f"{file}: {name} may be any of {len(of)} photos ({some(of)}); write paths below the photos' folder"
             )
     return found
 

@@ -216,7 +216,7 @@ def _label_text(name: str, data: bytes) -> str:
     if name.lower().endswith(".json"):
         kept = json.loads(text)
         if not isinstance(kept, dict) or "label" not in kept:
-            raise NoText(f"label {name} has no key 'label'")
+            raise NoText(f"label {name} cannot be read: it has no key 'label'")
         found = kept["label"]
         if not isinstance(found, str | int):
             raise NoText(f"label {name} cannot be read: {type(found).__name__} where text or a number should be")
