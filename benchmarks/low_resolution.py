@@ -42,7 +42,8 @@ FARS, RESAMPLES, EPOCHS = (1e-3, 1e-4), 100, 4
 SIZE, WIDTH, TWIN = 64, 0.5, 0.71  # of the student; TWIN: the width of twice its multiply-adds
 FULL = "full"
 PROBE, BOTH = "probe low", "both low"
-DEGRADE = {"kind": "degrade"}
+DEGRADE: dict[str, Any] = {"kind": "degrade"}
+HALF = DEGRADE | {"options": {"clean": 0.5}}  # half of the faces stay sharp instead of a fifth
 INHERITED: dict[str, Any] = {
     "name": "proxylesskd",
     "classifier": {"start": "instances"},
@@ -61,8 +62,10 @@ AFFINE = {"output": "affine"}
 # What is trained, in this order: the student, the method, the learning rate. Those of AFTER start from "clean".
 TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "clean": (ONE, INHERITED, 0.3),
+    "clean_after": (ONE, INHERITED, 0.1),
     "proxylesskd_low": (ONE, INHERITED | {"view": DEGRADE}, 0.3),
     "proxylesskd_low_after": (ONE, INHERITED | {"view": DEGRADE}, 0.1),
+    "half_low_after": (ONE, INHERITED | {"view": HALF}, 0.1),
     "l2kd_low": (ONE, L2, 1.0),
     "l2kd_low_after": (ONE, L2, 0.3),
     "octuplet_low": (ONE, OCTUPLET, 0.1),
@@ -73,13 +76,15 @@ TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     ),
     "single": ({"backbone": "mobilefacenet", "options": {"width": TWIN} | AFFINE}, L2, 1.0),
 }
-AFTER = ("proxylesskd_low_after", "l2kd_low_after", "octuplet_low")
+AFTER = ("clean_after", "proxylesskd_low_after", "half_low_after", "l2kd_low_after", "octuplet_low")
 PARTS = {"residual_s": "residual"}  # rows that are a part of another row's model
 ROWS = {
     "teacher": "teacher, enlarged faces",
     "clean": "student trained on clean faces",
+    "clean_after": "student trained on clean faces, as long again",
     "proxylesskd_low": "`proxylesskd_low`",
     "proxylesskd_low_after": "`proxylesskd_low`, after the clean student",
+    "half_low_after": "`proxylesskd_low`, half of the faces sharp, after the clean student",
     "l2kd_low": "`l2kd_low`",
     "l2kd_low_after": "`l2kd_low`, after the clean student",
     "octuplet_low": "`octuplet_low`, after the clean student",

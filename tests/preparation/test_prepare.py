@@ -65,9 +65,7 @@ def test_a_folder_of_photos_becomes_a_data_set(photos: Path, detector: Path, tmp
 
 def test_a_file_name_of_two_photos_has_no_landmarks(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "points.csv").write_text("0.png,38,51,73,51,56,71,41,92,70,92\n")
-    with pytest.raises(
-        UserError, match=r"points\.csv: 0\.png may be any of 2 photos \(ada/0\.png, .*write paths paths"
-    ):
+    with pytest.raises(UserError, match=r"points\.csv: 0\.png may be any of 2 photos \(ada/0\.png, .*write paths"):
         prepare(photos, tmp_path / "out", landmarks=tmp_path / "points.csv", workers=1)
     assert not (tmp_path / "out").exists()
 
