@@ -67,6 +67,9 @@ def test_rfmid(tmp_path: Path) -> None:
     assert found.keys == ["1.png", "2.png", "3.png"] and list(found.label_names) == ["DR", "ARMD", "MH"]
     assert found.multi_hot is not None and found.multi_hot.tolist() == [[1, 0, 0], [1, 0, 1], [0, 0, 0]]
     assert found.unlabelled is not None and found.unlabelled.all()  # nobody knows of whom an image is
+    images(tmp_path / "Training", "2.jpg")
+    with pytest.raises(UserError, match=r"line 3: '2' may be any of 2\.jpg, 2\.png in .*; write the ending, too"):
+        open_source(spec)
 
 
 def test_chosen_columns_groups_and_subset(tmp_path: Path) -> None:

@@ -214,7 +214,9 @@ class _Images:
             names = sorted(name for name in os.listdir(folder) if is_image(name) and not is_hidden(name))
         except OSError as e:
             raise UserError(f"{folder}: {e.strerror}; expected the folder of the images of {table}: images=") from e
-        self.by_stem = {os.path.splitext(name)[0]: name for name in reversed(names)}
+        self.by_stem: dict[str, list[str]] = {}
+        for name in names:
+            self.by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
         self.there = set(names)
 
     def path(self, rows: _Rows, row: int, column: str) -> str:
@@ -222,12 +224,14 @@ class _Images:
         where, cell = f"{self.table}, line {rows.lines[row]}", rows.of(row, column)
         if cell in self.there:
             return cell
-        found = self.by_stem.get(cell)
-        if found is None:
+        found = self.by_stem.get(cell, [])
+        if len(found) > 1:
+            raise UserError(f"{where}: {cell!r} may be any of {some(found)} in {self.folder}; write the ending, too")
+        if not found:
             try:
                 if cell and is_image(cell) and os.path.isfile(path_inside(self.folder, cell)):
                     return cell
             except ValueError as e:
                 raise UserError(f"{where}: {e}") from e
             raise UserError(f"{where}: no image {cell!r} in {self.folder}; add it, remove the row, or set images=")
-        return found
+        return found[0]
