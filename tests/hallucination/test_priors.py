@@ -108,6 +108,7 @@ def test_scaling_there_and_back() -> None:
             {"names": np.array(["x/1.jpg", *NAMES[1:]])},
             "1 of 3 images have no landmarks, e.g. ann/1.jpg; it names images s",
         ),
+        ({"names": np.array([NAMES[0], *NAMES[:2]])}, "ann/1.jpg is named twice; expected every image once"),
         (
             {"landmarks": np.full((3, 68, 2), 300.0)},
             r"ann/1.jpg: a landmark is outside the image of 112 x 112 by more than",
@@ -129,6 +130,12 @@ def test_an_index_that_does_not_fit_is_one_line(write: Write, changes: dict[str,
     with pytest.raises(UserError, match=message) as caught:
         read_index(write(**changes), NAMES, 112)
     assert "\n" not in str(caught.value)
+
+
+def test_one_parsing_map_of_two_images(write: Write) -> None:
+    folder = write(names=np.array(["ann/1.jpg", "ann/1.jpeg", "bob/1.jpg"]))
+    with pytest.raises(UserError, match=r"ann/1\.png would be the parsing map of two images"):
+        read_index(folder, ["ann/1.jpg", "ann/1.jpeg"], 112)
 
 
 def test_missing_and_damaged_files(write: Write, tmp_path: Path) -> None:

@@ -158,6 +158,8 @@ def test_words_that_yaml_takes_for_booleans_stay_keys(tmp_path: Path) -> None:
         ("0", "expected keys such as data, student, method; found int"),
         ("data: [1,\nseed: 2", "is not YAML"),
         ("\tdata: x", "is not YAML"),
+        ("seed: 1\ndata: a\nseed: 2\n", "the key 'seed' is there twice (line 3)"),
+        ("schedule: {lr: 1, lr: 2}", "the key 'lr' is there twice (line 1)"),
     ],
 )  # fmt: skip
 def test_errors_name_key_and_value(text: str, expected: str, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ an index of them is read:
 import io
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -129,6 +130,11 @@ def read_index(folder: Path, keys: Sequence[str], size: int) -> Priors:
     if not folder.is_dir():
         raise UserError(f"hallucination.priors {folder}: no such folder; expected {FILE} and {ARCHIVE} in it")
     landmarks = _landmarks(folder / FILE, keys, size)
+    if len(set(map(_png, keys))) < len(keys):
+        raise UserError(
+            f"{folder}: {_most_common(map(_png, keys))} would be the parsing map of two images, whose names differ in the "
+            "ending alone; rename one"
+        )
     classes = np.empty((len(keys), size, size), np.uint8)
     with _parsing(folder) as read:
         for i, key in enumerate(track(keys, "reading priors", len(keys))):
@@ -147,6 +153,8 @@ def _landmarks(file: Path, keys: Sequence[str], size: int) -> np.ndarray:
     if names.ndim != 1 or points.shape != (len(names), LANDMARKS, 2) or side < 1:
         raise UserError(f"{file}: {names.shape} names, landmarks of shape {points.shape}, size {side}; {expected}")
     places = {str(name): place for place, name in enumerate(names.tolist())}
+    if len(places) < len(names):
+        raise UserError(f"{file}: {_most_common(map(str, names.tolist()))} is named twice; expected every image once")
     if missing := [key for key in keys if key not in places]:
         raise UserError(
             f"{file}: {len(missing):,} of {len(keys):,} images have no landmarks, e.g. {some(missing)}; it names "
@@ -162,6 +170,10 @@ def _landmarks(file: Path, keys: Sequence[str], size: int) -> np.ndarray:
             f"number; {int(far.sum()):,} images have such points: are the points in pixels of these images?"
         )
     return scaled(points, side, size)
+
+
+def _most_common(names: Iterable[str]) -> str:
+    return printable(Counter(names).most_common(1)[0][0])
 
 
 Reader = Callable[[str], np.ndarray]

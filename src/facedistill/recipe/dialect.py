@@ -79,11 +79,22 @@ def _count(node: yaml.Node, counted: dict[yaml.Node, int], depth: int) -> int:
         if isinstance(node, yaml.SequenceNode):
             children = node.value
         elif isinstance(node, yaml.MappingNode):
+            _require_unique(node)
             children = [part for pair in node.value for part in pair]
         counted[node] = 1 + sum(_count(child, counted, depth + 1) for child in children)
     if counted[node] > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values, aliases (*) written out")
     return counted[node]
+
+
+def _require_unique(node: yaml.MappingNode) -> None:
+    """Raise ValueError if a key is there twice: PyYAML would keep the last alone."""
+    seen = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if (key.tag, key.value) in seen:
+                raise ValueError(f"the key '{printable(key.value)}' is there twice (line {key.start_mark.line + 1})")
+            seen.add((key.tag, key.value))
 
 
 def parse_value(text: str) -> Any:
