@@ -132,8 +132,8 @@ def read_index(folder: Path, keys: Sequence[str], size: int) -> Priors:
     landmarks = _landmarks(folder / FILE, keys, size)
     if len(set(map(_png, keys))) < len(keys):
         raise UserError(
-            f"{folder}: {_most_common(map(_png, keys))} would be the parsing map of two images, whose names differ in the "
-            "ending alone; rename one"
+            f"{folder}: {_most_common(map(_png, keys))} would be the parsing map of two images, whose names differ in "
+            "their ending alone; rename one"
         )
     classes = np.empty((len(keys), size, size), np.uint8)
     with _parsing(folder) as read:
