@@ -1,4 +1,4 @@
-"""Atomic writes, locks, fingerprints, and the cache folder."""
+"""Atomic writes, locks, fingerprints, names in one form, and the cache folder."""
 
 import ctypes
 import errno
@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -309,6 +310,14 @@ def fingerprint(*parts: object) -> str:
             data = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), in which keyboards type it.
+
+    Folders that come from a Mac may be named in the decomposed form. The two look the same: one person, one class.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def cache_dir() -> Path:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from facedistill import parallel
 from facedistill.errors import UserError, some
+from facedistill.files import composed
 from facedistill.head.rows import Rows, as_rows, hold_rows
 from facedistill.recipe import MovedBy, Stored
 
@@ -45,7 +46,7 @@ class Classifier:
     bias: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.class_names = list(self.class_names)
+        self.class_names = [composed(name) for name in self.class_names]
         if self.of_teacher is None:
             self.of_teacher = self.origin != "random"
         if self.weight.ndim != 2 or len(self.weight) != len(self.class_names):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from facedistill.data import Dataset, read_table, read_text
 from facedistill.errors import UsageError, UserError, closest, some
 from facedistill.evaluation import by_shots
-from facedistill.files import atomic_write
+from facedistill.files import atomic_write, composed
 from facedistill.head import Classifier
 from facedistill.recipe import read_yaml
 
@@ -62,12 +62,12 @@ def read_subsets(path: str | Path) -> dict[str, list[str]]:
             raise UserError(f"{path}: not YAML: {e}; {EXPECTED}") from e
         if not isinstance(raw, dict) or not all(isinstance(names, list) and names for names in raw.values()):
             raise UserError(f"{path}: {EXPECTED}")
-        found = {str(name): [str(one) for one in names] for name, names in raw.items()}
+        found = {str(name): [composed(str(one)) for one in names] for name, names in raw.items()}
     else:
         for line, cells in read_table(path, EXPECTED):
             if len(cells) != 2 or not all(cells):
                 raise UserError(f"{path}, line {line}: {len(cells)} cells, or an empty one; {EXPECTED}")
-            found.setdefault(cells[0], []).append(cells[1])
+            found.setdefault(cells[0], []).append(composed(cells[1]))
     if not found:
         raise UserError(f"{path}: no subset; {EXPECTED}")
     return found

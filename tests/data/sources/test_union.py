@@ -1,16 +1,19 @@
 """Several data sets as one: images, classes, weights, hold-out; and what is refused."""
 
 import pickle
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from facedistill.data import hold_out, open_dataset
 from facedistill.data.dataset import Dataset
 from facedistill.data.sources.open import open_source, open_union
 from facedistill.data.sources.union import names_of_sets
 from facedistill.errors import UsageError, UserError
+from facedistill.head import Classifier
 
 DRAWN = "synthetic:identities=3,images=2,size=16,first=50"
 
@@ -43,6 +46,22 @@ def test_equal_names_are_one_person_if_asked(folder: Path, tmp_path: Path) -> No
     same = open_union([folder, again], classes="same")
     assert same.class_names == ["a", "b", "c", "z"]
     assert same.labels[-2:].tolist() == [1, 3] and same.keys[-2:] == ["more/b/1.jpg", "more/z/1.jpg"]
+
+
+def test_names_from_a_mac_and_from_a_keyboard_are_one_class(folder: Path, tmp_path: Path) -> None:
+    """A Mac may write letter and accent apart (NFD), keyboards write one letter (NFC)."""
+    image, name = (folder / "a" / "00.jpg").read_bytes(), "Jos\N{LATIN SMALL LETTER E WITH ACUTE}"
+    for of, form in (("typed", "NFC"), ("mac", "NFD")):
+        (tmp_path / of / unicodedata.normalize(form, name)).mkdir(parents=True)
+        (tmp_path / of / unicodedata.normalize(form, name) / "1.jpg").write_bytes(image)
+    union = open_union([tmp_path / "typed", tmp_path / "mac"], classes="same")
+    assert union.class_names == [name] and union.labels.tolist() == [0, 0] and union.read(1) == image
+    w = Classifier(torch.eye(2), ["b", unicodedata.normalize("NFD", name)])
+    assert w.select(union.class_names).weight.tolist() == [[0, 1]]
+    (tmp_path / "typed" / unicodedata.normalize("NFD", name)).mkdir()
+    (tmp_path / "typed" / unicodedata.normalize("NFD", name) / "2.jpg").write_bytes(image)
+    with pytest.raises(UserError, match=f"two classes or labels are called '{name}', in two forms of Unicode"):
+        open_source(tmp_path / "typed")
 
 
 def test_classes_are_merged_by_a_table(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from facedistill.data.sources.union import PREFIX, UnionSource, names_of_sets
 from facedistill.data.sources.unlabelled import LooseImages, UnlabelledSource
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.data.synthetic.faces import SyntheticFaces
-from facedistill.errors import UsageError, UserError
+from facedistill.errors import UsageError, UserError, printable
+from facedistill.files import composed
 from facedistill.recipe import find
 
 # The first entry that opens a path is used. `folder` opens any folder, so it comes after the more specific forms.
@@ -94,7 +96,23 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
         except UsageError as e:
             raise UsageError(f"data {text}: {e}") from e
     stop_if_unusable([*source.class_names, *source.label_names], source.path)
+    _compose_names(source)
     return source
+
+
+def _compose_names(source: Source) -> None:
+    """Give classes and labels their names in one form. Raises UserError if two of them are one then."""
+    for what in ("class_names", "label_names"):
+        before = list(getattr(source, what))
+        names = [composed(name) for name in before]
+        if len(set(names)) < len(set(before)):
+            twice = printable(Counter(names).most_common(1)[0][0])
+            raise UserError(
+                f"{source.path}: two classes or labels are called '{twice}', in two forms of Unicode which look alike; "
+                "put them together, or rename one"
+            )
+        if names != before:
+            setattr(source, what, names)
 
 
 def open_union(

@@ -11,7 +11,7 @@ import numpy as np
 from facedistill.data.sources.reading import read_text
 from facedistill.data.sources.source import Source
 from facedistill.errors import UserError
-from facedistill.files import atomic_write, fingerprint
+from facedistill.files import atomic_write, composed, fingerprint
 
 NAME = "selection.csv"
 MARK = "facedistill selection of"
@@ -53,7 +53,7 @@ class SelectionSource(Source):
         self.path, self.original = str(path), original
         self.keys = [key for _, key, _ in rows]
         self.places = _places(path, original, rows)
-        names = [name for _, _, name in rows]
+        names = [composed(name) for _, _, name in rows]
         self.class_names = list(dict.fromkeys([*original.class_names, *names]))
         numbers = {name: number for number, name in enumerate(self.class_names)}
         self.labels = np.array([numbers[name] for name in names], dtype=np.int64)

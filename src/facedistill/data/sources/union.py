@@ -9,7 +9,7 @@ import numpy as np
 from facedistill.data.sources.reading import read_table
 from facedistill.data.sources.source import Source
 from facedistill.errors import UsageError, UserError, closest, some
-from facedistill.files import fingerprint
+from facedistill.files import composed, fingerprint
 
 EXPECTED = "expected the class of a set and its new name on each line: faces/ann,Ann Smith"
 PREFIX, SAME = "prefix", "same"  # the ways to name classes, beside a table
@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, tuple[int, str]]:
     for line, cells in read_table(path, EXPECTED):
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{path}, line {line}: {len(cells)} cells, or an empty one; {EXPECTED}")
-        old, new = cells
+        old, new = map(composed, cells)
         if old in table:
             raise UserError(
                 f"{path}, line {line}: {old!r} is listed before, on line {table[old][0]}; remove one of them"
