@@ -21,6 +21,7 @@ from facedistill.data.align import align
 from facedistill.errors import UsageError, UserError
 from facedistill.preparation import prepare
 from facedistill.preparation.journal import Journal, Row
+from facedistill.preparation.photos import list_photos
 
 CORNER = np.array([104, 96])  # of the face in ada/1.png
 
@@ -68,6 +69,15 @@ def test_a_file_name_of_two_photos_has_no_landmarks(photos: Path, tmp_path: Path
     with pytest.raises(UserError, match=r"points\.csv: 0\.png may be any of 2 photos \(ada/0\.png, .*write paths"):
         prepare(photos, tmp_path / "out", landmarks=tmp_path / "points.csv", workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_two_photos_share_a_crop(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.png", "a.jpg.png", "x/b.jpg", "x__b.jpg", "c.jpg", "C.JPG"]
+    for name in names:
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).write_bytes(b"x")
+    stems = {photo.source: photo.stem for photo in list_photos(tmp_path)}
+    assert len(set(stems.values())) == len(names) and stems["p/c.jpg"] == "c" and stems["p/a.png"] == "a.png"
 
 
 @pytest.mark.parametrize(("faces", "kept"), [("largest", 1), ("central", 1), ("all", 3)])

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from facedistill.data import IMAGE_SUFFIXES, is_hidden
 from facedistill.errors import UserError, some
+from facedistill.files import fingerprint
 from facedistill.progress import say
 
-SUFFIXES = {*IMAGE_SUFFIXES, ".jpe", ".pnm"}
+SUFFIXES = {*IMAGE_SUFFIXES, ".pnm"}
 
 
 class Photo(NamedTuple):
@@ -51,10 +52,15 @@ def list_photos(folder: Path) -> list[Photo]:
         person, _, rest = source.partition("/") if "/" in source else (here, "", source)
         named.append((source, person, rest.replace("/", "__"), stamp))
     stems = Counter((person, _stem(rest)) for _, person, rest, _ in named)
-    return [
-        Photo(source, person, _stem(rest) if stems[person, _stem(rest)] == 1 else rest, stamp)
-        for source, person, rest, stamp in named
-    ]
+    rests = Counter((person, rest) for _, person, rest, _ in named)
+
+    def stem(source: str, person: str, rest: str) -> str:
+        if stems[person, _stem(rest)] == 1:
+            return _stem(rest)
+        alone = rests[person, rest] == 1 and not stems[person, rest]
+        return rest if alone else f"{rest}-{fingerprint(os.fsencode(source))[:8]}"
+
+    return [Photo(source, person, stem(source, person, rest), stamp) for source, person, rest, stamp in named]
 
 
 def _stem(name: str) -> str:
