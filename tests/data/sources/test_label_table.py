@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from facedistill.data import hold_out, open_dataset, open_source, open_union
-from facedistill.errors import UserError
+from facedistill.errors import UsageError, UserError
 
 # The head of ODIR-5K's annotations (its sheet, saved as CSV): a patient a row, an image of either eye.
 ODIR = """\
@@ -47,6 +47,17 @@ def test_odir(tmp_path: Path) -> None:
     assert [np.flatnonzero(row).tolist() for row in found.multi_hot] == [[3], [3], [0], [0], [1, 7], [1, 7]]
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2] and found.unlabelled is None
     assert found.read(1) == (tmp_path / "train" / "0_right.jpg").read_bytes()
+
+
+def test_commas_in_paths_and_options_given_twice(tmp_path: Path) -> None:
+    images(tmp_path / "eyes, 2024", "a.png", "b.png", "c.png")
+    table = tmp_path / "eyes, 2024" / "t.csv"
+    table.write_text(PLAIN)
+    assert len(open_source(f"labels:table={table},image=image")) == len(open_source(f"labels:table={table}")) == 3
+    with pytest.raises(UsageError, match=r"LabelTable: '.*t\.csv' is no option; expected name=value, as in table="):
+        open_source(f"labels:{table}")
+    with pytest.raises(UsageError, match="LabelTable: the option 'image' is given twice"):
+        open_source(f"labels:table={table},image=image,image=file")
 
 
 def test_odir_with_an_image_a_row(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A Source: images with class names, in whatever form they are stored."""
 
 import inspect
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,13 +98,28 @@ class Source(ABC):
         """
         parameters = list(inspect.signature(cls).parameters)
         if cls.takes_options:
-            items = [item.partition("=") for item in argument.split(",") if item]
-            options = {name: value for name, _, value in items}
+            options = _options(cls.__name__, argument, parameters)
         elif argument and not parameters:
             raise UsageError(f"{cls.__name__} takes no argument, found '{argument}'; give its name alone")
         else:
             options = {parameters[0]: argument} if argument else {}
         return build(cls, options, cls.__name__)
+
+
+def _options(kind: str, argument: str, known: Sequence[str]) -> dict[str, str]:
+    """Return the options of a text such as "table=a,b.csv,image=file": a comma ends a value if another option follows.
+
+    Raises UsageError for text that is no option, and for an option that is given twice.
+    """
+    found: dict[str, str] = {}
+    for item in re.split(r",(?=\w+=)", argument.strip(",")) if argument else []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"{kind}: '{item}' is no option; expected name=value, as in {known[0]}=...")
+        if name in found:
+            raise UsageError(f"{kind}: the option '{name}' is given twice")
+        found[name] = value
+    return found
 
 
 def classes_with_images(labels: np.ndarray, class_names: list[str]) -> tuple[np.ndarray, list[str]]:
