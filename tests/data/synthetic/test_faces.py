@@ -154,6 +154,7 @@ def best_accuracy(similarity: np.ndarray, labels: np.ndarray) -> float:
         ({"size": 224}, "size is 224, expected 16 to 112"),
         ({"identities": 0}, "identities is 0, expected at least 1"),
         ({"images": -1}, "images is -1, expected at least 1"),
+        ({"identities": 10**9}, "1,000,000,000 x 20 images, expected at most 10,000,000 in all"),
         ({"seed": -1}, "seed is -1, expected at least 0"),
         ({"first": -5}, "first is -5, expected at least 0"),
     ],

@@ -132,6 +132,7 @@ HAIR_COLOURS = [
 ]
 IRIS_COLOURS = [colour(*c) for c in [(0.25, 0.15, 0.08), (0.38, 0.26, 0.14), (0.36, 0.42, 0.30), (0.35, 0.46, 0.58)]]
 MAX_MOLES = 4
+MOST = 10_000_000  # images: the names of more do not fit into memory
 
 
 class SyntheticFaces(Source):
@@ -167,6 +168,8 @@ class SyntheticFaces(Source):
         ]:
             if value < least:
                 raise UserError(f"synthetic faces: {name} is {value}, expected at least {least}")
+        if identities * images > MOST:
+            raise UserError(f"synthetic faces: {identities:,} x {images:,} images, expected at most {MOST:,} in all")
         if not 16 <= size <= 112:
             raise UserError(f"synthetic faces: size is {size}, expected 16 to 112 pixels")
         if not imbalance >= 1 or (imbalance > 1 and task == "identities"):
