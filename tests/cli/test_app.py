@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from facedistill.cli.app import answer, app, main
 from facedistill.errors import UserError
@@ -63,6 +64,14 @@ def test_known_errors_say_what_to_do(
 ) -> None:
     found, line = _raising(monkeypatch, capsys, error)
     assert found == code and words in line
+
+
+def test_what_torch_really_says_when_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**52)
+    assert "out of memory; use smaller batches" in _raising(monkeypatch, capsys, caught.value)[1]
 
 
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ Many = Parameter(consume_multiple=True, negative="")
 Repeated = Parameter(negative="")  # `--x A --x B`: words after A may belong to something else
 Flag = Parameter(negative="", show_default=False)
 STDOUT = Path("-")
+NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # torch raises RuntimeError
 OUT_OF_MEMORY = (
     "out of memory; use smaller batches (schedule.batch) or images, fewer decoding processes (data.workers), or a "
     "machine with more memory"
@@ -113,7 +114,7 @@ def _told(error: BaseException) -> tuple[int, str]:
         return 1, "nobody reads the output any more"
     if isinstance(error, OSError):
         return 1, f"{error.filename or 'a file'}: {error.strerror or error}"
-    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:  # torch: RuntimeError
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         return 1, OUT_OF_MEMORY
     if "DataLoader worker" in text:
         return 1, WORKER_KILLED
