@@ -148,6 +148,8 @@ def test_the_stamp_sees_an_image_that_changed_in_place(faces: Path) -> None:
         ("7.jpg,8.jpg,ja\na/0.jpg,a/1.jpg,1", "line 1: label 'ja'"),
         ("a/0.jpg,b/0.jpg,1,ann,bob", "line 1: label '1' for ann and bob; correct one of them"),
         ("a/0.jpg,b/0.jpg,0,ann,ann", "line 1: label '0' for ann and ann"),
+        ("a/0.jpg,a/0.jpg,0", "line 1: label '0' for a/0.jpg and itself; correct one of them"),
+        ("a/0.jpg,a/1.jpg,1\na/1.jpg,a/0.jpg,0", "line 2: label '0', but the same two images have another on a line"),
         ("a/0.jpg,b/0.jpg,0,ann,bob\nb/1.jpg,a/0.jpg,1,bob,bob", r"line 2: a/0\.jpg shows bob, but ann on a line"),
     ],
 )

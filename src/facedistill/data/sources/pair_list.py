@@ -61,8 +61,8 @@ def load_pair_list(path: str | Path) -> PairList:
     1/0, true/false, same/different, yes/no. A header is optional; the delimiter is comma, tab or semicolon; UTF-8.
 
     Raises:
-        UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or the
-            persons contradict the label or an earlier line. Also for a file without pairs or that is not text.
+        UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or label or
+            persons contradict each other or an earlier line. Also for a file without pairs or that is not text.
     """
     path = Path(path)
     rows = list(read_table(path, EXPECTED_LINES))
@@ -73,6 +73,7 @@ def load_pair_list(path: str | Path) -> PairList:
     columns = len(rows[0][1])
     files: dict[str, tuple[int, int]] = {}
     persons: dict[str, str] = {}
+    labels: dict[frozenset[str], bool] = {}
     same = []
     for line, cells in rows:
         where = f"{path}, line {line}"
@@ -90,6 +91,10 @@ def load_pair_list(path: str | Path) -> PairList:
                 files[image] = _file(where, path.parent / image)
             if persons.setdefault(image, person) != person:
                 raise UserError(f"{where}: {image} shows {person}, but {persons[image]} on a line before")
+        if cells[0] == cells[1] and not same[-1]:
+            raise UserError(f"{where}: label '{cells[2]}' for {cells[0]} and itself; correct one of them")
+        if labels.setdefault(frozenset(cells[:2]), same[-1]) != same[-1]:
+            raise UserError(f"{where}: label '{cells[2]}', but the same two images have another on a line before")
     place = {image: i for i, image in enumerate(files)}
     pairs = np.array([[place[a], place[b]] for _, (a, b, *_) in rows], dtype=np.int64)
     return PairList(path, files, pairs, np.array(same), [persons[image] for image in files] if columns == 5 else None)
