@@ -61,8 +61,8 @@ def load_pair_list(path: str | Path) -> PairList:
     1/0, true/false, same/different, yes/no. A header is optional; the delimiter is comma, tab or semicolon; UTF-8.
 
     Raises:
-        UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or label or
-            persons contradict each other or an earlier line. Also for a file without pairs or that is not text.
+        UserError: names the line if an image is missing, a label is unknown, the number of columns is wrong, or label
+            or persons contradict each other or an earlier line. Also for a file without pairs or that is not text.
     """
     path = Path(path)
     rows = list(read_table(path, EXPECTED_LINES))
