@@ -60,8 +60,11 @@ def test_names_from_a_mac_and_from_a_keyboard_are_one_class(folder: Path, tmp_pa
     assert w.select(union.class_names).weight.tolist() == [[0, 1]]
     (tmp_path / "typed" / unicodedata.normalize("NFD", name)).mkdir()
     (tmp_path / "typed" / unicodedata.normalize("NFD", name) / "2.jpg").write_bytes(image)
-    with pytest.raises(UserError, match=f"two classes or labels are called '{name}', in two forms of Unicode"):
+    with pytest.raises(UserError, match=f"two classes or labels are called '{name}': they differ in spaces .* Unicode"):
         open_source(tmp_path / "typed")
+    (folder / "a").rename(folder / "b ")
+    with pytest.raises(UserError, match="two classes or labels are called 'b': they differ in spaces around the name"):
+        open_source(folder)
 
 
 def test_classes_are_merged_by_a_table(folder: Path, tmp_path: Path) -> None:

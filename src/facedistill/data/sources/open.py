@@ -101,15 +101,16 @@ def open_source(spec: str | Path, columns: Mapping[str, str] | None = None) -> S
 
 
 def _compose_names(source: Source) -> None:
-    """Give classes and labels their names in one form. Raises UserError if two of them are one then."""
+    """Give classes and labels their names in one form. Raises UserError if two look the same then."""
     for what in ("class_names", "label_names"):
         before = list(getattr(source, what))
         names = [composed(name) for name in before]
-        if len(set(names)) < len(set(before)):
-            twice = printable(Counter(names).most_common(1)[0][0])
+        looks = [composed(name.strip()) for name in dict.fromkeys(before)]
+        if len(set(looks)) < len(looks):
+            twice = printable(Counter(looks).most_common(1)[0][0])
             raise UserError(
-                f"{source.path}: two classes or labels are called '{twice}', in two forms of Unicode which look alike; "
-                "put them together, or rename one"
+                f"{source.path}: two classes or labels are called '{twice}': they differ in spaces around the name, or "
+                "in the form of Unicode alone; put them together, or rename one"
             )
         if names != before:
             setattr(source, what, names)
