@@ -19,7 +19,7 @@ from facedistill.evaluation.protocols.identification import identify
 from facedistill.evaluation.protocols.template_verification import TemplatePairs, verify_templates
 from facedistill.evaluation.protocols.templates import template_vectors
 from facedistill.evaluation.run import faces
-from facedistill.evaluation.sets import GallerySet, LabelledSet, TemplateSet
+from facedistill.evaluation.sets import GallerySet, LabelledSet, TemplateSet, set_name
 from facedistill.head.classifier import Classifier
 from facedistill.models.embed import embed_dataset
 from facedistill.results.stored import load_evaluations, load_logs
@@ -38,6 +38,22 @@ def ijb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def two() -> dict[str, Any]:
     return {"student": model(1, noise=0.7, space="s"), "teacher": model(2, noise=0.1, space="s")}
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("{}/b.csv", "b"),
+        ("labels:table={}/b.csv,images={}/a.b/im,image=image", "b"),
+        ("labels:images={}/im,table={}/b,c.csv,image=image", "b,c"),
+        ("features:{}/b.npz", "b"),
+        ("unlabelled:{}/b", "b"),
+        ("synthetic:identities=3,images=2,size=16", "synthetic:identities=3,images=2,size=16"),
+    ],
+)
+def test_sets_are_called_after_their_files(spec: str, name: str, tmp_path: Path) -> None:
+    """Two tables that share a folder of images had one name."""
+    assert set_name(spec.replace("{}", str(tmp_path))) == name
 
 
 def test_protocols_are_asked_for_by_name(folder: Path) -> None:

@@ -3,6 +3,7 @@
 A set declares its kinds and the images that each model must embed (`parts`). Protocols decide how it is measured.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from facedistill.data.sources import (
     IjbSource,
     VerificationSet,
     is_ijb,
+    is_path,
     is_survface,
     is_tinyface,
     open_survface,
@@ -21,6 +23,9 @@ from facedistill.data.sources import (
 from facedistill.errors import UsageError
 from facedistill.evaluation.options import Resolution
 from facedistill.models import Model, embed_blocks, embed_dataset
+
+# labels:table=FILE,images=FOLDER, features:FILE and the like
+OF_OPTIONS = re.compile(r"[a-z]+:(?:.*\btable=)?(?P<path>.*?)(?:,\w+=.*)?$")
 
 
 class Side:
@@ -123,7 +128,7 @@ def open_sets(
 
     A folder of several .bin files is a group of sets (RFW), named "folder/file". Raises UsageError for a repeated name.
     """
-    named = list(specs.items()) if isinstance(specs, Mapping) else [(_name(spec), spec) for spec in specs]
+    named = list(specs.items()) if isinstance(specs, Mapping) else [(set_name(spec), spec) for spec in specs]
     names = [name for name, _ in named]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"evaluation: two sets are called '{twice[0]}', after their files; rename one, or link to it")
@@ -153,9 +158,13 @@ def _open(spec: Spec, gallery: str | None, distractors: str | None) -> Evaluatio
     return LabelledSet(open_dataset(spec))
 
 
-def _name(spec: Spec) -> str:
-    """Return lfw for .../lfw.bin, the folder's name for a folder, the whole text for synthetic:..."""
+def set_name(spec: Spec) -> str:
+    """Return lfw for .../lfw.bin and labels:table=lfw.csv, a folder's name, the whole text for synthetic:..."""
     if isinstance(spec, EvaluationSet):
         spec = next(iter(spec.parts.values()))
     path = str(spec.source.path if isinstance(spec, Dataset) else spec)
-    return path if path.startswith("synthetic:") else Path(path).stem
+    if path.startswith("synthetic:"):
+        return path
+    if not is_path(path) and (file := OF_OPTIONS.match(path)):
+        path = file["path"]
+    return Path(path).stem
