@@ -260,12 +260,19 @@ def _epochs(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _loss(runs: Sequence[Mapping[str, Any]], name: str) -> str:
-    """The points of TAR at FAR 1e-3 that a way loses, if both are there: against "clean", or the network that FHN is
-    before; bold above one point."""
-    plain, own = (_values(runs, one, (PROBE, FULL, far_key(FARS[0]))) for one in (BEHIND.get(name, "clean"), name))
-    if name in ("teacher", "clean") or not plain or not own:
+    """The points of TAR at FAR 1e-3 that a way loses, over the seeds that both have: against "clean", or the network
+    that FHN is before; bold above one point."""
+    if name in ("teacher", "clean"):
         return ""
-    lost = round(100 * float(np.mean(plain) - np.mean(own)), 1) + 0.0  # no -0.0
+    path = (PROBE, FULL, far_key(FARS[0]))
+    plain, own = (
+        {row.get("seed"): value for row in runs for value in _values([row], one, path)}
+        for one in (BEHIND.get(name, "clean"), name)
+    )
+    pairs = [(plain[of], own[seed]) for seed in own for of in (seed, None) if of in plain]  # the teacher has no seed
+    if not pairs:
+        return ""
+    lost = round(100 * float(np.mean([before - after for before, after in pairs])), 1) + 0.0  # no -0.0
     return f"**{lost:.1f}**" if lost > 1 else f"{lost:.1f}"
 
 

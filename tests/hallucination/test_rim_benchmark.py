@@ -47,6 +47,21 @@ def test_every_row_of_the_network_has_words() -> None:
     assert set(BEHIND) <= set(ROWS) and set(BEHIND.values()) <= {"teacher", *TRAINED}
 
 
+def test_what_is_lost_is_of_the_seeds_that_both_have() -> None:
+    def row(method: str, rate: float, **seed: int) -> dict[str, Any]:
+        found = {"probe low": {"full": {"1e-3": [rate, 0, 1]}}}
+        return {"method": method, "parameters": 1, "macs": 1, "epochs": 4, "seconds": 60, "tar": found} | seed
+
+    runs = [row("teacher", 0.9), *(row("clean", rate, seed=seed) for seed, rate in enumerate((0.5, 0.4)))]
+    runs += [row("l2kd_low", 0.35, seed=1), row("fhn_teacher", 0.88, seed=0), row("clean_after", 0.6, seed=0)]
+    lost = {
+        line.split("|")[1].strip(): line.split("|")[8].strip()
+        for line in cost_table(runs, {"clean": 1.0}).splitlines()[2:]
+    }
+    assert lost[ROWS["l2kd_low"]] == "**5.0**" and lost[ROWS["fhn_teacher"]] == "**2.0**"
+    assert lost[ROWS["clean_after"]] == "-10.0" and lost[ROWS["clean"]] == lost[ROWS["octuplet_low"]] == ""
+
+
 def test_the_network_takes_as_long_before_any_recogniser() -> None:
     runs = [{"method": name, "parameters": 1, "macs": 1, "tar": {"probe low": {}}} for name in ROWS]
     lines = cost_table(runs, {"teacher": 8.0, "clean": 1.0, "residual": 2.0, "fhn_clean": 51.0}).splitlines()
