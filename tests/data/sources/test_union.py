@@ -1,6 +1,7 @@
 """Several data sets as one: images, classes, weights, hold-out; and what is refused."""
 
 import pickle
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -59,10 +60,13 @@ def test_names_from_a_mac_and_from_a_keyboard_are_one_class(folder: Path, tmp_pa
     assert union.class_names == [name] and union.labels.tolist() == [0, 0] and union.read(1) == image
     w = Classifier(torch.eye(2), ["b", apart])
     assert w.select(union.class_names).weight.tolist() == [[0, 1]]
-    (tmp_path / "typed" / apart).mkdir()
-    (tmp_path / "typed" / apart / "2.jpg").write_bytes(image)
-    with pytest.raises(UserError, match=f"two classes or labels are called '{name}': they differ in spaces .* Unicode"):
-        open_source(tmp_path / "typed")
+    if sys.platform != "darwin":  # there the two forms name one folder
+        (tmp_path / "typed" / apart).mkdir()
+        (tmp_path / "typed" / apart / "2.jpg").write_bytes(image)
+        with pytest.raises(
+            UserError, match=f"are called '{name}': they differ in spaces around the name, or in the form"
+        ):
+            open_source(tmp_path / "typed")
     (folder / "a").rename(folder / "b ")
     with pytest.raises(UserError, match="two classes or labels are called 'b': they differ in spaces around the name"):
         open_source(folder)
