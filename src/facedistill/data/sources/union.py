@@ -97,7 +97,7 @@ def _names_of_classes(parts: Mapping[str, Source], classes: str) -> list[list[st
     """Return the class names of each set as the union has them."""
     if classes == SAME:
         return [part.class_names for part in parts.values()]
-    prefixed = [[f"{name}/{of}" for of in part.class_names] for name, part in parts.items()]
+    prefixed = [[composed(f"{name}/{of}") for of in part.class_names] for name, part in parts.items()]
     if classes == PREFIX:
         return prefixed
     table, known = _read(Path(classes)), {name for names in prefixed for name in names}
