@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 
@@ -46,6 +47,11 @@ def printable_lines(text: str) -> str:
 def no_formula(name: str) -> str:
     """Return a name for a CSV so that a spreadsheet takes it for text, not for a formula to compute."""
     return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t") else name
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that is there more than once, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def some(names: Sequence[str]) -> str:

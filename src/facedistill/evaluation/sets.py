@@ -3,7 +3,6 @@
 A set declares its kinds and the images that each model must embed (`parts`). Protocols decide how it is measured.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 
 from facedistill.data import Dataset, Embeddings, Flip, fuse, open_dataset
 from facedistill.data.sources import (
+    BETWEEN_OPTIONS,
+    SOURCES,
     IjbSource,
     VerificationSet,
     is_ijb,
@@ -23,9 +24,6 @@ from facedistill.data.sources import (
 from facedistill.errors import UsageError
 from facedistill.evaluation.options import Resolution
 from facedistill.models import Model, embed_blocks, embed_dataset
-
-# labels:table=FILE,images=FOLDER, features:FILE and the like
-OF_OPTIONS = re.compile(r"[a-z]+:(?:.*\btable=)?(?P<path>.*?)(?:,\w+=.*)?$")
 
 
 class Side:
@@ -165,6 +163,8 @@ def set_name(spec: Spec) -> str:
     path = str(spec.source.path if isinstance(spec, Dataset) else spec)
     if path.startswith("synthetic:"):
         return path
-    if not is_path(path) and (file := OF_OPTIONS.match(path)):
-        path = file["path"]
+    kind, _, argument = path.partition(":")
+    if kind in SOURCES and not is_path(path):
+        options = BETWEEN_OPTIONS.split(argument)
+        path = next((option for option in options if option.startswith("table=")), options[0]).removeprefix("table=")
     return Path(path).stem

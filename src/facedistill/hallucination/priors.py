@@ -13,8 +13,7 @@ an index of them is read:
 import io
 import tarfile
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +22,7 @@ from PIL import Image
 
 from facedistill.data import Dataset, open_union
 from facedistill.data.sources import Source
-from facedistill.errors import UsageError, UserError, printable, some
+from facedistill.errors import UsageError, UserError, printable, repeated, some
 from facedistill.files import fingerprint
 from facedistill.hallucination import face_mesh
 from facedistill.hallucination.fhn import CLASSES, LANDMARKS
@@ -130,9 +129,9 @@ def read_index(folder: Path, keys: Sequence[str], size: int) -> Priors:
     if not folder.is_dir():
         raise UserError(f"hallucination.priors {folder}: no such folder; expected {FILE} and {ARCHIVE} in it")
     landmarks = _landmarks(folder / FILE, keys, size)
-    if len(set(map(_png, keys))) < len(keys):
+    if twice := repeated(map(_png, keys)):
         raise UserError(
-            f"{folder}: {_most_common(map(_png, keys))} would be the parsing map of two images, whose names differ in "
+            f"{folder}: {printable(twice)} would be the parsing map of two images, whose names differ in "
             "their ending alone; rename one"
         )
     classes = np.empty((len(keys), size, size), np.uint8)
@@ -153,8 +152,8 @@ def _landmarks(file: Path, keys: Sequence[str], size: int) -> np.ndarray:
     if names.ndim != 1 or points.shape != (len(names), LANDMARKS, 2) or side < 1:
         raise UserError(f"{file}: {names.shape} names, landmarks of shape {points.shape}, size {side}; {expected}")
     places = {str(name): place for place, name in enumerate(names.tolist())}
-    if len(places) < len(names):
-        raise UserError(f"{file}: {_most_common(map(str, names.tolist()))} is named twice; expected every image once")
+    if twice := repeated(map(str, names.tolist())):
+        raise UserError(f"{file}: {printable(twice)} is named twice; expected every image once")
     if missing := [key for key in keys if key not in places]:
         raise UserError(
             f"{file}: {len(missing):,} of {len(keys):,} images have no landmarks, e.g. {some(missing)}; it names "
@@ -170,10 +169,6 @@ def _landmarks(file: Path, keys: Sequence[str], size: int) -> np.ndarray:
             f"number; {int(far.sum()):,} images have such points: are the points in pixels of these images?"
         )
     return scaled(points, side, size)
-
-
-def _most_common(names: Iterable[str]) -> str:
-    return printable(Counter(names).most_common(1)[0][0])
 
 
 Reader = Callable[[str], np.ndarray]

@@ -104,12 +104,10 @@ def prepare(
     """
     photos, out = Path(photos), Path(out)
     settings = _settings(photos, detector, faces, size, landmarks, min_size, form, workers)
-    known = read_landmarks(landmarks) if landmarks else None
+    known = read_landmarks(landmarks) if landmarks else {}
     require_own(out, out / WORK, photos, "prepare")
     found = list_photos(photos)
-    points = None
-    if landmarks and known:
-        points = landmarks_of_photos(known, (photo.source for photo in found), landmarks)
+    points = landmarks_of_photos(known, (photo.source for photo in found), landmarks) if landmarks else None
     with held_folder(out, out / WORK / "lock", "preparing this data set"), writing(out):
         _require_same(out, settings)
         journal = Journal(out / WORK / "journal.jsonl")

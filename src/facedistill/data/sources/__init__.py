@@ -4,12 +4,13 @@ from facedistill.data.sources.ijb import IjbSource, is_ijb
 from facedistill.data.sources.open import SOURCES, form_of, is_path, open_source, open_union
 from facedistill.data.sources.reading import IMAGE_SUFFIXES, is_hidden, read_lines, read_table, read_text
 from facedistill.data.sources.selection import save_selection
-from facedistill.data.sources.source import Source, classes_with_images
+from facedistill.data.sources.source import BETWEEN_OPTIONS, Source, classes_with_images
 from facedistill.data.sources.survface import is_survface, open_survface
 from facedistill.data.sources.tinyface import is_tinyface, open_tinyface
 from facedistill.data.sources.verification import VerificationSet, draw_pairs, save_verification
 
 __all__ = [
+    "BETWEEN_OPTIONS",
     "IMAGE_SUFFIXES",
     "SOURCES",
     "IjbSource",

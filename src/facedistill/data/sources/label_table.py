@@ -17,7 +17,7 @@ from facedistill.data.sources.columns import import_pyarrow, path_inside
 from facedistill.data.sources.reading import YES_OR_NO, is_hidden, is_image, read_file, read_headed
 from facedistill.data.sources.source import Source, numbered
 from facedistill.data.sources.stamp import size_and_time
-from facedistill.errors import UserError, closest, some
+from facedistill.errors import UserError, closest, repeated, some
 from facedistill.files import fingerprint
 
 EXPECTED = "expected a table with a header, a column of images, and a column of 0 and 1 for each label"
@@ -68,8 +68,7 @@ class LabelTable(Source):
         found = _Images(self.folder, table)
         places = [(row, found.path(rows, row, name)) for row in range(len(rows.cells)) for name in named]
         self.keys, self._rows = [key for _, key in places], np.array([row for row, _ in places], dtype=np.int64)
-        if len(set(self.keys)) < len(self.keys):
-            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+        if twice := repeated(self.keys):
             raise UserError(f"{table}: {twice} is named twice; expected each image once: name its column by image=")
         self.multi_hot, self.label_names = hot[self._rows], labels
         self._group(rows, groups, len(named) > 1)

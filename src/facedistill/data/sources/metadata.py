@@ -12,7 +12,7 @@ from facedistill.data.sources.columns import checked_columns, label_column, path
 from facedistill.data.sources.reading import is_hidden, is_image, read_file, read_headed, read_lines
 from facedistill.data.sources.source import Source, numbered
 from facedistill.data.sources.stamp import size_and_time
-from facedistill.errors import UserError, some
+from facedistill.errors import UserError, repeated, some
 from facedistill.files import fingerprint
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -63,11 +63,9 @@ class MetadataSource(Source):
 
     def _stop_if_others(self, file: Path) -> None:
         """Raise UserError if an image is listed twice, or not at all."""
-        listed = set(self.keys)
-        if len(listed) < len(self.keys):
-            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+        if twice := repeated(self.keys):
             raise UserError(f"{file}: {twice} is listed twice; expected every image once")
-        if self.folder == str(file.parent) and (others := sorted(set(_images(self.folder)) - listed)):
+        if self.folder == str(file.parent) and (others := sorted(set(_images(self.folder)) - set(self.keys))):
             raise UserError(
                 f"{file}: {len(others):,} images beside it have no row ({some(others)}); add their rows, or remove them"
             )

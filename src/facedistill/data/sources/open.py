@@ -3,7 +3,6 @@
 import inspect
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from facedistill.data.sources.union import PREFIX, UnionSource, names_of_sets
 from facedistill.data.sources.unlabelled import LooseImages, UnlabelledSource
 from facedistill.data.sources.verification import VerificationSet
 from facedistill.data.synthetic.faces import SyntheticFaces
-from facedistill.errors import UsageError, UserError, printable
+from facedistill.errors import UsageError, UserError, printable, repeated
 from facedistill.files import composed
 from facedistill.recipe import find
 
@@ -106,11 +105,10 @@ def _compose_names(source: Source) -> None:
         before = list(getattr(source, what))
         names = [composed(name) for name in before]
         looks = [composed(name.strip()) for name in dict.fromkeys(before)]
-        if len(set(looks)) < len(looks):
-            twice = printable(Counter(looks).most_common(1)[0][0])
+        if twice := repeated(looks):
             raise UserError(
-                f"{source.path}: two classes or labels are called '{twice}': they differ in spaces around the name, or "
-                "in the form of Unicode alone; put them together, or rename one"
+                f"{source.path}: two classes or labels are called '{printable(twice)}': they differ in spaces around "
+                "the name, or in the form of Unicode alone; put them together, or rename one"
             )
         if names != before:
             setattr(source, what, names)

@@ -15,6 +15,7 @@ from facedistill.data.sources.reading import files_in
 from facedistill.errors import UsageError, UserError, some
 from facedistill.recipe import build
 
+BETWEEN_OPTIONS = re.compile(r",(?=\w+=)")  # a comma that no option follows is part of a value, e.g. of a path
 UNUSABLE = ("Cc", "Zl", "Zp")  # control characters, line and paragraph ends
 
 
@@ -112,7 +113,7 @@ def _options(kind: str, argument: str, known: Sequence[str]) -> dict[str, str]:
     Raises UsageError for text that is no option, and for an option that is given twice.
     """
     found: dict[str, str] = {}
-    for item in re.split(r",(?=\w+=)", argument.strip(",")) if argument else []:
+    for item in BETWEEN_OPTIONS.split(argument.strip(",")) if argument else []:
         name, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"{kind}: '{item}' is no option; expected name=value, as in {known[0]}=...")
