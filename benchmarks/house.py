@@ -38,14 +38,7 @@ SEEDS, FARS = (0, 1, 2), ("1e-3", "1e-4")
 DRAWN = "synthetic:identities={},images=5,size=64,seed=7"
 BASE: dict[str, Any] = {
     "student": {"backbone": "mobilefacenet", "options": {"width": 0.5}, "input_size": 64},
-    "method": {
-        "name": "proxylesskd",
-        "classifier": {"start": "instances"},
-        "terms": {
-            "margin_softmax": {"margin": "arcface", "margin_options": {"size": 0.35}, "scale": 32},
-            "embedding_l2": {"weight": 64},
-        },
-    },
+    "method": {"name": "proxylesskd_instances_l2"},
     "schedule": {"batch": 128, "epochs": 14, "lr": 0.3, "warmup_epochs": 1, "log_steps": 50},
     "check": {"own_class": 0},
 }

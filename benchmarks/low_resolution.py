@@ -43,12 +43,9 @@ SIZE, WIDTH, TWIN = 64, 0.5, 0.71  # of the student; TWIN: the width of twice it
 FULL = "full"
 PROBE, BOTH = "probe low", "both low"
 DEGRADE: dict[str, Any] = {"kind": "degrade"}
-HALF = DEGRADE | {"options": {"clean": 0.5}}  # half of the faces stay sharp instead of a fifth
-INHERITED: dict[str, Any] = {
-    "name": "proxylesskd",
-    "classifier": {"start": "instances"},
-    "terms": {"margin_softmax": {"scale": 32, "margin_options": {"size": 0.5}}, "embedding_l2": 64},
-}
+HALF = DEGRADE | {"options": {"clean": 0.5}}  # as the recipe proxylesskd_low: half of the faces stay sharp, not a fifth
+BEST, MARGIN = "proxylesskd_instances_l2", 0.5
+INHERITED: dict[str, Any] = {"name": BEST, "terms": {"margin_softmax": {"margin_options": {"size": MARGIN}}}}
 OCTUPLET = {
     "name": "l2kd",
     "terms": {"embedding_l2": 1, "octuplet": 1},
@@ -82,9 +79,9 @@ ROWS = {
     "teacher": "teacher, enlarged faces",
     "clean": "student trained on clean faces",
     "clean_after": "student trained on clean faces, as long again",
-    "proxylesskd_low": "`proxylesskd_low`",
-    "proxylesskd_low_after": "`proxylesskd_low`, after the clean student",
-    "half_low_after": "`proxylesskd_low`, half of the faces sharp, after the clean student",
+    "proxylesskd_low": "`proxylesskd_low`, a fifth of the faces sharp",
+    "proxylesskd_low_after": "`proxylesskd_low`, a fifth of the faces sharp, after the clean student",
+    "half_low_after": "`proxylesskd_low`, after the clean student",
     "l2kd_low": "`l2kd_low`",
     "l2kd_low_after": "`l2kd_low`, after the clean student",
     "octuplet_low": "`octuplet_low`, after the clean student",

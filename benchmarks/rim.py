@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from command import run_verb
-from low_resolution import BEHIND, INHERITED, SIZE, SIZES, embedded, measured, timed
+from low_resolution import BEHIND, BEST, MARGIN, SIZE, SIZES, embedded, measured, timed
 from short_study import cost, store
 from torch import Tensor
 
@@ -36,8 +36,9 @@ from facedistill.hallucination.pairs import to_pixels
 from facedistill.models import Model, load_model
 
 HOLD_OUT = 0.05  # of the people, on whom the network itself is measured
+OF_SOFTMAX = f"method.terms.margin_softmax.margin_options.size={MARGIN}"
 PAIRS = ("schedule.epochs=1", "schedule.lr=0.002")
-JOINT = ("schedule.epochs=1", "schedule.lr=0.05", "schedule.warmup_epochs=0.2", "schedule.batch=32")
+JOINT = ("schedule.epochs=1", "schedule.lr=0.05", "schedule.warmup_epochs=0.2", "schedule.batch=32", OF_SOFTMAX)
 
 
 class BeforeAny(Backbone):
@@ -86,8 +87,8 @@ def run(args: argparse.Namespace) -> None:
         joint = runs / f"fhn_joint-{seed}"
         if not (joint / "pairs").exists():
             shutil.copytree(runs / "fhn" / "pairs", joint / "pairs")
-        options = (f"student.start={runs / f'residual-{seed}'}", f"seed={seed}", "data.hold_out=0", *inherited())
-        trained(joint, "joint", "proxylesskd_l2", (*common, *options, *JOINT, "check.own_class=0", *args.changes))
+        options = (f"student.start={runs / f'residual-{seed}'}", f"seed={seed}", "data.hold_out=0", "check.own_class=0")
+        trained(joint, "joint", BEST, (*common, *options, *JOINT, *args.changes))
     network, size = network_of(runs / "fhn")
     figures = json.loads((runs / "fhn" / "pairs" / "measures.json").read_text("utf-8"))
     apart = {key: figures[key] for key in ("epochs", "seconds", "images", "data")}
@@ -117,17 +118,6 @@ def identity(model: Model, lfw: Dataset, gallery: np.ndarray, sizes: Sequence[in
     """Return the mean cosine of faces of few pixels to themselves, unchanged, in the gallery, by size."""
     sides = (size for size in sizes if size)
     return {str(size): round(float((embedded(model, lfw, size) * gallery).sum(1).mean()), 4) for size in sides}
-
-
-def inherited() -> list[str]:
-    """The classifier and the terms of the study's best recipe, as changes of a shipped one."""
-    softmax, l2 = INHERITED["terms"]["margin_softmax"], INHERITED["terms"]["embedding_l2"]
-    return [
-        f"method.classifier.start={INHERITED['classifier']['start']}",
-        f"method.terms.margin_softmax.scale={softmax['scale']}",
-        f"method.terms.margin_softmax.margin_options.size={softmax['margin_options']['size']}",
-        f"method.terms.embedding_l2={l2}",
-    ]
 
 
 def trained(out: Path, stage: str, recipe: str, options: tuple[str, ...]) -> None:

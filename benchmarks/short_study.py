@@ -25,11 +25,7 @@ from facedistill.results.reading import points
 
 FARS, RESAMPLES, BATCH = (1e-3, 1e-4), 100, 128
 SIDES = {"student": "S→S", "teacher": "S→T"}
-INHERITED = {
-    "name": "proxylesskd",
-    "classifier": {"start": "instances"},
-    "terms": {"margin_softmax": {"scale": 32}, "embedding_l2": 64},
-}
+INHERITED = {"name": "proxylesskd_instances_l2", "terms": {"margin_softmax": {"margin_options": {"size": 0.5}}}}
 
 
 def recipe_of(

@@ -5,6 +5,11 @@ from facedistill.recipe import ClassifierSpec, MethodSpec, SamplerSpec, TermSpec
 LEARNED = ClassifierSpec("random", "gradient")
 INHERITED = ClassifierSpec("teacher", "nothing")
 SOFTMAX = {"margin_softmax": TermSpec()}
+# The best of docs/comparison.md, as it was tuned there.
+INSTANCES_L2 = {
+    "margin_softmax": TermSpec(options={"margin": "arcface", "margin_options": {"size": 0.35}, "scale": 32}),
+    "embedding_l2": TermSpec(64),
+}
 # A mixed image has two labels, so there is no single class to keep a margin to.
 STKD = {
     "margin_softmax": TermSpec(options={"margin": "cosface", "margin_options": {"size": 0.0}}),
@@ -26,6 +31,7 @@ METHODS: dict[str, MethodSpec] = {
         MethodSpec("scratch", LEARNED, SOFTMAX),
         MethodSpec("proxylesskd", INHERITED, SOFTMAX),
         MethodSpec("proxylesskd_finetune", ClassifierSpec("teacher", "gradient"), SOFTMAX),
+        MethodSpec("proxylesskd_instances_l2", ClassifierSpec("instances", "nothing"), INSTANCES_L2),
         MethodSpec("l2kd", ClassifierSpec(), {"embedding_l2": TermSpec()}),
         MethodSpec("margin_softmax_l2", LEARNED, {**SOFTMAX, "embedding_l2": TermSpec()}),
         MethodSpec("kd", LEARNED, {**SOFTMAX, "soft_targets": TermSpec()}),

@@ -62,13 +62,13 @@ def test_what_was_better_on_few_identities(prepared: Prepare, tiny: Tiny, monkey
     recipe, said = prepared()
     (line,) = few(said)
     assert line.startswith("8 classes are few: ") and "docs/comparison.md" in line
-    assert "--method l2kd schedule.lr=1" in line and "method.classifier.start=instances" in line
+    assert "--method l2kd schedule.lr=1" in line and "--method proxylesskd_instances_l2 schedule.lr=0.3" in line
     for named in (prepared(method="proxylesskd"), prepared("method.name=proxylesskd")):
         assert named[0] == recipe and not few(named[1])
     assert not few(prepared(data=tiny.photos)[1]), "the teacher's own classifier knows these people: not compared"
     for override in ("method.classifier.start=centres", "method.terms.embedding_l2=4"):
         assert not few(prepared(override)[1])
-    for method in ("margin_distillation", "l2kd"):
+    for method in ("margin_distillation", "proxylesskd_instances_l2", "l2kd"):
         assert not few(prepared(method=method)[1])
     monkeypatch.setattr("facedistill.training.distill.FEW_IDENTITIES", 8)
     assert not few(prepared()[1])

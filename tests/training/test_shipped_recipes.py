@@ -28,6 +28,7 @@ LABELS = ["data.train=synthetic:identities=6,images=4,size=32,seed=1,task=attrib
 IN_THE_TEACHERS_SPACE = {
     "proxylesskd",
     "proxylesskd_subsets",
+    "proxylesskd_instances_l2",
     "l2kd",
     "margin_softmax_l2",
     "shrinkteanet",

@@ -27,7 +27,7 @@ def _methods() -> list[str]:
     rows = []
     for name, row in METHODS.items():
         w = f"{row.classifier.start} / {row.classifier.moved_by}" if row.classifier.start else "none"
-        rows.append(f"{name:22} W: {w:20} terms: {', '.join(row.terms)}")
+        rows.append(f"{name:24} W: {w:20} terms: {', '.join(row.terms)}")
     return rows
 
 

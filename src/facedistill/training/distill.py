@@ -30,9 +30,8 @@ MOST_HELD_OUT = 50_000  # images, on average; they make more than a billion pair
 LEAST_IDENTITIES = 10
 ON_FEW = (
     "with 1,560, imitating embeddings beat class centres by 20 to 33 points of TAR at FAR 1e-4, and the best was one "
-    "class per image plus L2 to the embeddings (docs/comparison.md); try method.classifier.start=instances "
-    "method.terms.embedding_l2.weight=64 method.terms.margin_softmax.scale=32 schedule.lr=0.3, or --method l2kd "
-    "schedule.lr=1"
+    "class per image plus L2 to the embeddings (docs/comparison.md); try --method proxylesskd_instances_l2 "
+    "schedule.lr=0.3, or --method l2kd schedule.lr=1"
 )
 
 
