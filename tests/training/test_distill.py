@@ -53,6 +53,8 @@ def test_people_whom_nobody_knows_have_a_row_an_image_and_nobody_is_held_out(tin
     recipe, said = prepared(data=Path(f"unlabelled:{tiny.photos}"))
     assert recipe.method.classifier.start == "instances" and recipe.data.hold_out == 0
     assert "W starts from its embeddings" in said[0] and said[1].startswith("not checked: 0 classes have several")
+    assert "--method proxylesskd_instances_l2 schedule.lr=0.3" in said[2]
+    assert not any("try" in line for line in prepared(method="proxylesskd", data=Path(f"unlabelled:{tiny.photos}"))[1])
     with pytest.raises(UserError, match="72 of 72 images have no label, and the term 'margin_softmax' needs one"):
         prepared(method="adadistill", data=Path(f"unlabelled:{tiny.photos}"))
 

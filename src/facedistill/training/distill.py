@@ -11,7 +11,7 @@ from facedistill.check import check_teacher
 from facedistill.data import Dataset
 from facedistill.errors import UserError, some
 from facedistill.files import cache_dir
-from facedistill.head import Centres, Margin
+from facedistill.head import Centres, Margin, Start
 from facedistill.models import Model, load_model
 from facedistill.recipe import Recipe, make_recipe
 from facedistill.run import begun
@@ -28,11 +28,12 @@ HOLD_OUT = 0.1
 MOST_HELD_OUT = 50_000  # images, on average; they make more than a billion pairs, enough for a FAR of 1e-6
 # With fewer, whose names may mean nothing, chance decides which input convention separates them better.
 LEAST_IDENTITIES = 10
+BEST = "--method proxylesskd_instances_l2 schedule.lr=0.3"
 ON_FEW = (
     "with 1,560, imitating embeddings beat class centres by 20 to 33 points of TAR at FAR 1e-4, and the best was one "
-    "class per image plus L2 to the embeddings (docs/comparison.md); try --method proxylesskd_instances_l2 "
-    "schedule.lr=0.3, or --method l2kd schedule.lr=1"
+    f"class per image plus L2 to the embeddings (docs/comparison.md); try {BEST}, or --method l2kd schedule.lr=1"
 )
+ON_UNLABELLED = f"one class per image was better with L2 to the embeddings beside it (docs/comparison.md); try {BEST}"
 
 
 def distillation_recipe(
@@ -80,20 +81,27 @@ def distillation_recipe(
     by_class = logits or (start.of_teacher and not start.a_row_an_image)
     if unchecked := _unchecked(model, dataset, by_class):
         print(f"not checked: {unchecked}")
-        return recipe
-    least, cache = recipe.check.own_class if by_class else 0.0, cache_dir() / "embeddings"
-    report = check_teacher(model, dataset, *_softmax(terms), least, images=600, cache=cache)
-    print(report.text())
-    if not report.passed:
-        lower = ", or lower check.own_class to train anyway" if "own_class" in report.faults else ""
-        sets = ", ".join(recipe.data.sets)
-        raise UserError(f"{teacher} and {sets} do not fit, see above; nothing was trained: correct that{lower}")
+    else:
+        least, cache = recipe.check.own_class if by_class else 0.0, cache_dir() / "embeddings"
+        report = check_teacher(model, dataset, *_softmax(terms), least, images=600, cache=cache)
+        print(report.text())
+        if not report.passed:
+            lower = ", or lower check.own_class to train anyway" if "own_class" in report.faults else ""
+            sets = ", ".join(recipe.data.sets)
+            raise UserError(f"{teacher} and {sets} do not fit, see above; nothing was trained: correct that{lower}")
     # A user who names the method, or W's start, needs no hint.
     named = ("method=", "method.name=", "method.classifier", "method.terms.embedding_l2")
-    chosen = method is not None or any(override.startswith(named) for override in overrides)
-    if isinstance(start, Centres) and not chosen and len(dataset.class_names) < FEW_IDENTITIES:
-        print(f"{len(dataset.class_names):,} classes are few: {ON_FEW}")
+    if method is None and not any(override.startswith(named) for override in overrides):
+        _hint(start, dataset)
     return recipe
+
+
+def _hint(start: Start, dataset: Dataset) -> None:
+    """Print what was measured to be better than the start of W that the program chose."""
+    if start.a_row_an_image:
+        print(ON_UNLABELLED)
+    elif isinstance(start, Centres) and len(dataset.class_names) < FEW_IDENTITIES:
+        print(f"{len(dataset.class_names):,} classes are few: {ON_FEW}")
 
 
 def _with_start(recipe: Recipe, model: Model, dataset: Dataset) -> Recipe:
