@@ -78,8 +78,8 @@ def _through_classifier(
     own = model.classifier
     if own is None:
         report.lines.append(
-            "W: the teacher's own classifier is not used; class centres of this data replace it. They carry the data's "
-            "own names, so a wrong class order is impossible"
+            "W: the teacher's own classifier is not used; this check takes the data's class centres in its place. They "
+            "carry the data's own names, so a wrong class order is impossible"
         )
         return None
     if len(own) != len(dataset.class_names):
