@@ -49,7 +49,6 @@ TEACHER_WIDTH, STUDENT_WIDTH, DIM = 0.5, 0.125, 128
 SEEN = {400: 128_000, 1600: 256_000, 6400: 512_000, 25600: 1_024_000}
 SCHEDULE: dict[str, Any] = {"batch": 128, "warmup_epochs": 1, "log_steps": 50}
 SCALE, STEP = 32, 3.0  # of the margin softmax; between two rates that are tried
-L2 = {"embedding_l2": {"weight": 64.0}}
 
 
 def _method(name: str, margin: float, start: str | None = None, terms: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -62,11 +61,11 @@ def _method(name: str, margin: float, start: str | None = None, terms: dict[str,
 METHODS: dict[str, tuple[dict[str, Any], float]] = {
     "l2kd": ({"name": "l2kd"}, 1.0),
     "proxylesskd (W: trained)": (_method("proxylesskd", 0.5, "teacher"), 0.3),
-    "instances + L2": (_method("proxylesskd", 0.35, "instances", L2), 0.3),
+    "instances + L2": ({"name": "proxylesskd_instances_l2"}, 0.3),
     "scratch": (_method("scratch", 0.2), 0.1),
     "proxylesskd (W: centres)": (_method("proxylesskd", 0.5, "centres"), 0.3),
     "adadistill": (_method("adadistill", 0.45, "centres"), 0.3),
-    "margin_softmax_l2": (_method("margin_softmax_l2", 0.2, terms=L2), 0.3),
+    "margin_softmax_l2": (_method("margin_softmax_l2", 0.2, terms={"embedding_l2": {"weight": 64.0}}), 0.3),
     "csd": ({"name": "csd"}, 2.0),
     "raml": ({"name": "raml"}, 1.0),
     "rop": ({"name": "rop"}, 0.2),
