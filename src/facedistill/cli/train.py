@@ -73,8 +73,8 @@ def distill(
 
     A tenth of the identities is held out for the evaluation, of more than 500,000 images less (data.hold_out). If the
     teacher has no classifier for these classes, one is made of class centres, and the result says so. If there are few
-    identities and you name no method, a hint names a method that did better in that case. The same command resumes a
-    run that stopped.
+    identities, or no labels, and you name no method, a hint names a method that did better in that case. The same
+    command resumes a run that stopped.
 
     Example: `facedistill distill --teacher teacher.onnx --data photos --out run student.options.width=0.5`
 
